@@ -1,0 +1,69 @@
+"""The table of commands, and the one place where errors become messages and exit codes.
+
+Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage (or nothing could be done at all), 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import pointcentroid
+from pointcentroid.cli.classify import classify
+from pointcentroid.cli.embed import embed
+from pointcentroid.cli.evaluate import evaluate
+from pointcentroid.cli.models import models
+from pointcentroid.cli.train import train
+from pointcentroid.errors import PointCentroidError
+
+app = typer.Typer(
+    help="Point clouds through learned centroids: classify 3D shapes, train on your own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (classify, embed, train, evaluate, models):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pointcentroid {pointcentroid.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line, and let no traceback through."""
+    try:
+        app()
+    except PointCentroidError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("stopped", fg="yellow", err=True)
+        sys.exit(130)
+    except OSError as error:
+        typer.secho(f"error: {error.filename or 'output'}: {error.strerror or error}", fg="red", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if os.environ.get("POINTCENTROID_DEBUG"):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        typer.secho(f"internal error: {reason} (POINTCENTROID_DEBUG=1 shows where; please report it)", fg="red", err=True)
+        sys.exit(2)

@@ -1,0 +1,36 @@
+"""`pointcentroid models`: which weights come with the package, and what they say of themselves."""
+
+from __future__ import annotations
+
+from pointcentroid.cli import options
+
+
+def models(format: options.FormatOption = "table", output: options.Output = None) -> None:
+    """List the shipped weights."""
+    from rich.table import Table
+
+    from pointcentroid.cli.output import check_writable, print_table, write
+    from pointcentroid.weights import read_card, shipped_weights
+
+    check_writable(output)
+    rows = []
+    for name, path in sorted(shipped_weights().items()):
+        card = read_card(path)
+        rows.append(
+            {
+                "name": name,
+                "classes": len(card.classes),
+                "points": card.preprocess.points,
+                "megabytes": round(path.stat().st_size / 1e6, 2),
+                **card.metrics,
+            }
+        )
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if format != "table":
+        write(rows, columns, format, output)
+        return
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        values = (row.get(column, "") for column in columns)
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+    print_table(table, output)

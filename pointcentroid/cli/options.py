@@ -1,0 +1,27 @@
+"""Options that several commands share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Format = Literal["table", "json", "csv"]
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH...", help="Files, folders, quoted globs, or - for a list on standard input."),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look for files in subfolders too.")]
+Weights = Annotated[str, typer.Option(metavar="NAME|FILE", help="Shipped weights by name, or a weights file.")]
+Up = Annotated[
+    Literal["auto", "x", "-x", "y", "-y", "z", "-z"],
+    typer.Option(help="The axis that points up; auto follows the format's standard or estimates it."),
+]
+Votes = Annotated[int, typer.Option(min=1, help="Independent samplings of each shape to average.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Shapes the net sees at once.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Reading processes; 0 reads in this one.  [default: by need]")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the results.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to FILE.")]

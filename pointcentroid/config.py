@@ -1,0 +1,212 @@
+"""Everything that can be configured, as frozen dataclasses that check themselves.
+
+Imports neither torch nor OmegaConf, so that reading a configuration costs nothing; YAML files are read in
+`pointcentroid.yaml_config`. `from_dict` and `to_dict` are the round trip used inside weights files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pointcentroid.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How a shape becomes the cloud a net sees. Stored with the weights, used for training and prediction alike."""
+
+    sample: int = 1024  # points drawn from a surface; larger point clouds are thinned to as many
+    points: int = 1024  # how many of them, in farthest-point order, the net sees
+    seed: int = 0  # of the sampling; votes use the seeds that follow
+
+    def __post_init__(self) -> None:
+        _require(self.sample >= 1, f"preprocess.sample must be at least 1, found {self.sample}")
+        _require(
+            1 <= self.points <= self.sample,
+            f"preprocess.points must lie in 1..preprocess.sample={self.sample}, found {self.points}",
+        )
+        _require(self.seed >= 0, f"preprocess.seed must not be negative, found {self.seed}")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the hierarchy: inputs in, `centroids` out."""
+
+    centroids: int
+    dim: int
+    neighbours: int = 16  # K nearest inputs a centroid lists, or k nearest centroids an input lists (see `side`)
+    heads: int = 4
+    blocks: int = 0  # self-attention blocks among the centroids, after the centroid attention
+    block_neighbours: int = 0  # nearest centroids each centroid attends to in those blocks; 0 for all
+
+    def __post_init__(self) -> None:
+        for name in ("centroids", "dim", "neighbours", "heads"):
+            _require(getattr(self, name) >= 1, f"stage.{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("blocks", "block_neighbours"):
+            _require(getattr(self, name) >= 0, f"stage.{name} must not be negative, found {getattr(self, name)}")
+        _require(self.dim % self.heads == 0, f"stage.dim={self.dim} must be a multiple of stage.heads={self.heads}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A hierarchical centroid-attention encoder."""
+
+    stages: tuple[StageConfig, ...] = (
+        StageConfig(256, 64),
+        StageConfig(64, 128, blocks=1),
+        StageConfig(16, 256, blocks=1),
+    )
+    embed: int = 32  # channels of the embedding of a point
+    initialiser: Literal["fps", "random", "voxel", "kmeans++", "learned"] = "fps"
+    axis: Literal["inputs", "centroids"] = "inputs"  # what the softmax runs over
+    side: Literal["centroids", "inputs"] = "centroids"  # who lists its nearest neighbours on the other side
+    steps: int = 1  # update steps T of a centroid attention
+    step_size: float | None = None  # eps, fixed; learnt per channel when None
+    centroid_position: Literal["seed", "mean"] = "seed"  # stay at the seed, or move to the attention-weighted mean
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        _require(len(self.stages) >= 1, "encoder.stages must hold at least one stage")
+        _require(self.embed >= 1, f"encoder.embed must be at least 1, found {self.embed}")
+        _require(self.steps >= 1, f"encoder.steps must be at least 1, found {self.steps}")
+        counts = [stage.centroids for stage in self.stages]
+        _require(
+            all(a >= b for a, b in itertools.pairwise(counts)),
+            f"encoder.stages must not grow: centroids {counts} should fall from stage to stage",
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A classifier: an encoder and a head on the pooled features of its last stage."""
+
+    classes: int = 40
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    hidden: int = 256  # channels of the head's hidden layer
+    dropout: float = 0.4
+
+    def __post_init__(self) -> None:
+        _require(self.classes >= 1, f"model.classes must be at least 1, found {self.classes}")
+        _require(self.hidden >= 1, f"model.hidden must be at least 1, found {self.hidden}")
+        _require(0 <= self.dropout < 1, f"model.dropout must lie in [0, 1), found {self.dropout}")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training clouds; every one is off at its neutral value."""
+
+    scale: float = 1.5  # each axis is scaled by a factor log-uniform in [1 / scale, scale]
+    shift: float = 0.2  # each cloud is moved along each axis by up to this much
+    jitter: float = 0.01  # standard deviation of the noise added to every coordinate, cut at three of them
+    mirror: float = 0.0  # probability that a cloud is mirrored left to right
+    quarter_turn: float = 0.0  # probability that a cloud is turned about the up axis by 90, 180 or 270 degrees
+    turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
+    reorient: bool = False  # put a random axis up and make *that axis* the label: trains an orientation net
+
+    def __post_init__(self) -> None:
+        _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
+        _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
+        _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
+        for name in ("mirror", "quarter_turn", "turn"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in [0, 1], found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run, from data to weights."""
+
+    name: str = "unnamed"  # the name the finished weights carry
+    data: str = ""  # a data set: see `pointcentroid.data.sources`
+    output: str = "runs"  # logs, checkpoints and weights go to {output}/{name}
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of the steps in which the learning rate rises
+    label_smoothing: float = 0.2
+    clip: float = 1.0  # largest norm of the gradient
+    average: float = 0.999  # decay of the moving average of the weights, which is what is evaluated and kept
+    seed: int = 0
+    compile: bool = False
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"epochs must be at least 1, found {self.epochs}")
+        _require(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}")
+        _require(self.learning_rate > 0, f"learning_rate must be positive, found {self.learning_rate}")
+        _require(0 <= self.warmup < 1, f"warmup must lie in [0, 1), found {self.warmup}")
+        _require(0 <= self.label_smoothing < 1, f"label_smoothing must lie in [0, 1), found {self.label_smoothing}")
+        _require(0 <= self.average < 1, f"average must lie in [0, 1), found {self.average}")
+
+
+def nearest_name(name: str, known: typing.Iterable[str]) -> str:
+    """Say which known name was probably meant: `" (did you mean 'x'?)"`, or nothing when none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a configuration into plain dicts, lists, strings and numbers."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: Any, place: str = "") -> Any:
+    """Build a configuration from plain data, the inverse of `to_dict`.
+
+    Args:
+        cls: the dataclass to build.
+        values: a dict of its fields; fields left out take their defaults.
+        place: dotted path of this value, for error messages.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named), a value has the wrong type or is out of range.
+    """
+    _require(isinstance(values, dict), f"{place or cls.__name__} must be a mapping, found {values!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        where = f"{place}.{key}" if place else str(key)
+        _require(key in names, f"unknown setting {where}{nearest_name(str(key), names)}")
+    built = {key: _coerce(hints[key], value, f"{place}.{key}" if place else key) for key, value in values.items()}
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ConfigError(f"{place or cls.__name__}: {error}") from None
+
+
+def _coerce(hint: Any, value: Any, place: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, place)
+    if origin is Literal:
+        _require(value in arguments, f"{place} must be one of {', '.join(map(repr, arguments))}, found {value!r}")
+        return value
+    if origin is tuple:
+        _require(isinstance(value, (list, tuple)), f"{place} must be a list, found {value!r}")
+        return tuple(_coerce(arguments[0], item, f"{place}[{i}]") for i, item in enumerate(value))
+    if origin is types.UnionType:
+        return None if value is None else _coerce(arguments[0], value, place)
+    if hint is float:
+        _require(
+            isinstance(value, (int, float)) and not isinstance(value, bool), f"{place} must be a number, found {value!r}"
+        )
+        return float(value)
+    exact = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    _require(exact, f"{place} must be of type {hint.__name__}, found {value!r}")
+    return value

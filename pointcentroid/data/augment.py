@@ -1,0 +1,95 @@
+"""Random changes of training clouds: batched, on the device of the batch, and a function of (seed, epoch, sample).
+
+Random numbers come from a counter, not from a stream: a sample gets the same changes in whatever batch, order, process
+or device it is met. That is what makes resumed and distributed runs equal to plain ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pointcentroid.config import AugmentConfig
+from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014), on int64 tensors that wrap around."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+class CounterRandom:
+    """Random numbers addressed by (seed, epoch, sample, draw).
+
+    Args:
+        seed: of the run.
+        epoch: of the run.
+        samples: (B,) int64 sample numbers in the data set.
+    """
+
+    def __init__(self, seed: int, epoch: int, samples: Tensor) -> None:
+        self._state = _mix(_mix(_mix(torch.full_like(samples, seed + 1)) + epoch) + samples)
+        self._draws = 0
+
+    def uniform(self, count: int) -> Tensor:
+        """(B, count) float32 in [0, 1), fresh at every call."""
+        self._draws += 1
+        counter = torch.arange(count, device=self._state.device)
+        bits = _mix(_mix(self._state + self._draws).unsqueeze(1) + counter * -0x61C8864680B583EB)
+        return ((bits >> 40) & 0xFFFFFF).float() * 2.0**-24
+
+    def normal(self, count: int) -> Tensor:
+        """(B, count) float32 standard normal, by the transform of Box and Muller (1958)."""
+        radius = (-2 * torch.log1p(-self.uniform(count))).sqrt()
+        return radius * (2 * math.pi * self.uniform(count)).cos()
+
+
+def reorient(points: Tensor, random: CounterRandom) -> tuple[Tensor, Tensor]:
+    """Turn each z-up cloud so that a random one of the six axes points up, after a random turn about z.
+
+    Args:
+        points: (B, N, 3) clouds with z up.
+        random: source of randomness.
+
+    Returns:
+        (B, N, 3) turned clouds and (B,) int64 indices into `UP_AXES` of the axis that now points up.
+    """
+    points = points @ _about_z(random.uniform(1)[:, 0] * 2 * math.pi).transpose(1, 2)
+    label = (random.uniform(1)[:, 0] * len(UP_AXES)).long()
+    matrices = torch.stack([torch.from_numpy(TO_Z_UP[up]) for up in UP_AXES]).to(points)
+    return points @ matrices[label], label
+
+
+def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Tensor:
+    """Vary z-up clouds for training. Their order of points, and so their farthest-point order, is kept.
+
+    Args:
+        points: (B, N, 3).
+        random: source of randomness.
+        config: which changes, how strong.
+
+    Returns:
+        (B, N, 3).
+    """
+    batch, count, _ = points.shape
+    chance = random.uniform(3)
+    angle = torch.where(chance[:, 0] < config.quarter_turn, (1 + (random.uniform(1)[:, 0] * 3).floor()) * math.pi / 2, 0.0)
+    angle = torch.where(chance[:, 1] < config.turn, random.uniform(1)[:, 0] * 2 * math.pi, angle)
+    factor = torch.exp((2 * random.uniform(3) - 1) * math.log(config.scale))
+    mirror = torch.where(chance[:, 2] < config.mirror, -1.0, 1.0)
+    factor = torch.stack([factor[:, 0] * mirror, factor[:, 1], factor[:, 2]], dim=1)
+    points = (points * factor.unsqueeze(1)) @ _about_z(angle).transpose(1, 2)
+    if config.jitter:
+        noise = random.normal(3 * count).view(batch, count, 3).clamp(-3, 3)
+        points = points + config.jitter * noise
+    return points + config.shift * (2 * random.uniform(3) - 1).unsqueeze(1)
+
+
+def _about_z(angle: Tensor) -> Tensor:
+    """(B,) radians -> (B, 3, 3) rotations about z."""
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=1).view(-1, 3, 3)

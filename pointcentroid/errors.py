@@ -1,0 +1,63 @@
+"""One family of errors. Each is one line that says what was found, what was expected and what to do about it."""
+
+from __future__ import annotations
+
+
+class PointCentroidError(Exception):
+    """Anything a person can put right; the command line prints its message and nothing else."""
+
+
+class ReadError(PointCentroidError):
+    """A file could not be turned into a shape.
+
+    Args:
+        path: the file, as the person named it.
+        problem: what was found, what was expected, what to do.
+        line: 1-based line of the file, where one is to blame.
+    """
+
+    def __init__(self, path: object, problem: str, line: int | None = None) -> None:
+        self.path = str(path)
+        self.problem = problem
+        self.line = line
+        super().__init__(f"{path}: {self.reason}")
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the name of the file."""
+        return self.problem if self.line is None else f"line {self.line}: {self.problem}"
+
+    def __reduce__(self) -> tuple:
+        # Errors cross process boundaries; the default would rebuild them from the formatted message alone.
+        return type(self), (self.path, self.problem, self.line)
+
+
+class MissingExtraError(PointCentroidError):
+    """An optional dependency is absent; the message holds the pip line that brings it.
+
+    Args:
+        purpose: what needs it, as the start of a sentence ("reading LAS files").
+        extra: the name of the extra in pyproject.toml.
+        missing: the module that could not be imported.
+    """
+
+    def __init__(self, purpose: str, extra: str, missing: str) -> None:
+        self.purpose = purpose
+        self.extra = extra
+        self.missing = missing
+        super().__init__(f"{purpose} needs {missing}, which is not installed: pip install 'pointcentroid[{extra}]'")
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.purpose, self.extra, self.missing)
+
+
+class ConfigError(PointCentroidError):
+    """A configuration contradicts itself or names something that does not exist."""
+
+
+class WeightsError(PointCentroidError):
+    """A weights file is absent, damaged, or does not fit the model it describes."""
+
+
+class DataError(PointCentroidError):
+    """A data set is absent, damaged or not what was asked for."""

@@ -1,0 +1,82 @@
+"""Farthest point sampling (Gonzalez, 1985), batched, exact and deterministic."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def farthest_point_sampling(
+    points: Tensor,
+    count: int,
+    *,
+    start: str | int = "farthest",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Pick `count` points of each cloud, each one farthest from those picked before it.
+
+    The order is nested: the first m picks are exactly what a call with `count=m` returns, so one call serves every
+    stage of a hierarchy. The picks cover the cloud within twice the best possible radius (Gonzalez, 1985).
+
+    Args:
+        points: (B, N, 3) float coordinates.
+        count: how many to pick, 1 <= count <= N.
+        start: where to begin: `"farthest"`, the point farthest from the mean (deterministic and independent of the
+            order of the points, apart from exact ties); `"random"`, drawn from `generator`; or the index of a point.
+        generator: source of randomness for `start="random"`.
+
+    Returns:
+        (B, count) int64 indices into each cloud, in the order they were picked.
+
+    Raises:
+        ValueError: `count` is out of range, `start` is unknown, or `points` is not (B, N, 3).
+    """
+    if points.ndim != 3 or points.shape[2] != 3:
+        raise ValueError(f"points must have shape (B, N, 3), found {tuple(points.shape)}")
+    batch, total, _ = points.shape
+    if not 1 <= count <= total:
+        raise ValueError(f"cannot pick {count} farthest points out of {total}")
+
+    points = points.detach()
+    if start == "farthest":
+        offset = points - points.mean(dim=1, keepdim=True)
+        current = offset.square().sum(dim=2).argmax(dim=1)
+    elif start == "random":
+        current = torch.randint(total, (batch,), generator=generator, device=points.device)
+    elif isinstance(start, int) and 0 <= start < total:
+        current = torch.full((batch,), start, dtype=torch.int64, device=points.device)
+    else:
+        raise ValueError(f"start must be 'farthest', 'random' or an index below {total}, found {start!r}")
+
+    # One contiguous plane per coordinate: the inner loop then streams memory instead of striding over it.
+    planes = points.movedim(2, 0).contiguous()
+    picked = torch.empty((batch, count), dtype=torch.int64, device=points.device)
+    picked[:, 0] = current
+    nearest = torch.full((batch, total), torch.inf, dtype=points.dtype, device=points.device)
+    for step in range(1, count):
+        here = planes.gather(2, current.expand(3, batch).unsqueeze(2))
+        distance = (planes - here).square_().sum(dim=0)
+        torch.minimum(nearest, distance, out=nearest)
+        current = nearest.argmax(dim=1)
+        picked[:, step] = current
+    return picked
+
+
+def farthest_first(points: Tensor, count: int) -> Tensor:
+    """Reorder clouds so that their first `count` points are the farthest-point picks, in picking order.
+
+    The remaining points follow in their original order. This is the order that data caches and predictors hand to
+    the encoders, whose stages then take prefixes instead of sampling again.
+
+    Args:
+        points: (B, N, 3) float coordinates.
+        count: length of the farthest-point prefix; more than N counts as N.
+
+    Returns:
+        (B, N) int64 permutation of each cloud: `points.gather(1, order[..., None].expand(-1, -1, 3))` is the new cloud.
+    """
+    batch, total, _ = points.shape
+    picked = farthest_point_sampling(points, min(count, total))
+    rank = torch.arange(total, total * 2, device=points.device).repeat(batch, 1)
+    rank.scatter_(1, picked, torch.arange(picked.shape[1], device=points.device).expand_as(picked))
+    return rank.argsort(dim=1)

@@ -1,0 +1,72 @@
+"""A file -> vertices and faces, in the file's own frame and units. Knows nothing of torch.
+
+`READERS` is the table from suffix to reader. To add a format, write `read_x(path) -> Shape` in a file of this folder that
+ends in its own `READERS = {".x": read_x}`, and merge that here; everything else, from the command line to folders of
+training data, asks this table. `STANDARD_UP` holds the axis that a format's standard puts up, for those whose standard
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pointcentroid.errors import ReadError
+from pointcentroid.io import meshes, off, scans, tables
+from pointcentroid.io.shape import Shape
+
+READERS: dict[str, Callable[[Path], Shape]] = {**off.READERS, **meshes.READERS, **tables.READERS, **scans.READERS}
+
+STANDARD_UP: dict[str, str] = {".glb": "y", ".gltf": "y", ".3mf": "z", ".las": "z", ".laz": "z"}
+
+# How files of each format begin, to recognise one that carries another's suffix. (.npz and .3mf are both zip archives.)
+_MAGIC = {
+    b"OFF": (".off",),
+    b"COFF": (".off",),
+    b"NOFF": (".off",),
+    b"ply": (".ply",),
+    b"glTF": (".glb", ".gltf"),
+    b"PK\x03\x04": (".3mf", ".npz"),
+    b"# .PCD": (".pcd",),
+    b"\x93NUMPY": (".npy",),
+    b"LASF": (".las", ".laz"),
+}
+
+
+def read(path: str | Path) -> Shape:
+    """Read a shape from a file.
+
+    Args:
+        path: a file whose suffix is a key of `READERS`, in any case.
+
+    Returns:
+        Its geometry: parts placed and merged, polygons cut into triangles.
+
+    Raises:
+        ReadError: the file is absent, of no known format, damaged, or holds no usable geometry.
+        MissingExtraError: its format needs an optional dependency.
+    """
+    path = Path(path)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        known = " ".join(sorted(READERS))
+        raise ReadError(path, f"unknown format {path.suffix or '(no suffix)'}; known: {known}")
+    try:
+        if path.is_dir():
+            raise ReadError(path, "is a folder; name the files in it, or add --recursive")
+        with path.open("rb") as file:
+            head = file.read(16)
+        if not head:
+            raise ReadError(path, "is an empty file")
+        _check_magic(path, head)
+        return reader(path)
+    except OSError as error:
+        raise ReadError(path, f"cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise ReadError(path, "needs more memory than there is; the file is very large or damaged") from None
+
+
+def _check_magic(path: Path, head: bytes) -> None:
+    for magic, suffixes in _MAGIC.items():
+        if head.startswith(magic) and path.suffix.lower() not in suffixes:
+            raise ReadError(path, f"its content is {suffixes[0][1:].upper()}; rename it to end in {' or '.join(suffixes)}")

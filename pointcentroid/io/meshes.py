@@ -1,0 +1,131 @@
+"""Mesh formats read through trimesh: OBJ, PLY, STL, GLB / glTF, 3MF."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcentroid.errors import ReadError
+from pointcentroid.io import gltf
+from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
+from pointcentroid.io.tables import guard_archive
+
+_MAX_INSTANCES = 100_000
+
+
+def read_mesh(path: Path) -> Shape:
+    """Read OBJ, PLY, STL or 3MF; parts are placed by the scene's transforms and merged.
+
+    Args:
+        path: the file. Materials, textures and other files it names are not opened.
+
+    Raises:
+        ReadError: the file is damaged or holds no geometry.
+    """
+    kind = path.suffix.lower()[1:]
+    content = path.read_bytes()
+    if kind == "ply":
+        _guard_ply(path, content)
+    if kind == "stl":
+        _guard_stl(path, content)
+    if kind == "3mf":
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                guard_archive(path, archive)
+        except zipfile.BadZipFile:
+            raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
+    return _merge(path, _load(path, content, kind))
+
+
+def read_gltf(path: Path) -> Shape:
+    """Read GLB or glTF, compressed ones included; parts are placed by the scene's transforms and merged.
+
+    Args:
+        path: the file. A glTF file's buffers are looked for in its own folder.
+
+    Raises:
+        MissingExtraError: the geometry is compressed and the decoder is not installed.
+        ReadError: the file is damaged or holds no geometry.
+    """
+    content = gltf.unpacked(path)
+    return _merge(path, _load(path, content, "glb"))
+
+
+def _load(path: Path, content: bytes, kind: str) -> Any:
+    import trimesh
+
+    options: dict[str, Any] = {"skip_materials": True} if kind == "obj" else {}
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return trimesh.load_scene(io.BytesIO(content), file_type=kind, process=False, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged file raises inside a parser is anybody's guess
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise ReadError(path, f"damaged {kind.upper()} file ({reason})") from None
+
+
+def _merge(path: Path, scene: Any) -> Shape:
+    """Apply the transforms and put all parts in one array. Points count only where there are no triangles."""
+    meshes: list[tuple[np.ndarray, np.ndarray]] = []
+    clouds: list[np.ndarray] = []
+    nodes = list(scene.graph.nodes_geometry)
+    total = sum(len(getattr(scene.geometry[scene.graph[node][1]], "vertices", ())) for node in nodes)
+    if len(nodes) > _MAX_INSTANCES or total > MAX_ELEMENTS:
+        raise ReadError(path, f"places {len(nodes)} parts with {total} vertices in all, more than is read")
+    for node in nodes:
+        transform, name = scene.graph[node]
+        part = scene.geometry[name]
+        vertices = np.asarray(getattr(part, "vertices", ()), dtype=np.float64).reshape(-1, 3)
+        faces = np.asarray(getattr(part, "faces", ()), dtype=np.int64).reshape(-1, 3)
+        with np.errstate(all="ignore"):  # overflow becomes inf, which `checked` reports
+            vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
+        if len(faces):
+            meshes.append((vertices, faces))
+        elif type(part).__name__ in ("PointCloud", "Trimesh"):
+            clouds.append(vertices)
+    if meshes:
+        offsets = np.cumsum([0, *(len(vertices) for vertices, _ in meshes[:-1])])
+        faces = np.concatenate([faces + offset for (_, faces), offset in zip(meshes, offsets, strict=True)])
+        return checked(path, np.concatenate([vertices for vertices, _ in meshes]), faces)
+    return checked(path, np.concatenate(clouds) if clouds else np.empty((0, 3)))
+
+
+def _guard_ply(path: Path, content: bytes) -> None:
+    """Compare what a PLY header declares with the size of the file, and refuse files cut short."""
+    end = content.find(b"end_header")
+    if not content.startswith(b"ply") or end < 0:
+        raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
+    body = len(content) - end - len("end_header\n")
+    for name, count in re.findall(rb"^element\s+(\S+)\s+(-?\d+)", content[:end], re.MULTILINE):
+        if int(count) < 0 or int(count) > max(body, 0):
+            raise ReadError(
+                path, f"declares {int(count)} {name.decode('ascii', 'replace')}s in {max(body, 0)} bytes of data"
+            )
+
+
+def _guard_stl(path: Path, content: bytes) -> None:
+    """A binary STL says how many triangles follow, 50 bytes each."""
+    if content[:5].lower() == b"solid" or len(content) < 84:
+        return
+    declared = int.from_bytes(content[80:84], "little")
+    held = (len(content) - 84) // 50
+    if declared > held:
+        raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
+
+
+READERS = {
+    ".obj": read_mesh,
+    ".ply": read_mesh,
+    ".stl": read_mesh,
+    ".3mf": read_mesh,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
+}

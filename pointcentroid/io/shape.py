@@ -1,0 +1,81 @@
+"""What every reader returns: a shape in its file's own frame and units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pointcentroid.errors import ReadError
+
+MIN_POINTS = 16
+"""A shape of fewer points has no recognisable form; reading it is an error."""
+
+MAX_ELEMENTS = 100_000_000
+"""No file may declare more vertices or faces than this."""
+
+_LARGEST = 1e150  # squares of larger coordinates overflow
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A triangle mesh or a point cloud.
+
+    Attributes:
+        vertices: (V, 3) float64 coordinates.
+        faces: (F, 3) int64 vertex indices, or None for a point cloud.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray | None = None
+
+
+def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None) -> Shape:
+    """Build a shape, or say why these arrays are none.
+
+    A mesh without faces but with vertices is a point cloud. Vertices that no face uses are left out of the checks of a
+    mesh: they are not part of its surface.
+
+    Args:
+        path: named in errors.
+        vertices: (V, 3) coordinates.
+        faces: (F, 3) indices, or None.
+
+    Raises:
+        ReadError: there is no geometry, a coordinate is not finite or absurdly large, a face names a vertex that is not
+            there, there are fewer than `MIN_POINTS` points, or everything lies in one point or has no area.
+    """
+    vertices = np.ascontiguousarray(vertices, dtype=np.float64).reshape(-1, 3)
+    if len(vertices) == 0:
+        raise ReadError(path, "holds no geometry: no vertices and no points")
+    if faces is not None and len(faces) == 0:
+        faces = None
+    if faces is not None:
+        faces = np.ascontiguousarray(faces, dtype=np.int64)
+        low, high = int(faces.min()), int(faces.max())
+        if low < 0 or high >= len(vertices):
+            wrong = low if low < 0 else high
+            raise ReadError(path, f"a face names vertex {wrong}, but the vertices are 0..{len(vertices) - 1}")
+        used = vertices[faces.ravel()]
+    else:
+        if len(vertices) < MIN_POINTS:
+            raise ReadError(path, f"holds only {len(vertices)} points and no faces; at least {MIN_POINTS} points are needed")
+        used = vertices
+    if not np.isfinite(used).all():
+        bad = int(np.flatnonzero(~np.isfinite(used).all(axis=1))[0])
+        vertex = int(faces.ravel()[bad]) if faces is not None else bad
+        found = " ".join(f"{x:g}" for x in vertices[vertex])
+        raise ReadError(path, f"vertex {vertex} is ({found}); every coordinate must be a finite number")
+    if np.abs(used).max() > _LARGEST:
+        raise ReadError(path, f"holds a coordinate of {np.abs(used).max():g}, beyond any real shape; the file is damaged")
+    extent = used.max(axis=0) - used.min(axis=0)
+    if extent.max() == 0:
+        raise ReadError(path, f"all {len(used)} points coincide; there is no shape to see")
+    if faces is not None and _has_no_area(vertices, faces, extent.max()):
+        raise ReadError(path, "no face has an area; the surface cannot be sampled")
+    return Shape(vertices, faces)
+
+
+def _has_no_area(vertices: np.ndarray, faces: np.ndarray, extent: float) -> bool:
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return not np.any(np.cross((b - a) / extent, (c - a) / extent))

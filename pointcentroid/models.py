@@ -1,0 +1,67 @@
+"""Names of architectures: `create_model("small")` builds a net without weights.
+
+An architecture is an entry of `MODELS`; the YAML files under `configs/` refer to these names, so that a model is defined
+once. Trained weights carry their own configuration and do not depend on this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig, nearest_name
+from pointcentroid.errors import ConfigError
+
+MODELS: dict[str, ClassifierConfig] = {
+    "small": ClassifierConfig(
+        encoder=EncoderConfig(
+            embed=32,
+            stages=(StageConfig(192, 48), StageConfig(64, 96, blocks=1), StageConfig(16, 192, blocks=1)),
+        ),
+    ),
+    "upright": ClassifierConfig(
+        classes=6,
+        hidden=128,
+        dropout=0.2,
+        encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 32), StageConfig(16, 64, blocks=1))),
+    ),
+}
+"""`small` classifies; `upright` says which of the six axes points up."""
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows, sorted."""
+    return sorted(MODELS)
+
+
+def model_config(name: str) -> ClassifierConfig:
+    """Look a configuration up by name.
+
+    Raises:
+        ConfigError: the name is unknown; the nearest known one is suggested.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"unknown model {name!r}{nearest_name(name, MODELS)}; known: {', '.join(list_models())}")
+    return MODELS[name]
+
+
+def create_model(name: str, **changes: Any):
+    """Build a classifier with fresh weights.
+
+    Args:
+        name: one of `list_models()`.
+        changes: fields of `ClassifierConfig` to replace, such as `classes=10`.
+
+    Returns:
+        A `pointcentroid.nn.classifier.CentroidClassifier`: (B, N, 3) clouds in, (B, classes) logits out.
+
+    Raises:
+        ConfigError: the name or a field is unknown, or a value is out of range.
+    """
+    from pointcentroid.nn.classifier import CentroidClassifier
+
+    known = [field.name for field in dataclasses.fields(ClassifierConfig)]
+    for key in changes:
+        if key not in known:
+            raise ConfigError(f"unknown model setting {key!r}{nearest_name(key, known)}")
+    return CentroidClassifier(dataclasses.replace(model_config(name), **changes))

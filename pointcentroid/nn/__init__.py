@@ -1,0 +1,1 @@
+"""The mathematics: centroid attention, initialisers, the hierarchical encoder, heads. Knows tensors, never files."""

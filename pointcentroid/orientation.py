@@ -1,0 +1,69 @@
+"""Which way is up? What `--up auto` does.
+
+glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format it is estimated: a small net, trained on clouds
+turned every way, scores the six axes; its scores are added to a prior, which holds what the formats' users do (z first,
+then y), and the six sums become probabilities. Averaging the net over the six ways to turn a cloud makes the score
+equivariant: turning the file turns the answer with it. docs/orientation.md says how the prior was chosen.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointcentroid.geometry.fps import farthest_first
+from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
+from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.weights import find_weights, load_weights
+
+PRIOR: dict[str, float] = {"z": 0.6, "y": 0.3, "-y": 0.025, "-z": 0.025, "x": 0.025, "-x": 0.025}
+"""Probability of each axis before the cloud is seen."""
+
+
+@cache
+def _rotations() -> tuple[Tensor, Tensor]:
+    """The six rotations, (6, 3, 3), and where each sends the axes: `moved[r, a]` is the index of R_r's image of axis a."""
+    matrices = np.stack([TO_Z_UP[up] for up in UP_AXES])
+    axes = np.stack([TO_Z_UP[up].T @ np.array([0.0, 0.0, 1.0]) for up in UP_AXES])
+    images = np.einsum("rij,aj->rai", matrices, axes)
+    moved = (images @ axes.T).argmax(axis=2)
+    return torch.from_numpy(matrices).float(), torch.from_numpy(moved)
+
+
+class UprightNet:
+    """Scores the six axes of clouds in their files' own frames.
+
+    Args:
+        device: where to run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        tensors, self.card = load_weights(find_weights("upright"))
+        self.device = device
+        self.net = CentroidClassifier.from_tensors(self.card.model, tensors).to(device)
+
+    @torch.inference_mode()
+    def log_probabilities(self, clouds: Tensor) -> Tensor:
+        """Log-probability of each axis, prior included.
+
+        Args:
+            clouds: (B, N, 3) preprocessed clouds.
+
+        Returns:
+            (B, 6), in the order of `UP_AXES`.
+        """
+        seen = self.card.preprocess.points
+        clouds = clouds.to(self.device)
+        subset = gather_points(clouds, farthest_first(clouds, seen)[:, :seen])
+        rotations, moved = (tensor.to(self.device) for tensor in _rotations())
+        batch = len(subset)
+        turned = torch.einsum("rij,bnj->brni", rotations, subset).flatten(0, 1)
+        logits = self.net(turned, ordered=True).view(batch, len(UP_AXES), len(UP_AXES))
+        # The score that rotation r gives to the image of axis a belongs to axis a.
+        scores = logits.log_softmax(dim=2).gather(2, moved.expand(batch, -1, -1)).mean(dim=1)
+        prior = scores.new_tensor([PRIOR[up] for up in UP_AXES]).log()
+        return (scores + prior).log_softmax(dim=1)

@@ -1,0 +1,187 @@
+"""Paths -> preprocessed clouds, in this process or in several, while the net works on earlier ones.
+
+Imports no torch: a reading process starts in the time numpy takes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcentroid import io
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.errors import PointCentroidError, ReadError
+from pointcentroid.geometry.sampling import preprocess
+from pointcentroid.io.shape import Shape, checked
+
+_WORTH_PROCESSES = 8  # with fewer files than this, starting processes takes longer than reading
+_AHEAD = 64  # files read ahead of the net
+_WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
+
+Source = str | Path | np.ndarray | Shape
+"""What can be predicted: a file, an (N, 3) array of points, or a shape."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A shape on its way to the net, or the reason why it is not.
+
+    Attributes:
+        name: the file, or `"<array>"`.
+        clouds: (V, N, 3) float32, one cloud a vote, in the shape's own frame.
+        standard_up: the axis that the file's format puts up, or None.
+        points: number of points a cloud holds.
+        error: one line, when there are no clouds.
+    """
+
+    name: str
+    clouds: np.ndarray | None = None
+    standard_up: str | None = None
+    points: int = 0
+    error: str | None = None
+
+
+def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepared:
+    """Read one source and turn it into clouds, the same ones every time.
+
+    Args:
+        source: a file, an (N, 3) array, or a shape.
+        settings: of the weights that will see the clouds.
+        votes: how many independent samplings to take.
+
+    Returns:
+        The clouds; or the error, where the source cannot be read.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else "<array>"
+    try:
+        shape = _shape(source)
+    except PointCentroidError as error:
+        return Prepared(name, error=error.reason if isinstance(error, ReadError) else str(error))
+    except Exception as error:  # a batch goes on whatever a library makes of a damaged file
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return Prepared(name, error=f"unexpected {reason}; if the file is sound, please report this")
+    standard_up = io.STANDARD_UP.get(Path(name).suffix.lower()) if isinstance(source, (str, Path)) else None
+    seeds = range(settings.seed, settings.seed + votes)
+    clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
+    return Prepared(name, clouds, standard_up, clouds.shape[1])
+
+
+def _shape(source: Source) -> Shape:
+    if isinstance(source, Shape):
+        return checked("<shape>", source.vertices, source.faces)
+    if isinstance(source, (str, Path)):
+        return io.read(source)
+    array = np.asarray(source)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
+        raise ReadError("<array>", f"expected an array of numbers of shape (N, 3), found {array.dtype} {array.shape}")
+    return checked("<array>", array)
+
+
+class Preparer:
+    """Prepares many sources in order, reading ahead.
+
+    Args:
+        settings: of the weights that will see the clouds.
+        votes: samplings a source.
+        workers: reading processes; 0 reads in this process; None decides by the number of files and processors.
+    """
+
+    def __init__(self, settings: PreprocessConfig, votes: int = 1, workers: int | None = None) -> None:
+        self.settings, self.votes, self.workers = settings, votes, workers
+
+    def __call__(self, sources: Iterable[Source]) -> Iterator[Prepared]:
+        """Prepare sources, in the order given.
+
+        Processes start working at once, before the first result is asked for.
+        """
+        sources = list(sources)
+        workers = self.workers
+        if workers is None:
+            workers = 0 if len(sources) < _WORTH_PROCESSES else min(os.cpu_count() or 1, 8)
+        if not workers:
+            return (prepare(source, self.settings, self.votes) for source in sources)
+        return self._in_processes(sources, workers)
+
+    def _in_processes(self, sources: list[Source], workers: int) -> Iterator[Prepared]:
+        pool = _start_pool(workers)
+        pending = deque((source, self._submit(pool, source)) for source in sources[:_AHEAD])
+
+        def results() -> Iterator[Prepared]:
+            nonlocal pool
+            try:
+                for upcoming in [*sources[_AHEAD:], *[None] * len(pending)]:
+                    source, future = pending.popleft()
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:
+                        # Its reader died, or another file's did and took the pool along: read again, alone, then go on.
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        yield self._in_own_process(source)
+                        pool = _start_pool(workers)
+                        again = [s for s, _ in pending]
+                        pending.clear()
+                        pending.extend((s, self._submit(pool, s)) for s in again)
+                    if upcoming is not None:
+                        pending.append((upcoming, self._submit(pool, upcoming)))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+        return results()
+
+    def _submit(self, pool: concurrent.futures.Executor, source: Source) -> concurrent.futures.Future[Prepared]:
+        return pool.submit(prepare, source, self.settings, self.votes)
+
+    def _in_own_process(self, source: Source) -> Prepared:
+        with _start_pool(1) as pool:
+            try:
+                return self._submit(pool, source).result()
+            except BrokenProcessPool:
+                return Prepared(str(source), error="reading it crashed the reader; the file is damaged")
+
+
+def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    # spawn: a forked child of a process with torch's threads in it may deadlock.
+    with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+        context = multiprocessing.get_context("spawn")
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
+        # Processes start when work arrives; give each some, while the environment is right.
+        for _ in range(workers):
+            pool.submit(int)
+        return pool
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _start_worker() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    hard: Any = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = _WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(_WORKER_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -1,0 +1,148 @@
+"""Weights files: one safetensors file that holds everything a prediction needs, and nothing that can execute.
+
+The tensors stand beside one metadata entry, `pointcentroid`, a JSON object:
+
+    format       1, the version of this layout
+    name         of the model
+    model        `ClassifierConfig` as plain data
+    preprocess   `PreprocessConfig` as plain data
+    classes      class names, in the order of the logits
+    metrics      what was measured, by name, with the protocol in the name
+    provenance   configuration, data hash, seed and versions of the run that made it
+
+The card can be read without importing torch, so that files can be prepared for a net while torch is still loading.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors
+
+from pointcentroid.config import ClassifierConfig, PreprocessConfig, from_dict, nearest_name, to_dict
+from pointcentroid.errors import ConfigError, WeightsError
+from pointcentroid.files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+_KEY = "pointcentroid"
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What a weights file says of itself; the fields stand at the top of `pointcentroid.weights`."""
+
+    name: str
+    model: ClassifierConfig
+    preprocess: PreprocessConfig
+    classes: tuple[str, ...]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.model.classes:
+            raise WeightsError(f"{self.name}: {len(self.classes)} class names for {self.model.classes} outputs")
+
+
+def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:
+    """Write a weights file, whole or not at all.
+
+    Args:
+        path: where to; by custom ending in `.safetensors`.
+        tensors: a state dict.
+        card: what the file says of itself.
+    """
+    import safetensors.torch
+
+    description = {"format": FORMAT, **to_dict(card)}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(contiguous, temporary, {_KEY: json.dumps(description, sort_keys=True)})
+
+
+def read_card(path: str | Path) -> WeightsCard:
+    """Read what a weights file says of itself, without its tensors.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: the file is absent, damaged, of a later format, or not ours.
+    """
+    return _parse_card(path, _open(path, "numpy").metadata())
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
+    """Read a weights file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The state dict and what the file says of itself.
+
+    Raises:
+        WeightsError: the file is absent, damaged, of a later format, or not ours.
+    """
+    file = _open(path, "pt")
+    card = _parse_card(path, file.metadata())
+    return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118, not a mapping
+
+
+def _open(path: str | Path, framework: str) -> Any:
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        return safetensors.safe_open(path, framework=framework)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one ({error})") from None
+
+
+def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCard:
+    if not metadata or _KEY not in metadata:
+        raise WeightsError(f"{path}: a safetensors file, but not one of pointcentroid's (no {_KEY!r} in its metadata)")
+    try:
+        description = json.loads(metadata[_KEY])
+        version = description.pop("format")
+        if version != FORMAT:
+            raise WeightsError(f"{path}: format {version}, but this version reads format {FORMAT}: upgrade pointcentroid")
+        return WeightsCard(
+            name=str(description["name"]),
+            model=from_dict(ClassifierConfig, description["model"], "model"),
+            preprocess=from_dict(PreprocessConfig, description["preprocess"], "preprocess"),
+            classes=tuple(map(str, description["classes"])),
+            metrics=dict(description["metrics"]),
+            provenance=dict(description["provenance"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise WeightsError(f"{path}: its description is damaged ({error})") from None
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Names and paths of the weights that come with the package."""
+    folder = files("pointcentroid") / "checkpoints"
+    return {Path(str(p)).stem: Path(str(p)) for p in folder.iterdir() if p.name.endswith(".safetensors")}
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """Resolve the name of shipped weights, or a path.
+
+    Raises:
+        WeightsError: it is neither; the nearest shipped name is suggested.
+    """
+    shipped = shipped_weights()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    hint = nearest_name(str(name_or_path), shipped)
+    raise WeightsError(
+        f"no weights named {str(name_or_path)!r}{hint}, and no such file; shipped: {', '.join(sorted(shipped))}"
+    )

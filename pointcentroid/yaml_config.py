@@ -1,0 +1,65 @@
+"""Training configurations in YAML, changed by `key=value`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pointcentroid.config import TrainConfig, from_dict, nearest_name, to_dict
+from pointcentroid.errors import ConfigError, MissingExtraError
+from pointcentroid.models import model_config
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Names and paths of the configurations that come with the package."""
+    package = Path(str(files("pointcentroid")))
+    # An installed package carries them inside; a clone has them beside the package.
+    folders = [package / "configs", package.parent / "configs"]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    return {path.stem: path for path in sorted(found.glob("*.yaml"))} if found else {}
+
+
+def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
+    """Read a configuration and apply changes to it.
+
+    A YAML file has the fields of `TrainConfig`; `model` may also be the name of an architecture.
+
+    Args:
+        name_or_path: a YAML file, or the name of a shipped one.
+        overrides: `key=value` settings, with dots for nested keys: `augment.jitter=0`, `model=small`.
+
+    Raises:
+        ConfigError: the file is absent or is no YAML, a key is unknown (the nearest known one is named), a value is of
+            the wrong type or out of range.
+        MissingExtraError: OmegaConf is not installed.
+    """
+    try:
+        import yaml
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+    except ImportError as error:
+        raise MissingExtraError("reading configurations", "train", error.name or "omegaconf") from None
+
+    shipped = shipped_configs()
+    path = shipped.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        hint = nearest_name(name_or_path, shipped)
+        raise ConfigError(f"no configuration {name_or_path!r}{hint}; shipped: {', '.join(shipped) or 'none'}")
+    for item in overrides:
+        if "=" not in item:
+            raise ConfigError(f"expected KEY=VALUE, found {item!r}")
+    try:
+        layers = [OmegaConf.load(path), OmegaConf.from_dotlist(overrides)]
+        values: Any = {}
+        for layer in layers:
+            plain = OmegaConf.to_container(layer, resolve=True)
+            if not isinstance(plain, dict):
+                raise ConfigError(f"{path}: expected a mapping of settings, found {type(plain).__name__}")
+            # A model named by a string is spelt out, so that single fields of it can be changed by a later layer.
+            if isinstance(plain.get("model"), str):
+                plain["model"] = to_dict(model_config(plain["model"]))
+            values = OmegaConf.to_container(OmegaConf.merge(values, plain))
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())[:200]}") from None
+    return from_dict(TrainConfig, values)
