@@ -113,38 +113,43 @@ class Preparer:
         return self._in_processes(sources, workers)
 
     def _in_processes(self, sources: list[Source], workers: int) -> Iterator[Prepared]:
+        waiting = deque(sources)
+        ahead: deque[tuple[Source, concurrent.futures.Future[Prepared]]] = deque()
         pool = _start_pool(workers)
-        pending = deque((source, self._submit(pool, source)) for source in sources[:_AHEAD])
+
+        def fill() -> None:
+            while waiting and len(ahead) < _AHEAD:
+                ahead.append((waiting[0], pool.submit(prepare, waiting[0], self.settings, self.votes)))
+                waiting.popleft()
 
         def results() -> Iterator[Prepared]:
             nonlocal pool
             try:
-                for upcoming in [*sources[_AHEAD:], *[None] * len(pending)]:
-                    source, future = pending.popleft()
+                while waiting or ahead:
                     try:
-                        yield future.result()
+                        fill()
+                        result = ahead[0][1].result()
                     except BrokenProcessPool:
-                        # Its reader died, or another file's did and took the pool along: read again, alone, then go on.
+                        # A reader died, and the pool with it. Whose file it was nobody says, so the oldest is read
+                        # again, alone; the others go back to the queue for a new pool.
+                        waiting.extendleft(source for source, _ in reversed(ahead))
+                        ahead.clear()
                         pool.shutdown(wait=False, cancel_futures=True)
-                        yield self._in_own_process(source)
+                        yield self._alone(waiting.popleft())
                         pool = _start_pool(workers)
-                        again = [s for s, _ in pending]
-                        pending.clear()
-                        pending.extend((s, self._submit(pool, s)) for s in again)
-                    if upcoming is not None:
-                        pending.append((upcoming, self._submit(pool, upcoming)))
+                        continue
+                    ahead.popleft()
+                    yield result
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+        fill()
         return results()
 
-    def _submit(self, pool: concurrent.futures.Executor, source: Source) -> concurrent.futures.Future[Prepared]:
-        return pool.submit(prepare, source, self.settings, self.votes)
-
-    def _in_own_process(self, source: Source) -> Prepared:
+    def _alone(self, source: Source) -> Prepared:
         with _start_pool(1) as pool:
             try:
-                return self._submit(pool, source).result()
+                return pool.submit(prepare, source, self.settings, self.votes).result()
             except BrokenProcessPool:
                 return Prepared(str(source), error="reading it crashed the reader; the file is damaged")
 

@@ -60,6 +60,7 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
             if isinstance(plain.get("model"), str):
                 plain["model"] = to_dict(model_config(plain["model"]))
             values = OmegaConf.to_container(OmegaConf.merge(values, plain))
+        OmegaConf.to_container(OmegaConf.create(values), throw_on_missing=True)  # ??? must have been given a value
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:200]}") from None
     return from_dict(TrainConfig, values)

@@ -83,8 +83,8 @@ def _merge(path: Path, scene: Any) -> Shape:
     for node in nodes:
         transform, name = scene.graph[node]
         part = scene.geometry[name]
-        vertices = np.asarray(getattr(part, "vertices", ()), dtype=np.float64).reshape(-1, 3)
-        faces = np.asarray(getattr(part, "faces", ()), dtype=np.int64).reshape(-1, 3)
+        vertices = _triples(path, "vertices", getattr(part, "vertices", ())).astype(np.float64)
+        faces = _triples(path, "faces", getattr(part, "faces", ())).astype(np.int64)
         with np.errstate(all="ignore"):  # overflow becomes inf, which `checked` reports
             vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
         if len(faces):
@@ -96,6 +96,16 @@ def _merge(path: Path, scene: Any) -> Shape:
         faces = np.concatenate([faces + offset for (_, faces), offset in zip(meshes, offsets, strict=True)])
         return checked(path, np.concatenate([vertices for vertices, _ in meshes]), faces)
     return checked(path, np.concatenate(clouds) if clouds else np.empty((0, 3)))
+
+
+def _triples(path: Path, what: str, values: Any) -> np.ndarray:
+    """(N, 3) from what a parser made of a file, which may be anything where lines are damaged."""
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.empty((0, 3))
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
+        raise ReadError(path, f"damaged: its {what} do not come in threes")
+    return array
 
 
 def _guard_ply(path: Path, content: bytes) -> None:

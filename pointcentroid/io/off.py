@@ -63,19 +63,24 @@ def _read_head(path: Path, content: bytes) -> tuple[bytes, tuple[int, int], byte
             if text.upper().startswith(b"BINARY"):
                 raise ReadError(path, "binary OFF is not supported; save it as ascii OFF, PLY or STL", line)
         if keyword is not None and text:
-            return keyword, _read_counts(path, text, line, len(content)), content[position:], line + 1
+            # What stands behind three counts in the same line is data already: the format is a stream.
+            tokens = text.split()
+            counts = _read_counts(path, tokens[:3], line, len(content))
+            if len(tokens) > 3:
+                return keyword, counts, b" ".join(tokens[3:]) + b"\n" + content[position:], line
+            return keyword, counts, content[position:], line + 1
     if keyword is None:
         raise ReadError(path, f"expected the keyword OFF at the start, found {_show(found) or 'nothing'!r}", max(line, 1))
     raise ReadError(path, "ends before the counts of vertices and faces", max(line, 1))
 
 
-def _read_counts(path: Path, text: bytes, line: int, size: int) -> tuple[int, int]:
+def _read_counts(path: Path, tokens: list[bytes], line: int, size: int) -> tuple[int, int]:
     try:
-        numbers = [int(token) for token in text.split()]
+        numbers = [int(token) for token in tokens]
     except ValueError:
         numbers = []
     if len(numbers) not in (2, 3) or min(numbers) < 0:
-        raise ReadError(path, f"expected the counts of vertices, faces and perhaps edges, found {_show(text)!r}", line)
+        raise ReadError(path, f"expected the counts of vertices, faces and perhaps edges, found {_show(tokens)!r}", line)
     vertices, faces = numbers[:2]
     # Each vertex takes at least "0 0 0\n", each face "0\n".
     if 6 * vertices + 2 * faces > size + 1 or max(vertices, faces) > MAX_ELEMENTS:

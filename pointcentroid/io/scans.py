@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +93,14 @@ def read_las(path: Path) -> Shape:
     except ImportError as error:
         raise MissingExtraError("reading LAS and LAZ files", "las", error.name or "laspy") from None
     try:
-        with laspy.open(path) as file:
+        with _silenced(), laspy.open(path) as file:
             declared = file.header.point_count
             floor = 1 if path.suffix.lower() == ".laz" else file.header.point_format.size
             # A LAZ chunk codes a point in well over a bit; anything below is a header that lies.
             if declared * floor > path.stat().st_size * (64 if floor == 1 else 1) or declared > MAX_ELEMENTS:
                 raise ReadError(path, f"declares {declared} points, more than its {path.stat().st_size} bytes can hold")
+            if path.suffix.lower() == ".laz":
+                _guard_laz(path, file.header.offset_to_point_data)
             points = np.asarray(file.read().xyz, dtype=np.float64)
     except ReadError:
         raise
@@ -105,6 +111,34 @@ def read_las(path: Path) -> Shape:
     if len(points) != declared:
         raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {len(points)}")
     return checked(path, points)
+
+
+def _guard_laz(path: Path, start: int) -> None:
+    """A LAZ file's table of chunks says how many there are; the decoder makes room for them before it looks."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(start)
+        table = int.from_bytes(file.read(8), "little", signed=True)
+        file.seek(size - 8 if table == -1 else min(max(table, 0), size))
+        if table == -1:  # written by a program that could not go back: the place stands at the end
+            file.seek(min(max(int.from_bytes(file.read(8), "little", signed=True), 0), size))
+        chunks = int.from_bytes(file.read(8)[4:], "little")
+    if chunks > size:
+        raise ReadError(path, f"declares {chunks} chunks of points in {size} bytes; the file is damaged")
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what compiled code prints to standard error from the screen; its errors arrive as exceptions as well."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 READERS = {".pcd": read_pcd, ".las": read_las, ".laz": read_las}

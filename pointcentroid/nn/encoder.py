@@ -122,16 +122,16 @@ class SelfAttentionBlock(nn.Module):
     def __init__(self, dim: int, heads: int, neighbours: int) -> None:
         super().__init__()
         self.neighbours = neighbours
-        self.norm = nn.LayerNorm(dim)
         self.attention = CentroidAttention(dim, heads=heads, axis="inputs")
+        self.norm = None if neighbours else nn.LayerNorm(dim)
         self.pairs = PairEncoder(dim, dim) if neighbours else None
         self.feed_forward = FeedForward(dim)
 
     def forward(self, positions: Tensor, features: Tensor) -> Tensor:
         """(B, M, 3) positions and (B, M, dim) features -> (B, M, dim) features."""
-        if self.pairs is None:
+        if self.norm is not None:
             features, _ = self.attention(features, self.norm(features))
-        else:
+        elif self.pairs is not None:
             index = nearest_neighbours(positions, positions, self.neighbours)
             count = positions.shape[1]
             neighbours = Neighbours(index, "centroids", inputs=count, centroids=count)
@@ -158,7 +158,8 @@ class CentroidStage(nn.Module):
         self.side: Side = encoder.side
         self.initialiser = create_initialiser(encoder.initialiser, stage.centroids)
         self.pairs = PairEncoder(input_dim, stage.dim)
-        self.seed = nn.Linear(input_dim, stage.dim)
+        # Free positions were taken from no input, so there is no feature to start from.
+        self.seed = None if encoder.initialiser == "learned" else nn.Linear(input_dim, stage.dim)
         self.place = nn.Linear(3, stage.dim)
         self.attention = CentroidAttention(
             stage.dim,
@@ -193,10 +194,9 @@ class CentroidStage(nn.Module):
         tokens = self.pairs(positions, features, seeds.positions, neighbours)
 
         centroids = self.place(seeds.positions) + _pool_max(tokens, neighbours)
-        if ordered:
-            centroids = centroids + self.seed(features[:, :count])
-        elif seeds.index is not None:
-            centroids = centroids + gather_points(self.seed(features), seeds.index)
+        if self.seed is not None:
+            start = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
+            centroids = centroids + self.seed(start)
         centroids, weights = self.attention(centroids, tokens, neighbours)
         centroids = centroids + self.feed_forward(centroids)
 

@@ -1,0 +1,59 @@
+"""Shared fixtures. Tests on real files are skipped, by name, where those files are absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "data" / "examples"
+SHARED = ROOT.parent / "shared" / "data"
+
+settings.register_profile("suite", deadline=None, max_examples=30)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def real_meshes() -> Path:
+    """The folder of real mesh files."""
+    folder = SHARED / "meshes"
+    if not folder.is_dir():
+        pytest.skip(f"the real mesh files are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def modelnet() -> Path:
+    """The real ModelNet40 training split."""
+    file = SHARED / "modelnet40" / "train.npz"
+    if not file.is_file():
+        pytest.skip(f"the ModelNet40 training split is not at {file}")
+    return file
+
+
+@pytest.fixture
+def cube(tmp_path: Path) -> Path:
+    """A small OFF file: a cube of six quads."""
+    path = tmp_path / "cube.off"
+    corners = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    quads = ["0 1 3 2", "4 6 7 5", "0 4 5 1", "2 3 7 6", "0 2 6 4", "1 5 7 3"]
+    lines = ["OFF", "8 6 12", *(" ".join(map(str, c)) for c in corners), *(f"4 {q}" for q in quads)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def points() -> np.ndarray:
+    """(500, 3) points, with the size and place of something real."""
+    return np.random.default_rng(0).normal(size=(500, 3)) * (1.0, 2.0, 3.0) + (10.0, -5.0, 100.0)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With POINTCENTROID_NO_SKIPS=1, a skipped test fails the run: everything it needs was said to be there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("POINTCENTROID_NO_SKIPS") == "1" and reporter and reporter.stats.get("skipped") and not exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,196 @@
+"""The command line as people and machines use it: real processes, their output and exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import EXAMPLES
+
+COMMAND = [sys.executable, "-m", "pointcentroid"]
+
+
+def run(*arguments: object, stdin: str = "", **options) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, check=False, **options
+    )
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    path = tmp_path / "bad.off"
+    path.write_text("OFF\n8 6 12\n0 0 zero\n")
+    return path
+
+
+class TestClassify:
+    def test_the_table_names_the_file_and_the_label(self) -> None:
+        done = run("classify", EXAMPLES / "chair.off")
+        assert done.returncode == 0
+        assert "chair.off" in done.stdout
+        assert "%" in done.stdout
+
+    def test_json_is_one_object_a_line_and_nothing_else(self, bad: Path) -> None:
+        done = run("classify", EXAMPLES / "chair.off", bad, EXAMPLES / "table.obj", "--format", "json", "--top", 3)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 1
+        assert [set(row) for row in rows] == [
+            {"file", "label", "confidence", "top", "up", "points"},
+            {"file", "error"},
+            {"file", "label", "confidence", "top", "up", "points"},
+        ]
+        assert rows[0]["top"][0] == [rows[0]["label"], rows[0]["confidence"]]
+        assert len(rows[0]["top"]) == 3
+        assert "line 3" in rows[1]["error"] or "cut short" in rows[1]["error"] or "more than" in rows[1]["error"]
+
+    def test_csv(self, bad: Path) -> None:
+        done = run("classify", EXAMPLES / "chair.off", bad, "--format", "csv")
+        rows = list(csv.DictReader(io.StringIO(done.stdout)))
+        assert [row["label"] for row in rows] == ["chair", ""]
+        assert rows[0]["top"].startswith("chair:0.")
+        assert rows[1]["error"]
+
+    def test_the_same_command_gives_the_same_bytes(self) -> None:
+        first, second = (run("classify", EXAMPLES, "--format", "json").stdout for _ in range(2))
+        assert first == second
+        assert len(first.splitlines()) == len([p for p in EXAMPLES.iterdir() if p.is_file()])
+
+    def test_batches_and_workers_change_nothing_but_rounding(self) -> None:
+        reference = run("classify", EXAMPLES, "-r", "--format", "json", "--workers", 0, "--batch-size", 1).stdout
+        other = run("classify", EXAMPLES, "-r", "--format", "json", "--workers", 2, "--batch-size", 8).stdout
+        for a, b in zip(map(json.loads, reference.splitlines()), map(json.loads, other.splitlines()), strict=True):
+            assert (a["file"], a["label"], a["up"]) == (b["file"], b["label"], b["up"])
+            assert abs(a["confidence"] - b["confidence"]) < 1e-5
+
+    def test_output_goes_whole_to_a_file(self, tmp_path: Path) -> None:
+        for kind in ("json", "csv", "table"):
+            target = tmp_path / f"out.{kind}"
+            done = run("classify", EXAMPLES / "chair.off", "--format", kind, "-o", target)
+            assert (done.returncode, done.stdout) == (0, "")
+            assert "chair" in target.read_text()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.json", "out.table"]
+
+    def test_inputs_may_be_folders_globs_and_a_list(self) -> None:
+        def files(*arguments: object, stdin: str = "") -> set[str]:
+            done = run("classify", *arguments, "--format", "json", stdin=stdin)
+            return {Path(json.loads(line)["file"]).name for line in done.stdout.splitlines()}
+
+        assert files(EXAMPLES / "las") == {"bed.las", "table.laz"}
+        assert "table.laz" not in files(EXAMPLES)
+        assert "table.laz" in files(EXAMPLES, "--recursive")
+        assert files(f"{EXAMPLES}/*.off") == {"chair.off"}
+        assert files("-", stdin=f"{EXAMPLES}/chair.off\n\n{EXAMPLES}/table.obj\n") == {"chair.off", "table.obj"}
+
+    def test_up_and_votes_are_obeyed(self) -> None:
+        row = json.loads(run("classify", EXAMPLES / "chair.off", "--up", "-x", "--votes", 2, "--format", "json").stdout)
+        assert row["up"] == "-x"
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["classify"], "Missing argument"),
+            (["classify", "x.off", "--up", "w"], "--up"),
+            (["classify", "x.off", "--weights", "smal"], "did you mean 'small'"),
+            (["classify", "x.off", "--device", "warp"], "no device 'warp'"),
+            (["classify", "x.off", "--batch-size", "0"], "--batch-size"),
+            (["classify", "x.off", "-o", "no/such/folder/out.json"], "does not exist"),
+            (["classify", "-"], "no readable files"),
+            (["clasify", "x.off"], "clasify"),
+            (["embed", "x.off"], "-o features.npz"),
+            (["train", "modelnet40-smal"], "did you mean 'modelnet40-small'"),
+            (["train", "modelnet40-small", "data=x", "epoch=3"], "did you mean 'epochs'"),
+            (["train", "modelnet40-small", "data=none.npz"], "no such data set"),
+            (["evaluate", "small", "--data", "none.npz"], "no such data set"),
+        ],
+    )
+    def test_wrong_usage_is_exit_code_2_and_a_hint(self, arguments: list[str], says: str) -> None:
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        # The hint may be wrapped in a box.
+        assert says in " ".join(done.stderr.replace("│", " ").split())
+
+    def test_an_absent_file_is_an_error_of_that_file(self) -> None:
+        done = run("classify", "none.off", EXAMPLES / "chair.off", "--format", "json")
+        assert done.returncode == 1
+        assert [("error" in json.loads(line)) for line in done.stdout.splitlines()] == [True, False]
+
+    def test_a_closed_pipe_is_no_error_message(self) -> None:
+        script = f"{' '.join(COMMAND)} classify {EXAMPLES} --format json --batch-size 1 | head -1"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        assert json.loads(done.stdout)["file"]
+        assert done.stderr == ""
+
+    @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+    def test_ctrl_c_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        many = [str(EXAMPLES / "bottle.stl")] * 3000
+        target = tmp_path / "out.json"
+        target.write_text("as it was")
+        command = [*COMMAND, "classify", "-", "--format", "json", "-o", str(target), "--workers", "2"]
+        # As in a terminal, the whole group gets the signal.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write("\n".join(many))
+        process.stdin.close()
+        time.sleep(6)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read()
+        assert process.wait(timeout=20) == 130
+        assert "Traceback" not in errors
+        assert "stopped" in errors
+        assert target.read_text() == "as it was"
+        assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+class TestOtherCommands:
+    def test_embed_writes_the_features_that_python_sees(self, tmp_path: Path, bad: Path) -> None:
+        import pointcentroid as pc
+
+        done = run("embed", EXAMPLES / "chair.off", bad, EXAMPLES / "table.obj", "-o", tmp_path / "f.npz")
+        assert done.returncode == 1
+        assert "bad.off" in done.stderr
+        with np.load(tmp_path / "f.npz") as arrays:
+            assert [Path(f).name for f in arrays["files"]] == ["chair.off", "table.obj"]
+            expected = pc.load("small")(EXAMPLES / "chair.off").feature
+            np.testing.assert_allclose(arrays["features"][0], expected, atol=1e-4)
+            assert arrays["features"].dtype == np.float32
+
+    def test_embed_as_json_and_csv(self) -> None:
+        row = json.loads(run("embed", EXAMPLES / "chair.off", "--format", "json").stdout)
+        table = list(csv.reader(io.StringIO(run("embed", EXAMPLES / "chair.off", "--format", "csv").stdout)))
+        assert [float(x) for x in table[1][2:]] == row["feature"]
+
+    def test_models_lists_the_shipped_weights(self) -> None:
+        rows = [json.loads(line) for line in run("models", "--format", "json").stdout.splitlines()]
+        assert {row["name"] for row in rows} == {"small", "upright"}
+
+    @pytest.mark.parametrize("command", ["classify", "embed", "train", "evaluate", "models"])
+    def test_help_of_every_command(self, command: str) -> None:
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert "--help" in done.stdout
+
+    def test_version(self) -> None:
+        import pointcentroid as pc
+
+        assert run("--version").stdout.strip() == f"pointcentroid {pc.__version__}"
+
+    def test_an_absent_training_extra_says_the_pip_line(self, modelnet: Path, tmp_path: Path) -> None:
+        (tmp_path / "lightning.py").write_text("raise ImportError('no lightning', name='lightning')")
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = run("train", "modelnet40-small", f"data={modelnet}", env=environment)
+        assert done.returncode == 2
+        assert "pip install 'pointcentroid[train]'" in done.stderr

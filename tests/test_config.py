@@ -1,0 +1,79 @@
+"""Configurations: checked when built, the same after a round trip, helpful about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig, TrainConfig, from_dict, to_dict
+from pointcentroid.errors import ConfigError
+from pointcentroid.models import MODELS
+from pointcentroid.yaml_config import load_train_config, shipped_configs
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), ClassifierConfig(), *MODELS.values()])
+def test_round_trip(config) -> None:
+    assert from_dict(type(config), to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: StageConfig(0, 8), "stage.centroids must be at least 1, found 0"),
+        (lambda: StageConfig(4, 10, heads=4), "stage.dim=10 must be a multiple of stage.heads=4"),
+        (lambda: EncoderConfig(stages=(StageConfig(4, 8), StageConfig(8, 8))), r"must not grow: centroids \[4, 8\]"),
+        (lambda: EncoderConfig(stages=()), "at least one stage"),
+        (lambda: TrainConfig(epochs=0), "epochs must be at least 1"),
+        (lambda: from_dict(TrainConfig, {"epoch": 3}), "unknown setting epoch .did you mean 'epochs'"),
+        (lambda: from_dict(TrainConfig, {"augment": {"jiter": 0}}), "augment.jiter .did you mean 'jitter'"),
+        (lambda: from_dict(TrainConfig, {"epochs": "3"}), "epochs must be of type int, found '3'"),
+        (lambda: from_dict(TrainConfig, {"epochs": True}), "epochs must be of type int"),
+        (lambda: from_dict(TrainConfig, {"learning_rate": "fast"}), "learning_rate must be a number"),
+        (lambda: from_dict(TrainConfig, {"model": {"encoder": {"axis": "points"}}}), "axis must be one of 'inputs'"),
+        (lambda: from_dict(TrainConfig, {"model": {"encoder": {"stages": 3}}}), "stages must be a list"),
+        (lambda: from_dict(TrainConfig, {"model": {"encoder": {"stages": [{"dim": 8}]}}}), "centroids"),
+        (lambda: from_dict(TrainConfig, [1]), "must be a mapping"),
+    ],
+)
+def test_mistakes_name_the_setting(build, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build()
+
+
+class TestYaml:
+    @pytest.mark.parametrize("name", shipped_configs())
+    def test_shipped_configurations_are_valid(self, name: str) -> None:
+        assert load_train_config(name, ["data=some.npz"]).data == "some.npz"
+
+    def test_there_is_a_configuration_for_every_model(self) -> None:
+        assert {load_train_config(name, ["data=x"]).name for name in shipped_configs()} == set(MODELS)
+
+    def test_a_model_may_be_a_name_and_be_changed(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.yaml"
+        path.write_text("model: small\nepochs: 3\n")
+        config = load_train_config(str(path), ["model.classes=7", "epochs=4", "augment.jitter=0"])
+        assert config.model.encoder == MODELS["small"].encoder
+        assert (config.model.classes, config.epochs, config.augment.jitter) == (7, 4, 0)
+        assert load_train_config(str(path), ["model=upright"]).model == MODELS["upright"]
+
+    @pytest.mark.parametrize(
+        ("text", "overrides", "says"),
+        [
+            ("epochs: [", [], "run.yaml"),
+            ("- 1", [], "expected a mapping"),
+            ("epochs: 3", ["epochs"], "expected KEY=VALUE"),
+            ("data: ???", [], "data"),
+            ("model: smal", [], "did you mean 'small'"),
+            ("epochs: 3\nleraning_rate: 1", [], "did you mean 'learning_rate'"),
+        ],
+    )
+    def test_mistakes(self, tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            load_train_config(str(path), overrides)
+
+    def test_an_unknown_configuration_names_the_nearest(self) -> None:
+        with pytest.raises(ConfigError, match="did you mean 'modelnet40-small'"):
+            load_train_config("modelnet40-smal", [])

@@ -1,0 +1,238 @@
+"""The hierarchical encoder and every model on it: any size, any company, any option."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from pointcentroid import models
+from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig
+from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.nn import encoder as encoder_module
+from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.nn.encoder import CentroidEncoder, compose
+from pointcentroid.nn.initialisers import INITIALISERS, create_initialiser, mean_pool_tokens
+
+STAGES = (
+    StageConfig(24, 16, 8, 2, blocks=1, block_neighbours=5),
+    StageConfig(8, 16, 8, 2, blocks=1),
+    StageConfig(3, 8, 4, 2),
+)
+
+
+def build(**options) -> CentroidEncoder:
+    torch.manual_seed(0)
+    options.setdefault("stages", STAGES)
+    return CentroidEncoder(EncoderConfig(embed=8, **options)).eval()
+
+
+@pytest.fixture
+def clouds() -> torch.Tensor:
+    return torch.randn(4, 60, 3, generator=torch.Generator().manual_seed(1))
+
+
+OPTIONS = [
+    *({"initialiser": name} for name in INITIALISERS),
+    *({"axis": axis, "side": side} for axis in ("inputs", "centroids") for side in ("inputs", "centroids")),
+    {"steps": 3},
+    {"step_size": 0.5},
+    {"centroid_position": "mean"},
+    {"centroid_position": "mean", "side": "inputs", "axis": "centroids", "initialiser": "learned"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+class TestEveryOption:
+    def test_any_number_of_points_and_any_batch(self, options: dict) -> None:
+        net = build(**options)
+        for batch, count in ((1, 1), (2, 2), (3, 7), (1, 24), (2, 100)):
+            stages = net(torch.randn(batch, count, 3), assignments=True)
+            inputs = count
+            for stage, config in zip(stages, STAGES, strict=True):
+                held = min(inputs, config.centroids)
+                assert stage.positions.shape == (batch, held, 3)
+                assert stage.features.shape == (batch, held, config.dim)
+                assert stage.assignment is not None
+                assert stage.assignment.shape == (batch, config.heads, inputs, held)
+                assert stage.features.isfinite().all()
+                inputs = held
+
+    def test_a_cloud_gets_the_same_answer_in_any_company(self, options: dict, clouds: torch.Tensor) -> None:
+        net = build(**options)
+        together = net(clouds)[-1].features
+        alone = torch.cat([net(cloud.unsqueeze(0))[-1].features for cloud in clouds])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+    def test_the_same_input_gives_the_same_answer_bit_for_bit(self, options: dict, clouds: torch.Tensor) -> None:
+        net = build(**options)
+        assert torch.equal(net(clouds)[-1].features, net(clouds)[-1].features)
+
+    def test_every_parameter_learns(self, options: dict, clouds: torch.Tensor) -> None:
+        net = build(**options).train()
+        net(clouds)[-1].features.square().sum().backward()
+        assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+    def test_assignments_are_shares_at_every_stage(self, options: dict, clouds: torch.Tensor) -> None:
+        stages = build(**options)(clouds, assignments=True)
+        for stage in stages:
+            rows = stage.combined.sum(dim=2)
+            assert ((rows - 1).abs() < 1e-5).logical_or(rows == 0).all()
+        if options.get("side") == "inputs":
+            for shares in compose(stages):
+                torch.testing.assert_close(shares.sum(dim=2), torch.ones(4, 60))
+
+
+def test_composition_follows_each_point_down(clouds: torch.Tensor) -> None:
+    stages = build(side="inputs")(clouds, assignments=True)
+    composed = compose(stages)
+    assert [c.shape for c in composed] == [(4, 60, 24), (4, 60, 8), (4, 60, 3)]
+    for point, last in ((5, 0), (17, 2)):
+        expected = sum(
+            stages[0].combined[1, point, a] * stages[1].combined[1, a, b] * stages[2].combined[1, b, last]
+            for a in range(24)
+            for b in range(8)
+        )
+        torch.testing.assert_close(composed[-1][1, point, last], expected)
+
+
+def test_assignments_cost_nothing_when_not_asked_for(clouds: torch.Tensor, monkeypatch) -> None:
+    def forbidden(*_):
+        raise AssertionError("an assignment was computed")
+
+    net = build()
+    monkeypatch.setattr(encoder_module, "assignment", forbidden)
+    assert all(stage.assignment is None for stage in net(clouds))
+    with pytest.raises(AssertionError, match="was computed"):
+        net(clouds, assignments=True)
+
+
+def test_asking_for_assignments_changes_no_feature(clouds: torch.Tensor) -> None:
+    net = build()
+    assert torch.equal(net(clouds)[-1].features, net(clouds, assignments=True)[-1].features)
+
+
+def test_farthest_points_are_sampled_once_and_nested(clouds: torch.Tensor, monkeypatch) -> None:
+    calls = []
+
+    def counting(points, count, **options):
+        calls.append(count)
+        return farthest_point_sampling(points, count, **options)
+
+    monkeypatch.setattr("pointcentroid.nn.initialisers.farthest_point_sampling", counting)
+    stages = build()(clouds)
+    assert calls == [24]
+    picks = gather_points(clouds, farthest_point_sampling(clouds, 24))
+    for stage, config in zip(stages, STAGES, strict=True):
+        assert torch.equal(stage.positions, picks[:, : config.centroids])
+
+
+def test_clouds_in_farthest_point_order_need_no_sampling(clouds: torch.Tensor, monkeypatch) -> None:
+    net = build()
+    unordered = net(clouds)[-1].features
+    ordered = gather_points(clouds, farthest_first(clouds, 24))
+    monkeypatch.setattr("pointcentroid.nn.initialisers.farthest_point_sampling", None)
+    torch.testing.assert_close(net(ordered, ordered=True)[-1].features, unordered, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_points_does_not_matter(clouds: torch.Tensor) -> None:
+    net = build()
+    shuffled = clouds[:, torch.randperm(60)]
+    torch.testing.assert_close(net(shuffled)[-1].features, net(clouds)[-1].features, rtol=1e-4, atol=1e-5)
+
+
+def test_centroids_move_to_the_mean_of_their_inputs(clouds: torch.Tensor) -> None:
+    stage = build(centroid_position="mean")(clouds, assignments=True)[0]
+    shares = stage.combined
+    expected = shares.transpose(1, 2) @ clouds / shares.sum(dim=1).unsqueeze(2)
+    torch.testing.assert_close(stage.positions, expected, rtol=1e-4, atol=1e-5)
+
+
+class TestInitialisers:
+    @pytest.mark.parametrize("name", sorted(INITIALISERS))
+    def test_seeds_have_their_count_and_place(self, name: str, clouds: torch.Tensor) -> None:
+        seeds = create_initialiser(name, 10).eval()(clouds, 10)
+        assert seeds.positions.shape == (4, 10, 3)
+        if seeds.index is not None:
+            assert torch.equal(gather_points(clouds, seeds.index), seeds.positions)
+            assert all(len(set(row)) == 10 for row in seeds.index.tolist()), "a point was taken twice"
+
+    @pytest.mark.parametrize("name", ["random", "kmeans++"])
+    def test_random_seeds_are_fresh_in_training_and_fixed_at_evaluation(self, name: str, clouds: torch.Tensor) -> None:
+        net = create_initialiser(name, 10)
+        fresh = [net.train()(clouds, 10).index for _ in range(2)]
+        fixed = [net.eval()(clouds, 10).index for _ in range(2)]
+        assert not torch.equal(*fresh)
+        assert torch.equal(*fixed)
+
+    def test_kmeans_plus_plus_prefers_far_points(self) -> None:
+        # Two tight clumps: after one seed, nearly all the mass is in the other clump.
+        generator = torch.Generator().manual_seed(0)
+        clumps = torch.randn(64, 100, 3, generator=generator) * 0.01
+        clumps[:, 50:] += 10
+        index = create_initialiser("kmeans++", 2).train()(clumps, 2).index
+        assert ((index < 50).sum(dim=1) == 1).all()
+
+    def test_voxel_seeds_lie_in_different_cells(self) -> None:
+        lattice = torch.cartesian_prod(*[torch.arange(4.0)] * 3).unsqueeze(0)
+        jittered = lattice.repeat_interleave(5, dim=1) + 0.1 * torch.rand(1, 320, 3)
+        positions = create_initialiser("voxel", 64).eval()(jittered, 64).positions
+        assert len({tuple(p) for p in positions[0].floor().tolist()}) == 64
+
+    def test_coinciding_points_do_no_harm(self) -> None:
+        for name in INITIALISERS:
+            assert create_initialiser(name, 4).eval()(torch.zeros(2, 9, 3), 4).positions.isfinite().all()
+
+    def test_unknown_names_are_errors(self) -> None:
+        with pytest.raises(ValueError, match="unknown initialiser 'fsp'; known: fps"):
+            create_initialiser("fsp", 4)
+
+    def test_mean_pool_tokens(self) -> None:
+        tokens = torch.arange(10.0).view(1, 10, 1)
+        assert mean_pool_tokens(tokens, 5).flatten().tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]
+        torch.testing.assert_close(mean_pool_tokens(tokens, 10), tokens)
+        assert mean_pool_tokens(tokens, 1).item() == 4.5
+        uneven = mean_pool_tokens(tokens, 3).flatten()
+        assert (uneven * torch.tensor([4.0, 3, 3])).sum() == 45
+        with pytest.raises(ValueError, match="into 11"):
+            mean_pool_tokens(tokens, 11)
+
+    def test_tokens_without_positions_are_abstracted_by_full_attention(self) -> None:
+        from pointcentroid.nn.centroid_attention import CentroidAttention
+
+        words = torch.randn(2, 50, 16)
+        centroids, weights = CentroidAttention(16, axis="centroids")(mean_pool_tokens(words, 7), words)
+        assert centroids.shape == (2, 7, 16)
+        torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 4, 50))
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_registered_model_runs_forward_and_backward(name: str) -> None:
+    net = models.create_model(name)
+    logits = net(torch.randn(2, 300, 3))
+    assert logits.shape == (2, net.config.classes)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_models_are_changed_by_fields_and_mistakes_name_the_nearest() -> None:
+    from pointcentroid.errors import ConfigError
+
+    assert models.create_model("small", classes=7)(torch.randn(1, 20, 3)).shape == (1, 7)
+    with pytest.raises(ConfigError, match="did you mean 'small'"):
+        models.create_model("smal")
+    with pytest.raises(ConfigError, match="did you mean 'classes'"):
+        models.create_model("small", classses=7)
+
+
+def test_meta_construction_gives_the_same_net(clouds: torch.Tensor) -> None:
+    from pointcentroid.errors import WeightsError
+
+    config = ClassifierConfig(classes=5, hidden=16, encoder=EncoderConfig(embed=8, stages=STAGES))
+    net = CentroidClassifier(config).eval()
+    twin = CentroidClassifier.from_tensors(config, net.state_dict())
+    assert torch.equal(net(clouds), twin(clouds))
+    with pytest.raises(WeightsError, match="do not fit"):
+        CentroidClassifier.from_tensors(dataclasses.replace(config, classes=6), net.state_dict())

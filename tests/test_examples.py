@@ -1,0 +1,24 @@
+"""The shipped examples are what the script makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pointcentroid.io import read
+
+from .conftest import EXAMPLES, ROOT
+
+
+def test_the_script_makes_the_shipped_examples(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "tools" / "make_examples.py", tmp_path], check=True, capture_output=True)
+    made = {p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file()}
+    assert made == {p.relative_to(EXAMPLES) for p in EXAMPLES.rglob("*") if p.is_file()}
+    for name in made:
+        a, b = read(tmp_path / name), read(EXAMPLES / name)
+        np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-5)
+        assert (a.faces is None) == (b.faces is None)
+        assert (EXAMPLES / name).stat().st_size < 100_000

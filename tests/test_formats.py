@@ -1,0 +1,308 @@
+"""Every other format: the same geometry comes back from each, and damage is an error."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from pointcentroid import io
+from pointcentroid.errors import MissingExtraError, ReadError
+from pointcentroid.io import READERS, read
+
+from .conftest import EXAMPLES
+
+
+def area(path: Path) -> float:
+    shape = read(path)
+    assert shape.faces is not None
+    return trimesh.Trimesh(shape.vertices, shape.faces, process=False).area
+
+
+@pytest.fixture
+def sphere() -> trimesh.Trimesh:
+    return trimesh.creation.icosphere(subdivisions=2)
+
+
+@pytest.mark.parametrize("suffix", [".off", ".obj", ".ply", ".stl", ".glb", ".3mf"])
+def test_mesh_formats_keep_the_surface(tmp_path: Path, sphere: trimesh.Trimesh, suffix: str) -> None:
+    path = tmp_path / f"sphere{suffix.upper()}"  # suffixes are read in any case
+    data = sphere.export(file_type=suffix[1:])
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    assert area(path) == pytest.approx(sphere.area, rel=1e-5)
+
+
+def write_points(path: Path, points: np.ndarray) -> None:
+    kind = path.suffix
+    if kind in (".xyz", ".txt"):
+        np.savetxt(path, points)
+    elif kind == ".csv":
+        np.savetxt(path, points, delimiter=",", header="x,y,z", comments="")
+    elif kind == ".pts":
+        np.savetxt(path, points, header=str(len(points)), comments="")
+    elif kind == ".npy":
+        np.save(path, points)
+    elif kind == ".npz":
+        np.savez(path, points=points)
+    elif kind == ".ply":
+        trimesh.PointCloud(points).export(path)
+    elif kind in (".las", ".laz"):
+        import laspy
+
+        cloud = laspy.create()
+        cloud.header.scales, cloud.header.offsets = np.full(3, 1e-6), points.mean(axis=0)
+        cloud.x, cloud.y, cloud.z = points.T
+        cloud.write(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".xyz", ".txt", ".csv", ".pts", ".npy", ".npz", ".ply", ".las", ".laz"])
+def test_point_formats_keep_the_points(tmp_path: Path, points: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"cloud{suffix}"
+    write_points(path, points)
+    shape = read(path)
+    assert shape.faces is None
+    np.testing.assert_allclose(shape.vertices, points, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoding", ["ASCII", "BINARY", "BINARY_COMPRESSED"])
+def test_pcd_keeps_the_points_and_drops_missing_returns(tmp_path: Path, points: np.ndarray, encoding: str) -> None:
+    from pypcd4.pypcd4 import Encoding, PointCloud
+
+    path = tmp_path / "cloud.pcd"
+    holes = points.astype(np.float32)
+    holes[::7] = np.nan
+    PointCloud.from_xyz_points(holes).save(path, encoding=Encoding[encoding])
+    np.testing.assert_allclose(read(path).vertices, holes[~np.isnan(holes[:, 0])], rtol=1e-4)
+
+
+def test_npz_may_hold_a_mesh(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    np.savez(tmp_path / "m.npz", vertices=sphere.vertices, faces=sphere.faces)
+    assert area(tmp_path / "m.npz") == pytest.approx(sphere.area)
+
+
+def test_columns_are_taken_by_name_where_there_are_names(tmp_path: Path, points: np.ndarray) -> None:
+    rows = np.c_[np.arange(len(points)), points[:, ::-1]]
+    np.savetxt(tmp_path / "named.csv", rows, delimiter=",", header='id,"Z",Y,x', comments="")
+    np.testing.assert_allclose(read(tmp_path / "named.csv").vertices, points)
+
+
+def test_text_tables_may_hold_comments_blank_lines_and_more_columns(tmp_path: Path) -> None:
+    rows = [f"{i} {i * i} {-i};255;0;0" for i in range(20)]
+    (tmp_path / "t.txt").write_text("# scan 7\n\n// made by hand\n" + "\n".join(rows) + "\n\n")
+    np.testing.assert_array_equal(read(tmp_path / "t.txt").vertices[3], (3, 9, -3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "says"),
+    [
+        (["1 2 3"] * 20 + ["1 2"], 21, "three coordinates"),
+        (["1 2 3"] * 3 + ["1 x 3"] + ["1 2 3"] * 20, 4, "three coordinates"),
+        (["# nothing"], None, "no geometry"),
+        (["1 2 3"] * 30, None, "coincide"),
+        (["1 2 3", "4 5 6"], None, "only 2 points"),
+        (["1 2 3", "4 5 inf"] * 20, None, "finite"),
+    ],
+)
+def test_bad_tables_are_errors(tmp_path: Path, rows: list[str], line: int | None, says: str) -> None:
+    path = tmp_path / "bad.xyz"
+    path.write_text("\n".join(rows))
+    with pytest.raises(ReadError, match=says) as caught:
+        read(path)
+    assert caught.value.line == line
+
+
+def glb(tree: dict, binary: bytes) -> bytes:
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    binary += b"\0" * (-len(binary) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def quantised_sphere(sphere: trimesh.Trimesh, meshopt: bool) -> bytes:
+    """A sphere of radius 1 as normalised int16, moved to x = 5 by its node; optionally meshopt-compressed."""
+    import meshoptimizer
+
+    positions = np.zeros((len(sphere.vertices), 4), dtype=np.int16)
+    positions[:, :3] = np.round(sphere.vertices * 32767)
+    indices = sphere.faces.ravel().astype(np.uint32)
+    parts = [positions.tobytes(), indices.tobytes()]
+    views: list[dict] = [{"buffer": 0, "byteLength": len(p)} for p in parts]
+    views[0]["byteStride"] = 8
+    if meshopt:
+        packed = [
+            bytes(meshoptimizer.encode_vertex_buffer(positions.view(np.float32), len(positions), 8)),
+            bytes(meshoptimizer.encode_index_buffer(indices, len(indices), len(positions))),
+        ]
+        modes = [("ATTRIBUTES", 8, len(positions)), ("TRIANGLES", 4, len(indices))]
+        for view, data, (mode, stride, count) in zip(views, packed, modes, strict=True):
+            extension = {"buffer": 0, "byteLength": len(data), "mode": mode, "byteStride": stride, "count": count}
+            view["buffer"], view["extensions"] = 1, {"EXT_meshopt_compression": extension}
+        views[1]["extensions"]["EXT_meshopt_compression"]["byteOffset"] = len(packed[0])
+        parts = packed
+    else:
+        views[1]["byteOffset"] = len(parts[0])
+    short = {"bufferView": 0, "componentType": 5122, "normalized": True, "type": "VEC3", "count": len(positions)}
+    tree = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "translation": [5, 0, 0]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
+        "accessors": [short, {"bufferView": 1, "componentType": 5125, "type": "SCALAR", "count": len(indices)}],
+        "bufferViews": views,
+        "buffers": [{"byteLength": sum(map(len, parts))}, {"byteLength": 10**6}],
+    }
+    return glb(tree, b"".join(parts))
+
+
+@pytest.mark.parametrize("meshopt", [False, True])
+def test_quantised_and_meshopt_compressed_gltf(tmp_path: Path, sphere: trimesh.Trimesh, meshopt: bool) -> None:
+    path = tmp_path / "sphere.glb"
+    path.write_bytes(quantised_sphere(sphere, meshopt))
+    assert area(path) == pytest.approx(sphere.area, rel=1e-3)
+    np.testing.assert_allclose(read(path).vertices.mean(axis=0), (5, 0, 0), atol=1e-3)
+
+
+def test_draco_compressed_gltf(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    path = tmp_path / "sphere.glb"
+    path.write_bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(sphere), extension_draco=True))
+    assert b"KHR_draco_mesh_compression" in path.read_bytes()
+    assert area(path) == pytest.approx(sphere.area, rel=1e-3)
+
+
+@pytest.mark.parametrize(("module", "extra"), [("meshoptimizer", "gltf"), ("DracoPy", "gltf"), ("laspy", "las")])
+def test_an_absent_extra_says_the_pip_line(tmp_path, sphere, points, monkeypatch, module: str, extra: str) -> None:
+    path = tmp_path / ("cloud.las" if module == "laspy" else "sphere.glb")
+    if module == "laspy":
+        write_points(path, points)
+    elif module == "DracoPy":
+        path.write_bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(sphere), extension_draco=True))
+    else:
+        path.write_bytes(quantised_sphere(sphere, meshopt=True))
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'pointcentroid\[{extra}\]'"):
+        read(path)
+
+
+def test_gltf_reads_its_buffers_from_its_own_folder_only(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(sphere)).items():
+        (tmp_path / "in" / name).write_bytes(data)
+    path = tmp_path / "in" / "model.gltf"
+    assert area(path) == pytest.approx(sphere.area, rel=1e-5)
+    tree = json.loads(path.read_text())
+    tree["buffers"][0]["uri"] = "../" + tree["buffers"][0]["uri"]
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ReadError, match="outside its own folder"):
+        read(path)
+
+
+def test_scene_transforms_place_every_copy(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    scene = trimesh.Scene()
+    for x in (0.0, 10.0, 20.0):
+        scene.add_geometry(sphere, transform=trimesh.transformations.translation_matrix((x, 0, 0)))
+    scene.export(tmp_path / "three.glb")
+    shape = read(tmp_path / "three.glb")
+    assert area(tmp_path / "three.glb") == pytest.approx(3 * sphere.area, rel=1e-5)
+    assert np.ptp(shape.vertices[:, 0]) == pytest.approx(22, rel=1e-3)
+
+
+PLY_LIE = b"ply\nformat binary_little_endian 1.0\nelement vertex 1000000000\nproperty float x\nproperty float y\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.ply", PLY_LIE + b"property float z\nend_header\n" + b"\0" * 60, "declares 1000000000 vertex"),
+        ("a.stl", b"\0" * 80 + struct.pack("<I", 10**9) + b"\0" * 100, "declares 1000000000 triangles"),
+        ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 1000000000\nDATA binary\n\0\0\0\0", "1000000000 points"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 3), }\n", "NPY"),
+        ("a.npy", b"", "empty file"),
+        ("a.obj", b"", "empty file"),
+        ("a.tsv", b"1 2 3", "unknown format .tsv; known: .3mf"),
+        ("a.obj", b"ply\nformat ascii 1.0\n", "its content is PLY; rename it"),
+        ("a.xyz", bytes(range(256)), "not a text file"),
+        ("a.3mf", b"PK\x03\x04 this is no archive", "3MF"),
+        ("a.glb", b"glTF\x01\0\0\0\x0c\0\0\0", "version 1"),
+        ("a.glb", b"glTF\x02\0\0\0\xff\0\0\0", "cut short"),
+    ],
+)
+def test_lies_and_damage_are_one_line_errors(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match=says) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_archives_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
+        for _ in range(2**10 + 1):
+            member.write(bytes(2**20))
+    with pytest.raises(ReadError, match="would unpack to"):
+        read(tmp_path / "bomb.npz")
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "sprung",)
+
+    np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "trap.npz", points=np.array([Trap()], dtype=object))
+    for name in ("trap.npy", "trap.npz"):
+        with pytest.raises(ReadError):
+            read(tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_absent_files_and_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="No such file"):
+        read(tmp_path / "none.off")
+    (tmp_path / "dir.off").mkdir()
+    with pytest.raises(ReadError, match="folder"):
+        read(tmp_path / "dir.off")
+
+
+def test_a_new_format_is_one_function(tmp_path: Path, points: np.ndarray, monkeypatch) -> None:
+    monkeypatch.setitem(READERS, ".new", lambda path: io.shape.checked(path, points))
+    (tmp_path / "a.new").write_text("anything")
+    np.testing.assert_array_equal(read(tmp_path / "a.new").vertices, points)
+
+
+def test_there_is_an_example_in_every_format() -> None:
+    suffixes = {path.suffix for path in EXAMPLES.rglob("*") if path.is_file()}
+    assert suffixes == set(READERS)
+
+
+def test_every_real_file_is_read_or_named_as_broken(real_meshes: Path) -> None:
+    broken = {
+        "derived__chair_0890_truncated.off", "edge__61_processed.off", "edge__empty.obj", "edge__empty.ply",
+        "edge__empty_nodes.glb", "edge__obj_points.obj", "edge__obj_wireframe.obj", "edge__ply_empty_header.ply",
+        "edge__ply_points_bin.ply", "edge__stl_empty_bin.stl",
+    }  # fmt: skip
+    refused = set()
+    for path in real_meshes.iterdir():
+        if path.suffix != ".tsv":
+            try:
+                read(path)
+            except ReadError:
+                refused.add(path.name)
+    assert refused == broken
+
+
+def test_derived_files_hold_the_surface_they_were_derived_from(real_meshes: Path) -> None:
+    for source, derived in [
+        ("modelnet__bed_0516.off", "derived__modelnet__bed_0516.3mf"),
+        ("modelnet__monitor_0466.off", "derived__modelnet__monitor_0466_ascii.ply"),
+        ("modelnet__toilet_0345.off", "derived__modelnet__toilet_0345_bin.stl"),
+        ("modelnet__chair_0890.off", "derived__chair_0890_glued.off"),
+    ]:
+        assert area(real_meshes / derived) == pytest.approx(area(real_meshes / source), rel=1e-4)

@@ -1,0 +1,220 @@
+"""Sampling, normalisation, farthest points, neighbours: invariances, bounds, and equality with slow references."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pointcentroid.geometry import neighbours as neighbours_module
+from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
+from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES, to_z_up
+from pointcentroid.geometry.sampling import normalise, preprocess, sample_surface, thin
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def cloud(seed: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).float()
+
+
+def slow_fps(points: np.ndarray, count: int, first: int) -> list[int]:
+    picked = [first]
+    while len(picked) < count:
+        nearest = [min(float(np.sum((p - points[k]) ** 2)) for k in picked) for p in points]
+        picked.append(int(np.argmax(nearest)))
+    return picked
+
+
+class TestFarthestPointSampling:
+    @given(seeds)
+    def test_equals_a_slow_reference(self, seed: int) -> None:
+        points = cloud(seed, 2, 40, 3)
+        picked = farthest_point_sampling(points, 12)
+        for row in range(2):
+            mean = points[row].mean(dim=0)
+            first = int((points[row] - mean).square().sum(dim=1).argmax())
+            assert picked[row].tolist() == slow_fps(points[row].double().numpy(), 12, first)
+
+    @given(seeds, st.integers(1, 60), st.integers(1, 60))
+    def test_order_is_nested(self, seed: int, few: int, many: int) -> None:
+        few, many = sorted((few, many))
+        points = cloud(seed, 1, 60, 3)
+        assert torch.equal(farthest_point_sampling(points, few), farthest_point_sampling(points, many)[:, :few])
+
+    @given(seeds, st.integers(2, 50))
+    def test_picks_are_as_far_apart_as_they_cover(self, seed: int, count: int) -> None:
+        # Gonzalez: no two picks are nearer to each other than the radius they cover the cloud with. Any other choice of
+        # as many centres must then put two of (picks + the farthest point) in one ball, so its radius is at least half.
+        points = cloud(seed, 1, 80, 3).double()
+        picks = points[0, farthest_point_sampling(points, count)[0]]
+        covering = torch.cdist(points[0], picks).amin(dim=1).max()
+        apart = torch.cdist(picks, picks).fill_diagonal_(torch.inf).min()
+        assert apart >= covering * (1 - 1e-9)
+
+    @given(seeds)
+    def test_does_not_depend_on_the_order_of_points(self, seed: int) -> None:
+        points = cloud(seed, 1, 50, 3)
+        shuffled = points[:, torch.randperm(50, generator=torch.Generator().manual_seed(seed % 1000))]
+        a = gather_points(points, farthest_point_sampling(points, 20))
+        b = gather_points(shuffled, farthest_point_sampling(shuffled, 20))
+        assert torch.equal(a, b)
+
+    def test_batches_do_not_mix(self) -> None:
+        points = cloud(0, 5, 30, 3)
+        together = farthest_point_sampling(points, 10)
+        alone = torch.cat([farthest_point_sampling(p.unsqueeze(0), 10) for p in points])
+        assert torch.equal(together, alone)
+
+    def test_random_starts_come_from_the_generator(self) -> None:
+        points = cloud(0, 64, 30, 3)
+
+        def starts(seed: int) -> torch.Tensor:
+            generator = torch.Generator().manual_seed(seed)
+            return farthest_point_sampling(points, 2, start="random", generator=generator)[:, 0]
+
+        assert torch.equal(starts(1), starts(1))
+        assert not torch.equal(starts(1), starts(2))
+        assert farthest_point_sampling(points, 2, start=7)[:, 0].tolist() == [7] * 64
+
+    def test_all_points_of_coinciding_points_are_valid(self) -> None:
+        assert farthest_point_sampling(torch.zeros(1, 5, 3), 5).shape == (1, 5)
+
+    @pytest.mark.parametrize(
+        ("points", "count", "start"),
+        [(torch.zeros(1, 5, 3), 6, "farthest"), (torch.zeros(1, 5, 3), 0, "farthest"),
+         (torch.zeros(1, 5, 2), 1, "farthest"), (torch.zeros(1, 5, 3), 1, "nearest"), (torch.zeros(1, 5, 3), 1, 5)],
+    )  # fmt: skip
+    def test_bad_arguments(self, points, count, start) -> None:
+        with pytest.raises(ValueError, match=r"\d"):
+            farthest_point_sampling(points, count, start=start)
+
+    @given(seeds, st.integers(1, 70))
+    def test_farthest_first_is_a_permutation_that_starts_with_the_picks(self, seed: int, count: int) -> None:
+        points = cloud(seed, 2, 40, 3)
+        order = farthest_first(points, count)
+        assert torch.equal(order.sort(dim=1).values, torch.arange(40).expand(2, 40))
+        picked = farthest_point_sampling(points, min(count, 40))
+        assert torch.equal(order[:, : picked.shape[1]], picked)
+        rest = order[:, picked.shape[1] :]
+        assert torch.equal(rest, rest.sort(dim=1).values)
+
+
+class TestNearestNeighbours:
+    @given(seeds, st.integers(1, 50))
+    def test_distances_equal_brute_force(self, seed: int, count: int) -> None:
+        queries, points = cloud(seed, 2, 9, 3), cloud(seed + 1, 2, 40, 3)
+        index = nearest_neighbours(queries, points, count)
+        assert index.shape == (2, 9, min(count, 40))
+        brute = (queries.double()[:, :, None] - points.double()[:, None]).square().sum(dim=3)
+        found = brute.gather(2, index)
+        expected = brute.sort(dim=2).values[:, :, :count]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+    def test_clouds_far_from_the_origin_keep_their_neighbours(self) -> None:
+        # A grid, so that shifting by a power of two is exact.
+        points = torch.cartesian_prod(*[torch.arange(6.0)] * 3).unsqueeze(0) / 8
+        queries = points[:, ::7] + 1 / 32
+        near = nearest_neighbours(queries, points, 4)
+        far = nearest_neighbours(queries + 1024, points + 1024, 4)
+        brute = (queries[:, :, None] - points[:, None]).square().sum(dim=3)
+        torch.testing.assert_close(brute.gather(2, near), brute.gather(2, far), rtol=0, atol=0)
+
+    def test_chunks_change_nothing(self, monkeypatch) -> None:
+        queries, points = cloud(0, 3, 50, 3), cloud(1, 3, 70, 3)
+        whole = nearest_neighbours(queries, points, 5)
+        monkeypatch.setattr(neighbours_module, "_CHUNK", 500)
+        assert torch.equal(nearest_neighbours(queries, points, 5), whole)
+
+    @pytest.mark.parametrize("shapes", [((1, 4, 2), (1, 4, 3)), ((1, 4, 3), (2, 4, 3)), ((4, 3), (4, 3))])
+    def test_bad_shapes(self, shapes) -> None:
+        with pytest.raises(ValueError, match=r"clouds|shape"):
+            nearest_neighbours(torch.zeros(shapes[0]), torch.zeros(shapes[1]), 1)
+
+    def test_gather_points_equals_indexing(self) -> None:
+        values, index = cloud(0, 3, 20, 5), torch.randint(20, (3, 4, 6))
+        expected = torch.stack([values[b][index[b]] for b in range(3)])
+        assert torch.equal(gather_points(values, index), expected)
+
+
+class TestSampling:
+    TRIANGLES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 5], [3, 0, 5], [0, 2, 5]], dtype=float)
+    FACES = np.array([[0, 1, 2], [3, 4, 5]])
+
+    def test_points_lie_on_the_triangles_in_proportion_to_their_areas(self) -> None:
+        count = 20_000
+        points = sample_surface(self.TRIANGLES, self.FACES, count, np.random.default_rng(0))
+        lower = points[:, 2] < 0
+        # Areas 0.5 and 3. Five standard deviations of a binomial count.
+        expected, spread = count * 0.5 / 3.5, 5 * np.sqrt(count * (0.5 / 3.5) * (3 / 3.5))
+        assert abs(lower.sum() - expected) < spread
+        scale = 5.0  # the largest extent, by which the sampler divides
+        on_big = points[~lower] * scale + [1.5, 1.0, 2.5]
+        assert on_big[:, :2].min() >= -1e-12
+        assert (on_big[:, 0] / 3 + on_big[:, 1] / 2).max() <= 1 + 1e-12
+        np.testing.assert_allclose(on_big[:, 2], 5, atol=1e-12)
+        # Uniform on a triangle: the mean is its centroid.
+        np.testing.assert_allclose(on_big.mean(axis=0), (1, 2 / 3, 5), atol=0.03)
+
+    def test_a_triangle_without_area_is_never_chosen(self) -> None:
+        vertices = np.vstack([self.TRIANGLES, [[9.0, 9, 9]]])
+        faces = np.array([[6, 6, 6], [0, 1, 2], [6, 6, 6]])
+        points = sample_surface(vertices, faces, 1000, np.random.default_rng(0))
+        assert np.ptp(points[:, 2]) == 0
+
+    def test_coordinates_of_1e11_keep_their_digits(self) -> None:
+        # The smallest step of float64 at 1e11 is 1.5e-5; float32 would collapse the triangle to nothing.
+        near = sample_surface(self.TRIANGLES, self.FACES, 500, np.random.default_rng(0))
+        far = sample_surface(self.TRIANGLES + 1e11, self.FACES, 500, np.random.default_rng(0))
+        np.testing.assert_allclose(near, far, atol=1e-4)
+
+    def test_no_area_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="area"):
+            sample_surface(self.TRIANGLES, np.array([[0, 0, 1]]), 10, np.random.default_rng(0))
+
+    @given(seeds, st.integers(1, 40), st.integers(1, 40))
+    def test_thinning_keeps_a_subset_in_order(self, seed: int, total: int, count: int) -> None:
+        points = np.arange(3.0 * total).reshape(-1, 3)
+        kept = thin(points, count, np.random.default_rng(seed))
+        assert len(kept) == min(total, count)
+        assert (np.diff(kept[:, 0]) > 0).all()
+        assert set(map(tuple, kept)) <= set(map(tuple, points))
+
+
+class TestNormalise:
+    @given(seeds, st.integers(2, 50), st.floats(-1e6, 1e6), st.sampled_from([1e-140, 1e-3, 1.0, 1e5, 1e140]))
+    def test_zero_mean_and_radius_one_wherever_and_however_large(self, seed, count, place, size) -> None:
+        points = np.random.default_rng(seed).normal(size=(count, 3)) * size + place * size
+        unit = normalise(points)
+        np.testing.assert_allclose(unit.mean(axis=0), 0, atol=1e-9)
+        assert np.linalg.norm(unit, axis=1).max() == pytest.approx(1)
+
+    def test_does_not_depend_on_units_or_place(self, points: np.ndarray) -> None:
+        np.testing.assert_allclose(normalise(points), normalise(points * 25.4 - 7.0), atol=1e-12)
+
+    def test_coinciding_points_stay_finite(self) -> None:
+        assert not normalise(np.full((4, 3), 3.3)).any()
+
+    def test_preprocessing_is_repeatable_bit_for_bit(self, points: np.ndarray) -> None:
+        faces = np.random.default_rng(1).integers(len(points), size=(300, 3))
+        for f in (None, faces):
+            a, b = (preprocess(points, f, 256, seed=3) for _ in range(2))
+            assert a.tobytes() == b.tobytes()
+            assert a.tobytes() != preprocess(points, f, 256, seed=4).tobytes()
+            assert a.shape == (256, 3)
+            assert a.dtype == np.float32
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("up", UP_AXES)
+    def test_rotations_are_proper_and_bring_the_axis_to_z(self, up: str) -> None:
+        axis = np.zeros(3)
+        axis["xyz".index(up[-1])] = -1 if up[0] == "-" else 1
+        np.testing.assert_array_equal(TO_Z_UP[up] @ axis, (0, 0, 1))
+        assert np.linalg.det(TO_Z_UP[up]) == pytest.approx(1)
+
+    def test_y_up_becomes_x_minus_z_y(self) -> None:
+        np.testing.assert_array_equal(to_z_up(np.array([[1.0, 2.0, 3.0]]), "y"), [[1, -3, 2]])

@@ -1,0 +1,200 @@
+"""Predictions: repeatable, indifferent to company and format, right on real and made shapes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pointcentroid as pc
+from pointcentroid.data.sources import load_clouds, split_validation
+from pointcentroid.errors import ConfigError, ReadError
+from pointcentroid.evaluate import evaluate
+from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
+from pointcentroid.io.shape import Shape
+from pointcentroid.orientation import UprightNet
+from pointcentroid.predict import Predictor
+from pointcentroid.results import Failure, Prediction
+
+from .conftest import EXAMPLES
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return pc.load("small", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Path]:
+    return sorted(path for path in EXAMPLES.rglob("*") if path.is_file())
+
+
+def same(a: Prediction, b: Prediction) -> bool:
+    return a.top == b.top and a.up == b.up and a.feature.tobytes() == b.feature.tobytes()
+
+
+def test_every_example_is_what_its_name_says(predictor: Predictor, examples: list[Path]) -> None:
+    wrong = {path.name: predictor(path).label for path in examples if predictor(path).label != path.stem.split("_")[0]}
+    assert not wrong
+
+
+def test_a_prediction_is_a_ranking_of_probabilities(predictor: Predictor) -> None:
+    result = predictor(EXAMPLES / "chair.off", top=40)
+    probabilities = [p for _, p in result.top]
+    assert (result.label, result.confidence) == result.top[0]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert sorted(name for name, _ in result.top) == sorted(predictor.classes)
+    assert result.points == 1024
+    assert result.feature.shape == (predictor.net.feature_dim,)
+
+
+def test_the_same_input_gives_the_same_answer_bit_for_bit(predictor: Predictor, examples: list[Path]) -> None:
+    for path in examples[:5]:
+        assert same(predictor(path), predictor(path))
+    again = pc.load("small", device="cpu")
+    assert same(again(examples[0]), predictor(examples[0]))
+
+
+def test_company_changes_nothing_but_rounding(predictor: Predictor, examples: list[Path]) -> None:
+    alone = [predictor(path) for path in examples]
+    for batch_size, workers in ((1, 0), (7, 0), (32, 2)):
+        together = list(predictor.predict(examples, batch_size=batch_size, workers=workers))
+        for a, b in zip(alone, together, strict=True):
+            assert isinstance(b, Prediction)
+            assert (a.label, a.up, a.file) == (b.label, b.up, b.file)
+            assert abs(a.confidence - b.confidence) < 1e-5
+
+
+def test_arrays_and_shapes_are_treated_like_files(predictor: Predictor) -> None:
+    shape = pc.read(EXAMPLES / "chair.off")
+    assert same(predictor(shape), predictor(EXAMPLES / "chair.off"))
+    cloud = pc.read(EXAMPLES / "monitor.xyz")
+    assert same(predictor(cloud.vertices), predictor(EXAMPLES / "monitor.xyz"))
+
+
+def test_size_and_place_do_not_matter(predictor: Predictor) -> None:
+    shape = pc.read(EXAMPLES / "chair.off")
+    for scale, place in ((1e-6, 0.0), (25.4, 3.0), (1e6, -1e8)):
+        moved = predictor(Shape(shape.vertices * scale + place, shape.faces))
+        assert moved.label == "chair"
+        assert moved.confidence == pytest.approx(predictor(shape).confidence, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [16, 100, 1000, 5000])
+def test_any_number_of_points(predictor: Predictor, count: int) -> None:
+    points = np.random.default_rng(0).normal(size=(count, 3))
+    result = predictor(points)
+    assert result.points == min(count, 1024)
+    assert 0 < result.confidence <= 1
+
+
+def test_votes_average_several_samplings(predictor: Predictor) -> None:
+    one, many = predictor(EXAMPLES / "chair.off", up="z"), predictor(EXAMPLES / "chair.off", up="z", votes=4)
+    assert many.label == "chair"
+    assert many.confidence != one.confidence
+    assert same(many, predictor(EXAMPLES / "chair.off", up="z", votes=4))
+
+
+def test_a_given_up_axis_undoes_a_turn(predictor: Predictor) -> None:
+    upright = pc.read(EXAMPLES / "chair.off")
+    expected = predictor(upright, up="z")
+    for up in UP_AXES:
+        turned = Shape(upright.vertices @ TO_Z_UP[up], upright.faces)
+        result = predictor(turned, up=up)
+        assert result.up == up
+        assert result.label == expected.label
+        assert result.confidence == pytest.approx(expected.confidence, abs=1e-5)
+
+
+def test_auto_follows_the_standard_of_gltf(predictor: Predictor) -> None:
+    assert predictor(EXAMPLES / "lamp.glb").up == "y"
+    assert predictor(EXAMPLES / "airplane.gltf").up == "y"
+
+
+def test_auto_finds_the_up_axis_of_a_turned_chair(predictor: Predictor) -> None:
+    upright = pc.read(EXAMPLES / "chair.off")
+    for up in UP_AXES:
+        result = predictor(Shape(upright.vertices @ TO_Z_UP[up], upright.faces))
+        assert (result.up, result.label) == (up, "chair")
+
+
+def test_the_upright_score_knows_how_axes_move() -> None:
+    net = UprightNet(torch.device("cpu"))
+    clouds = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 300, 3))).float()
+    probabilities = net.log_probabilities(clouds).exp()
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((10, 2)), np.zeros(30), np.full((20, 3), np.nan), np.zeros((20, 3)), np.zeros((3, 3)), [["a"] * 3] * 20]
+)
+def test_bad_arrays_are_errors(predictor: Predictor, bad) -> None:
+    with pytest.raises(ReadError, match="<array>"):
+        predictor(bad)
+
+
+def test_bad_options_are_errors(predictor: Predictor) -> None:
+    with pytest.raises(ConfigError, match="up must be"):
+        predictor(EXAMPLES / "chair.off", up="w")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no device 'warp'"):
+        pc.load("small", device="warp")
+
+
+def test_failures_take_their_place_in_a_batch(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "bad.off").write_text("OFF\n1 2")
+    files = [EXAMPLES / "chair.off", tmp_path / "bad.off", tmp_path / "none.obj", EXAMPLES / "table.obj"]
+    results = list(predictor.predict(files))
+    assert [type(r) for r in results] == [Prediction, Failure, Failure, Prediction]
+    assert [r.file for r in results] == [str(f) for f in files]
+
+
+class TestRealFiles:
+    @pytest.fixture(scope="class")
+    def results(self, predictor: Predictor, real_meshes: Path) -> dict[str, Prediction | Failure]:
+        files = sorted(path for path in real_meshes.iterdir() if path.suffix != ".tsv")
+        return {path.name: r for path, r in zip(files, predictor.predict(files), strict=True)}
+
+    @pytest.fixture(scope="class")
+    def expected(self, real_meshes: Path) -> dict[str, set[str]]:
+        with (real_meshes / "MANIFEST.tsv").open() as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        known = {row["file"]: set(row["expected_class"].split(" ")[0].split("|")) for row in rows}
+        return {name: classes for name, classes in known.items() if not classes & {"(none:", "(robustness)", "(robustness:"}}
+
+    def test_modelnet_files_are_right(self, results, expected) -> None:
+        assert all(r.label in expected[name] for name, r in results.items() if name.startswith("modelnet__"))
+
+    def test_intact_derived_files_get_the_label_of_their_source(self, results) -> None:
+        for name, result in results.items():
+            if name.startswith("derived__modelnet__"):
+                source = name.removeprefix("derived__").split("_", 3)
+                stem = "_".join(source[:3]) + "_" + source[3].split("_")[0].split(".")[0]
+                assert result.label == results[f"{stem}.off"].label, name
+
+    def test_the_glued_the_crlf_and_the_plain_chair_agree_and_the_truncated_is_an_error(self, results) -> None:
+        names = ["derived__chair_0890_glued.off", "derived__chair_0890_crlf.off", "modelnet__chair_0890.off"]
+        assert [results[name].top for name in names] == [results[names[0]].top] * 3
+        assert "cut short" in results["derived__chair_0890_truncated.off"].error
+
+    def test_most_labelled_files_are_right(self, results, expected) -> None:
+        labelled = {name: r for name, r in results.items() if name in expected and "truncated" not in name}
+        first = [r.label in expected[name] for name, r in labelled.items()]
+        third = [bool(expected[name] & {label for label, _ in r.top[:3]}) for name, r in labelled.items()]
+        assert len(first) >= 40
+        assert np.mean(first) >= 0.65
+        assert np.mean(third) >= 0.80
+
+
+def test_accuracy_on_the_validation_split(predictor: Predictor, modelnet: Path) -> None:
+    clouds = load_clouds(modelnet)
+    validation = clouds.subset(split_validation(clouds.labels)[1])
+    assert len(validation) == 985
+    upright = evaluate(predictor, validation, up="z")
+    assert upright.overall_accuracy >= 0.90
+    assert upright.overall_accuracy == pytest.approx(predictor.card.metrics["validation_overall"], abs=0.002)
+    auto = evaluate(predictor, validation, up="auto")
+    assert auto.overall_accuracy >= upright.overall_accuracy - 0.01

@@ -1,0 +1,110 @@
+"""Weights files: everything comes back, damage is an error, nothing is executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from pointcentroid.config import ClassifierConfig, PreprocessConfig
+from pointcentroid.errors import WeightsError
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, shipped_weights
+
+CARD = WeightsCard("toy", ClassifierConfig(classes=2), PreprocessConfig(points=64), ("a", "b"), {"m": 0.5}, {"seed": 3})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    tensors = {"w": torch.randn(3, 4), "b": torch.randn(4).t()}
+    save_weights(tmp_path / "toy.safetensors", tensors, CARD)
+    loaded, card = load_weights(tmp_path / "toy.safetensors")
+    assert card == CARD == read_card(tmp_path / "toy.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[k], tensors[k]) for k in tensors)
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "toy.safetensors"
+    save_weights(path, {"w": torch.zeros(1)}, CARD)
+
+    def interrupted(_tensors, file, _metadata):
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.torch, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(path, {"w": torch.ones(1)}, CARD)
+    assert load_weights(path)[0]["w"].item() == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.safetensors"]
+
+
+def rewrite(path: Path, change) -> None:
+    save_weights(path, {"w": torch.zeros(1)}, CARD)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    description = json.loads(metadata["pointcentroid"])
+    change(description)
+    safetensors.torch.save_file({"w": torch.zeros(1)}, path, {"pointcentroid": json.dumps(description)})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.update(format=99), "format 99"),
+        (lambda d: d.pop("classes"), "description is damaged"),
+        (lambda d: d.update(classes=["a"]), "1 class names for 2 outputs"),
+        (lambda d: d["model"].update(klasses=3), "did you mean 'classes'"),
+    ],
+)
+def test_damaged_descriptions(tmp_path: Path, change, says: str) -> None:
+    rewrite(tmp_path / "toy.safetensors", change)
+    with pytest.raises(WeightsError, match=says):
+        load_weights(tmp_path / "toy.safetensors")
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(WeightsError, match="no such weights file"):
+        load_weights(path)
+    safetensors.torch.save_file({"w": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match="not one of pointcentroid's"):
+        load_weights(path)
+    save_weights(path, {"w": torch.zeros(1000)}, CARD)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="damaged"):
+        load_weights(path)
+    path.write_bytes(pickle.dumps({"w": 1}))
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load_weights(path)
+
+
+def test_names_are_resolved_and_mistakes_name_the_nearest() -> None:
+    assert find_weights("small").name == "small.safetensors"
+    with pytest.raises(WeightsError, match="did you mean 'small'"):
+        find_weights("smal")
+
+
+def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
+    shipped = shipped_weights()
+    assert set(shipped) == {"small", "upright"}
+    assert sum(path.stat().st_size for path in shipped.values()) < 15e6
+    assert shipped["small"].stat().st_size < 8e6
+    for path in shipped.values():
+        card = read_card(path)
+        assert {"config", "data_sha256", "versions"} <= card.provenance.keys()
+        assert card.metrics
+        assert "/" not in json.dumps(card.provenance)
+
+
+def test_the_card_is_read_without_torch() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pointcentroid.weights import *; read_card(find_weights('small')); import pointcentroid.prepare;"
+        "import pointcentroid.cli.app; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

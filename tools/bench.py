@@ -1,0 +1,169 @@
+"""Measure what a user feels: start-up, files a second, clouds a second, memory.
+
+    python tools/bench.py [--json FILE] [--quick]
+
+Prints one table. Times are medians; everything is measured in one run, because machines differ and drift. Ratios travel,
+absolute figures do not.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
+from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.predict import load
+
+EXAMPLES = Path(__file__).parent.parent / "data" / "examples"
+CLASSIFY = [sys.executable, "-m", "pointcentroid", "classify"]
+
+Row = tuple[str, float, str]
+
+
+def median_time(work: Callable[[], object], budget: float = 2.0, least: int = 3) -> float:
+    """Median seconds of a call, after one to warm up, over as many as fit the budget."""
+    work()
+    times: list[float] = []
+    while len(times) < least or sum(times) < budget:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def process_time(command: list[str], runs: int) -> float:
+    """Median wall seconds of a whole process, after one to warm the disk cache."""
+
+    def run() -> None:
+        subprocess.run(command, check=True, capture_output=True)
+
+    return median_time(run, budget=0, least=runs)
+
+
+def start_up(file: Path, runs: int) -> list[Row]:
+    """One cold file against the import of torch that it cannot avoid, in turn."""
+    imports, classifies = [], []
+    for _ in range(runs):
+        imports.append(process_time([sys.executable, "-c", "import torch"], 1))
+        classifies.append(process_time([*CLASSIFY, str(file)], 1))
+    torch_time, classify_time = statistics.median(imports), statistics.median(classifies)
+    ratio = statistics.median(c / t for c, t in zip(classifies, imports, strict=True))
+    return [
+        ("python -c 'import torch'", torch_time, "s"),
+        ("classify one OFF, cold", classify_time, "s"),
+        ("classify one OFF / import torch", ratio, "x"),
+    ]
+
+
+def folder(sources: list[Path], copies: int) -> list[Row]:
+    """A folder of files, whole process, with the default --up auto; and the peak memory of its largest process."""
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(copies):
+            source = sources[number % len(sources)]
+            shutil.copy(source, Path(name) / f"{number:04d}{source.suffix}")
+        took = process_time([*CLASSIFY, name, "--format", "json"], 3)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    return [
+        (f"classify a folder of {copies} files", copies / took, "files/s"),
+        ("peak memory of classify", peak, "GiB"),
+    ]
+
+
+def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compiled: bool) -> float:
+    """Clouds a second from raw points to logits, sampling included."""
+    clouds = torch.nn.functional.normalize(torch.randn(batch, 1024, 3), dim=2)
+    first = net.config.encoder.stages[0].centroids
+    run = torch.compile(net, dynamic=False) if compiled else net
+
+    def work() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            run(gather_points(clouds, farthest_first(clouds, first)), ordered=True)
+
+    return batch / median_time(work)
+
+
+def model(quick: bool) -> list[Row]:
+    """Size and speed of the shipped classifier."""
+    predictor = load("small", device="cpu")
+    net = predictor.net
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        net(torch.randn(1, 1024, 3))
+    rows: list[Row] = [
+        ("small: parameters", sum(p.numel() for p in net.parameters()) / 1e6, "M"),
+        ("small: matrix products, 1,024 points", counter.get_total_flops() / 1e6, "MFLOP"),
+    ]
+    for compiled in (False,) if quick else (False, True):
+        for precision in (torch.float32, torch.bfloat16):
+            for batch in (1, 32):
+                name = f"small: {'compiled' if compiled else 'eager'}, {str(precision)[6:]}, batch {batch}"
+                rows.append((name, forward(net, batch, precision, compiled), "clouds/s"))
+    cloud = torch.nn.functional.normalize(torch.randn(1, 100_000, 3), dim=2)
+    with torch.inference_mode():
+        rows.append(("small: one forward on 100,000 points", median_time(lambda: net(cloud)), "s"))
+    large = cloud[0].numpy()
+    rows.append(("predictor: a 100,000-point cloud", median_time(lambda: predictor(large)), "s"))
+    return rows
+
+
+def geometry() -> list[Row]:
+    """Farthest points and neighbours at three sizes."""
+    rows: list[Row] = []
+    for count, picks in ((1_000, 256), (10_000, 1_024), (100_000, 2_048)):
+        cloud = torch.randn(1, count, 3)
+        queries = cloud[:, :picks]
+        sampling = median_time(lambda c=cloud, m=picks: farthest_point_sampling(c, m))
+        searching = median_time(lambda q=queries, c=cloud: nearest_neighbours(q, c, 16))
+        rows.append((f"fps {count:,} -> {picks:,}", 1e3 * sampling, "ms"))
+        rows.append((f"16 of {count:,} neighbours of {picks:,}", 1e3 * searching, "ms"))
+    batch = torch.randn(32, 1024, 3)
+    rows.append(
+        ("fps 32 x (1,024 -> 256), a cloud", 1e3 * median_time(lambda: farthest_point_sampling(batch, 256)) / 32, "ms")
+    )
+    return rows
+
+
+def main(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files of the folder run.  [default: the OFF example]")] = None,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few repetitions, nothing compiled.")] = False,
+) -> None:
+    """Measure, and print one table."""
+    sources = files or [EXAMPLES / "chair.off"]
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {versions}"
+    torch.manual_seed(0)
+    rows = [
+        *start_up(sources[0], 2 if quick else 7),
+        *folder(sources, 40 if quick else 200),
+        *model(quick),
+        *geometry(),
+    ]
+    table = Table("measure", "value", "unit", title=machine, box=None, header_style="bold")
+    for name, value, unit in rows:
+        table.add_row(name, f"{value:.3g}" if value < 1000 else f"{value:,.0f}", unit)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if output:
+        results = [{"measure": name, "value": value, "unit": unit} for name, value, unit in rows]
+        output.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
