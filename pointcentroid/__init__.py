@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pointcentroid.models import list_models as list_models
     from pointcentroid.predict import Predictor as Predictor
     from pointcentroid.predict import load as load
+    from pointcentroid.results import Explanation as Explanation
     from pointcentroid.results import Failure as Failure
     from pointcentroid.results import Prediction as Prediction
 
@@ -30,11 +31,13 @@ _HOME = {
     "list_models": "models",
     "Predictor": "predict",
     "load": "predict",
+    "Explanation": "results",
     "Failure": "results",
     "Prediction": "results",
 }
 
 __all__ = [
+    "Explanation",
     "Failure",
     "PointCentroidError",
     "Prediction",

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.errors import ConfigError, ReadError
+from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.nn.encoder import compose
 from pointcentroid.orientation import UprightNet
 from pointcentroid.prepare import Prepared, Preparer, Source, prepare
-from pointcentroid.results import Failure, Prediction
+from pointcentroid.results import Explanation, Failure, Prediction, StageExplanation
 from pointcentroid.weights import find_weights, load_weights
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
@@ -83,11 +84,32 @@ class Predictor:
             ReadError: the source cannot be read, or holds no usable geometry.
             MissingExtraError: the format needs an optional dependency.
         """
-        prepared = prepare(source, self.card.preprocess, votes)
-        result = next(self.predict_prepared([prepared], up=up, top=top))
-        if isinstance(result, Failure):
-            raise ReadError(result.file, result.error)
-        return result
+        _check_up(up)
+        return self._classify([prepare(source, self.card.preprocess, votes)], up, top)[0]
+
+    @torch.inference_mode()
+    def explain(self, source: Source, *, up: Up = "auto") -> Explanation:
+        """Classify one shape and show the centroids it was seen through.
+
+        Args:
+            source: see `__call__`.
+            up: see `__call__`.
+
+        Raises:
+            ReadError: the source cannot be read, or holds no usable geometry.
+            MissingExtraError: the format needs an optional dependency.
+        """
+        _check_up(up)
+        prepared = prepare(source, self.card.preprocess)
+        prediction = self._classify([prepared], up, top=5)[0]
+        cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))
+        cloud = cloud @ torch.from_numpy(TO_Z_UP[prediction.up]).to(cloud).T
+        outputs = self.net.encoder(cloud, ordered=True, assignments=True)
+        stages = [
+            StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
+            for out, shares in zip(outputs, compose(outputs), strict=True)
+        ]
+        return Explanation(prediction, cloud[0].cpu().numpy(), stages)
 
     def predict(
         self,
@@ -117,29 +139,27 @@ class Predictor:
         return self.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
 
     def predict_prepared(
-        self, prepared: Iterable[Prepared], *, up: Up = "auto", top: int = 5, batch_size: int = 16
+        self, prepared: Iterable[Prepared | Failure], *, up: Up = "auto", top: int = 5, batch_size: int = 16
     ) -> Iterator[Prediction | Failure]:
         """Classify what `pointcentroid.prepare` made; the arguments are those of `predict`."""
-        if up != "auto" and up not in UP_AXES:
-            raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
+        _check_up(up)
         items = iter(prepared)
         while batch := list(islice(items, batch_size)):
             results: dict[int, Prediction | Failure] = {}
-            groups: dict[tuple[int, ...], list[int]] = {}
+            groups: dict[tuple[int, ...], dict[int, Prepared]] = {}
             for number, item in enumerate(batch):
-                if item.clouds is None:
-                    results[number] = Failure(item.name, item.error or "")
+                if isinstance(item, Failure):
+                    results[number] = item
                 else:
-                    groups.setdefault(item.clouds.shape, []).append(number)
-            for members in groups.values():
-                found = self._classify([batch[number] for number in members], up, top)
-                results.update(zip(members, found, strict=True))
+                    groups.setdefault(item.clouds.shape, {})[number] = item
+            for group in groups.values():
+                results.update(zip(group, self._classify(list(group.values()), up, top), strict=True))
             yield from (results[number] for number in range(len(batch)))
 
     @torch.inference_mode()
     def _classify(self, items: list[Prepared], up: str, top: int) -> list[Prediction]:
         """Classify items whose clouds have the same shape (V, N, 3)."""
-        clouds = torch.from_numpy(np.stack([item.clouds for item in items if item.clouds is not None])).to(self.device)
+        clouds = torch.from_numpy(np.stack([item.clouds for item in items])).to(self.device)
         batch, votes = clouds.shape[:2]
         clouds = self._ordered(clouds.flatten(0, 1)).view(batch, votes, -1, 3)
         candidates = [up if up != "auto" else item.standard_up for item in items]
@@ -186,9 +206,15 @@ class Predictor:
         return probabilities.view(batch, votes, -1).mean(dim=1), features.view(batch, votes, -1).mean(dim=1)
 
     def _prediction(self, item: Prepared, up: str, probability: Tensor, feature: np.ndarray, top: int) -> Prediction:
+        points = min(item.clouds.shape[1], self.card.preprocess.points)
         best = probability.topk(min(top, len(self.classes)))
         ranked = [(self.classes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
-        return Prediction(item.name, ranked[0][0], ranked[0][1], ranked, up, item.points, feature)
+        return Prediction(item.name, ranked[0][0], ranked[0][1], ranked, up, points, feature)
+
+
+def _check_up(up: str) -> None:
+    if up != "auto" and up not in UP_AXES:
+        raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
 
 
 def load(weights: str | Path = "small", device: str = "auto") -> Predictor:

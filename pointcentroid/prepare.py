@@ -23,6 +23,7 @@ from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import PointCentroidError, ReadError
 from pointcentroid.geometry.sampling import preprocess
 from pointcentroid.io.shape import Shape, checked
+from pointcentroid.results import Failure
 
 _WORTH_PROCESSES = 8  # with fewer files than this, starting processes takes longer than reading
 _AHEAD = 64  # files read ahead of the net
@@ -34,21 +35,17 @@ Source = str | Path | np.ndarray | Shape
 
 @dataclass(frozen=True)
 class Prepared:
-    """A shape on its way to the net, or the reason why it is not.
+    """A shape on its way to the net.
 
     Attributes:
         name: the file, or `"<array>"`.
         clouds: (V, N, 3) float32, one cloud a vote, in the shape's own frame.
         standard_up: the axis that the file's format puts up, or None.
-        points: number of points a cloud holds.
-        error: one line, when there are no clouds.
     """
 
     name: str
-    clouds: np.ndarray | None = None
+    clouds: np.ndarray
     standard_up: str | None = None
-    points: int = 0
-    error: str | None = None
 
 
 def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepared:
@@ -59,21 +56,32 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
         settings: of the weights that will see the clouds.
         votes: how many independent samplings to take.
 
-    Returns:
-        The clouds; or the error, where the source cannot be read.
+    Raises:
+        ReadError: the source cannot be read, or holds no usable geometry.
+        MissingExtraError: the format needs an optional dependency.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "<array>"
-    try:
-        shape = _shape(source)
-    except PointCentroidError as error:
-        return Prepared(name, error=error.reason if isinstance(error, ReadError) else str(error))
-    except Exception as error:  # a batch goes on whatever a library makes of a damaged file
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        return Prepared(name, error=f"unexpected {reason}; if the file is sound, please report this")
-    standard_up = io.STANDARD_UP.get(Path(name).suffix.lower()) if isinstance(source, (str, Path)) else None
+    shape = _shape(source)
     seeds = range(settings.seed, settings.seed + votes)
     clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
-    return Prepared(name, clouds, standard_up, clouds.shape[1])
+    suffix = Path(source).suffix.lower() if isinstance(source, (str, Path)) else ""
+    return Prepared(_name(source), clouds, io.STANDARD_UP.get(suffix))
+
+
+def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepared | Failure:
+    """Like `prepare`, but what cannot be read becomes a `Failure`: the way of batches, which go on."""
+    try:
+        return prepare(source, settings, votes)
+    except ReadError as error:
+        return Failure(_name(source), error.reason)
+    except PointCentroidError as error:
+        return Failure(_name(source), str(error))
+    except Exception as error:  # whatever a library makes of a damaged file
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return Failure(_name(source), f"unexpected {reason}; if the file is sound, please report this")
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "<array>"
 
 
 def _shape(source: Source) -> Shape:
@@ -99,7 +107,7 @@ class Preparer:
     def __init__(self, settings: PreprocessConfig, votes: int = 1, workers: int | None = None) -> None:
         self.settings, self.votes, self.workers = settings, votes, workers
 
-    def __call__(self, sources: Iterable[Source]) -> Iterator[Prepared]:
+    def __call__(self, sources: Iterable[Source]) -> Iterator[Prepared | Failure]:
         """Prepare sources, in the order given.
 
         Processes start working at once, before the first result is asked for.
@@ -109,20 +117,20 @@ class Preparer:
         if workers is None:
             workers = 0 if len(sources) < _WORTH_PROCESSES else min(os.cpu_count() or 1, 8)
         if not workers:
-            return (prepare(source, self.settings, self.votes) for source in sources)
+            return (attempt(source, self.settings, self.votes) for source in sources)
         return self._in_processes(sources, workers)
 
-    def _in_processes(self, sources: list[Source], workers: int) -> Iterator[Prepared]:
+    def _in_processes(self, sources: list[Source], workers: int) -> Iterator[Prepared | Failure]:
         waiting = deque(sources)
-        ahead: deque[tuple[Source, concurrent.futures.Future[Prepared]]] = deque()
+        ahead: deque[tuple[Source, concurrent.futures.Future[Prepared | Failure]]] = deque()
         pool = _start_pool(workers)
 
         def fill() -> None:
             while waiting and len(ahead) < _AHEAD:
-                ahead.append((waiting[0], pool.submit(prepare, waiting[0], self.settings, self.votes)))
+                ahead.append((waiting[0], pool.submit(attempt, waiting[0], self.settings, self.votes)))
                 waiting.popleft()
 
-        def results() -> Iterator[Prepared]:
+        def results() -> Iterator[Prepared | Failure]:
             nonlocal pool
             try:
                 while waiting or ahead:
@@ -146,12 +154,12 @@ class Preparer:
         fill()
         return results()
 
-    def _alone(self, source: Source) -> Prepared:
+    def _alone(self, source: Source) -> Prepared | Failure:
         with _start_pool(1) as pool:
             try:
-                return pool.submit(prepare, source, self.settings, self.votes).result()
+                return pool.submit(attempt, source, self.settings, self.votes).result()
             except BrokenProcessPool:
-                return Prepared(str(source), error="reading it crashed the reader; the file is damaged")
+                return Failure(_name(source), "reading it crashed the reader; the file is damaged")
 
 
 def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -49,3 +49,42 @@ class Failure:
 
     file: str
     error: str
+
+
+@dataclass(frozen=True)
+class StageExplanation:
+    """What one stage did with its inputs: the points, or the centroids of the stage before.
+
+    Attributes:
+        positions: (M, 3) float32 centroid positions, in the frame of `Explanation.points`.
+        features: (M, C) float32 centroid features.
+        assignment: (H, N, M) float32, per head, the share of each input that goes to each centroid. Rows sum to 1, or to
+            0 for an input on no centroid's list.
+        composed: (P, M) float32, the share of each original point that ends in each centroid: the product of the stages'
+            assignments, averaged over heads, down to this one.
+    """
+
+    positions: np.ndarray
+    features: np.ndarray
+    assignment: np.ndarray
+    composed: np.ndarray
+
+    @property
+    def hard(self) -> np.ndarray:
+        """(P,) int64, the centroid that takes the largest share of each original point; -1 where none takes any."""
+        return np.where(self.composed.any(axis=1), self.composed.argmax(axis=1), -1)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The hierarchy a net saw a shape through.
+
+    Attributes:
+        prediction: what it said.
+        points: (P, 3) float32, the cloud as the net saw it: normalised, z up, in farthest-point order.
+        stages: one entry per stage, finest first.
+    """
+
+    prediction: Prediction
+    points: np.ndarray
+    stages: list[StageExplanation]

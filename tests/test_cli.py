@@ -133,6 +133,18 @@ class TestClassify:
         assert json.loads(done.stdout)["file"]
         assert done.stderr == ""
 
+    def test_a_person_sees_a_progress_bar_and_a_machine_does_not(self) -> None:
+        import pty
+
+        ours, theirs = pty.openpty()
+        command = [*COMMAND, "classify", str(EXAMPLES), "--format", "json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+        os.close(theirs)
+        assert b"classifying" in os.read(ours, 1 << 16)
+        os.close(ours)
+        assert all(json.loads(line) for line in done.stdout.splitlines())
+        assert "classifying" not in run("classify", EXAMPLES, "--format", "json").stderr
+
     @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
     def test_ctrl_c_leaves_nothing_behind(self, tmp_path: Path) -> None:
         many = [str(EXAMPLES / "bottle.stl")] * 3000

@@ -152,19 +152,42 @@ def test_failures_take_their_place_in_a_batch(predictor: Predictor, tmp_path: Pa
     assert [r.file for r in results] == [str(f) for f in files]
 
 
+def test_an_explanation_is_what_the_prediction_saw(predictor: Predictor) -> None:
+    shown = predictor.explain(EXAMPLES / "chair.off")
+    assert same(shown.prediction, predictor(EXAMPLES / "chair.off"))
+    last = torch.from_numpy(shown.stages[-1].features)
+    feature = torch.cat([last.amax(dim=0), last.mean(dim=0)])
+    np.testing.assert_allclose(feature, shown.prediction.feature, atol=1e-5)
+    inputs, composed = len(shown.points), None
+    for stage, config in zip(shown.stages, predictor.card.model.encoder.stages, strict=True):
+        assert stage.positions.shape == (config.centroids, 3)
+        assert stage.assignment.shape == (config.heads, inputs, config.centroids)
+        # Seeds are points, and a point's position goes down with it.
+        assert {tuple(p) for p in stage.positions} <= {tuple(p) for p in shown.points}
+        combined = stage.assignment.mean(axis=0)
+        composed = combined if composed is None else composed @ combined
+        np.testing.assert_allclose(stage.composed, composed, atol=1e-5)
+        taken = stage.hard >= 0
+        np.testing.assert_array_equal(taken, composed.any(axis=1))
+        np.testing.assert_array_equal(stage.hard[taken], composed.argmax(axis=1)[taken])
+        inputs = config.centroids
+
+
+@pytest.fixture(scope="module")
+def results(predictor: Predictor, real_meshes: Path) -> dict[str, Prediction | Failure]:
+    files = sorted(path for path in real_meshes.iterdir() if path.suffix != ".tsv")
+    return {path.name: r for path, r in zip(files, predictor.predict(files), strict=True)}
+
+
+@pytest.fixture(scope="module")
+def expected(real_meshes: Path) -> dict[str, set[str]]:
+    with (real_meshes / "MANIFEST.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    known = {row["file"]: set(row["expected_class"].split(" ")[0].split("|")) for row in rows}
+    return {name: classes for name, classes in known.items() if not classes & {"(none:", "(robustness)", "(robustness:"}}
+
+
 class TestRealFiles:
-    @pytest.fixture(scope="class")
-    def results(self, predictor: Predictor, real_meshes: Path) -> dict[str, Prediction | Failure]:
-        files = sorted(path for path in real_meshes.iterdir() if path.suffix != ".tsv")
-        return {path.name: r for path, r in zip(files, predictor.predict(files), strict=True)}
-
-    @pytest.fixture(scope="class")
-    def expected(self, real_meshes: Path) -> dict[str, set[str]]:
-        with (real_meshes / "MANIFEST.tsv").open() as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        known = {row["file"]: set(row["expected_class"].split(" ")[0].split("|")) for row in rows}
-        return {name: classes for name, classes in known.items() if not classes & {"(none:", "(robustness)", "(robustness:"}}
-
     def test_modelnet_files_are_right(self, results, expected) -> None:
         assert all(r.label in expected[name] for name, r in results.items() if name.startswith("modelnet__"))
 

@@ -97,12 +97,12 @@ def test_damaged_copies_in_one_command(copies: list[Path]) -> None:
 
 def test_no_damaged_copy_takes_long_to_read(copies: list[Path]) -> None:
     from pointcentroid.config import PreprocessConfig
-    from pointcentroid.prepare import prepare
+    from pointcentroid.prepare import attempt
 
     slow = {}
     for path in copies:
         start = time.monotonic()
-        prepare(path, PreprocessConfig())
+        attempt(path, PreprocessConfig())
         took = time.monotonic() - start
         if took > 10:
             slow[path.name] = took

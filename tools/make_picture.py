@@ -12,12 +12,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 
-from pointcentroid.geometry.orientation import to_z_up
-from pointcentroid.nn.encoder import compose
-from pointcentroid.predict import Predictor, load
-from pointcentroid.prepare import prepare
+from pointcentroid.predict import load
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,21 +36,6 @@ def colours(positions: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-def stages_of(predictor: Predictor, path: Path) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]], str]:
-    """The cloud with z up, for every stage its centroids and the centroid of each point, and a title."""
-    prediction = predictor(path)
-    prepared = prepare(path, predictor.card.preprocess)
-    assert prepared.clouds is not None
-    cloud = to_z_up(prepared.clouds[0], prediction.up)
-    with torch.inference_mode():
-        outputs = predictor.net.encoder(torch.from_numpy(cloud).unsqueeze(0), assignments=True)
-    drawn = [
-        (stage.positions[0].numpy(), shares[0].argmax(dim=1).masked_fill(shares[0].sum(dim=1) == 0, -1).numpy())
-        for stage, shares in zip(outputs, compose(outputs), strict=True)
-    ]
-    return cloud, drawn, f"{prediction.label} {prediction.confidence:.0%}"
-
-
 def main() -> None:
     """Draw one row a shape: the cloud, then every stage."""
     output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "centroids.png"
@@ -62,10 +43,13 @@ def main() -> None:
     columns = 1 + len(predictor.card.model.encoder.stages)
     figure = plt.figure(figsize=(3.0 * columns, 2.9 * len(SHAPES)), dpi=110)
     for row, name in enumerate(SHAPES):
-        cloud, drawn, title = stages_of(predictor, ROOT / "data" / "examples" / name)
+        explanation = predictor.explain(ROOT / "data" / "examples" / name)
+        cloud, prediction = explanation.points, explanation.prediction
+        title = f"{prediction.label} {prediction.confidence:.0%}"
         grey = np.full((len(cloud), 3), 0.55)
         panels: list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None, str]] = [(grey, None, title)]
-        for positions, nearest in drawn:
+        for stage in explanation.stages:
+            positions, nearest = stage.positions, stage.hard
             shade = colours(positions)
             points = np.where((nearest >= 0)[:, None], shade[nearest], 0.85)
             panels.append((points, (positions, shade), f"{len(positions)} centroids"))

@@ -55,9 +55,10 @@ def main() -> None:
         # The reader of our output has left (`| head`). Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("stopped", fg="yellow", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer has already turned Ctrl-C into its exit code
+            typer.secho("stopped", fg="yellow", err=True)
+        raise
     except OSError as error:
         typer.secho(f"error: {error.filename or 'output'}: {error.strerror or error}", fg="red", err=True)
         sys.exit(2)

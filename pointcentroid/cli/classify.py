@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pointcentroid.cli.output import Row
-    from pointcentroid.predict import Predictor
-    from pointcentroid.prepare import Prepared
 
 
 def classify(
@@ -35,7 +33,7 @@ def classify(
 
     Exit code 0: all classified; 1: some could not be; 2: wrong usage.
     """
-    from pointcentroid.cli.inputs import expand
+    from pointcentroid.cli.inputs import expand, start
     from pointcentroid.cli.output import check_writable, note, print_table, tracked, write
 
     check_writable(output)
@@ -56,25 +54,6 @@ def classify(
     if counts["failed"]:
         note(f"{counts['failed']} of {len(files)} could not be classified")
         raise typer.Exit(1)
-
-
-def start(
-    files: list[str], weights: str, device: str, votes: int, workers: int | None
-) -> tuple[Predictor, Iterator[Prepared]]:
-    """Start reading, then load the net: reading processes are at work while torch is imported.
-
-    Returns:
-        A predictor, and an iterator over what is being prepared for it.
-    """
-    from pointcentroid.prepare import Preparer
-    from pointcentroid.weights import find_weights, read_card
-
-    card = read_card(find_weights(weights))
-    prepared = Preparer(card.preprocess, votes, workers)(files)
-
-    from pointcentroid.predict import load
-
-    return load(weights, device), prepared
 
 
 def _count(results: Iterable[Prediction | Failure], counts: dict[str, int]) -> Iterator[Prediction | Failure]:

@@ -30,8 +30,7 @@ def embed(
 
     Shapes that cannot be read are reported and left out. Exit code 0: all done; 1: some failed; 2: wrong usage.
     """
-    from pointcentroid.cli.classify import start
-    from pointcentroid.cli.inputs import expand
+    from pointcentroid.cli.inputs import expand, start
     from pointcentroid.cli.output import check_writable, note, tracked, write
     from pointcentroid.files import replacing
 

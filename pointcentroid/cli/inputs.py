@@ -1,14 +1,21 @@
-"""From what a person types to a list of files."""
+"""From what a person types to files, and to shapes prepared for a net."""
 
 from __future__ import annotations
 
 import glob
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from pointcentroid.io import READERS
+
+if TYPE_CHECKING:
+    from pointcentroid.predict import Predictor
+    from pointcentroid.prepare import Prepared
+    from pointcentroid.results import Failure
 
 
 def expand(paths: list[str], recursive: bool) -> list[str]:
@@ -39,3 +46,22 @@ def expand(paths: list[str], recursive: bool) -> list[str]:
         hint = "" if recursive else "; --recursive looks into subfolders"
         raise typer.BadParameter(f"no readable files in {' '.join(paths)}{hint}")
     return files
+
+
+def start(
+    files: list[str], weights: str, device: str, votes: int, workers: int | None
+) -> tuple[Predictor, Iterator[Prepared | Failure]]:
+    """Start reading, then load the net: reading processes are at work while torch is imported.
+
+    Returns:
+        A predictor, and an iterator over what is being prepared for it.
+    """
+    from pointcentroid.prepare import Preparer
+    from pointcentroid.weights import find_weights, read_card
+
+    card = read_card(find_weights(weights))
+    prepared = Preparer(card.preprocess, votes, workers)(files)
+
+    from pointcentroid.predict import load
+
+    return load(weights, device), prepared

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from pointcentroid.errors import ReadError
 from pointcentroid.io import meshes, off, scans, tables
 from pointcentroid.io.shape import Shape
@@ -59,7 +61,8 @@ def read(path: str | Path) -> Shape:
         if not head:
             raise ReadError(path, "is an empty file")
         _check_magic(path, head)
-        return reader(path)
+        with np.errstate(all="ignore"):  # overflow and NaN are looked for by `checked`, not warned about on the way
+            return reader(path)
     except OSError as error:
         raise ReadError(path, f"cannot be read: {error.strerror or error}") from None
     except MemoryError:

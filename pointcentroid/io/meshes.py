@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 import zipfile
@@ -17,6 +18,8 @@ from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 from pointcentroid.io.tables import guard_archive
 
 _MAX_INSTANCES = 100_000
+
+logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
 def read_mesh(path: Path) -> Shape:
@@ -62,7 +65,7 @@ def _load(path: Path, content: bytes, kind: str) -> Any:
 
     options: dict[str, Any] = {"skip_materials": True} if kind == "obj" else {}
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return trimesh.load_scene(io.BytesIO(content), file_type=kind, process=False, **options)
     except MemoryError:
@@ -85,8 +88,7 @@ def _merge(path: Path, scene: Any) -> Shape:
         part = scene.geometry[name]
         vertices = _triples(path, "vertices", getattr(part, "vertices", ())).astype(np.float64)
         faces = _triples(path, "faces", getattr(part, "faces", ())).astype(np.int64)
-        with np.errstate(all="ignore"):  # overflow becomes inf, which `checked` reports
-            vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
+        vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
         if len(faces):
             meshes.append((vertices, faces))
         elif type(part).__name__ in ("PointCloud", "Trimesh"):

@@ -1,0 +1,83 @@
+"""Reading in processes: in order, whatever happens to a reader."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.errors import ReadError
+from pointcentroid.prepare import Prepared, Preparer, attempt, prepare
+from pointcentroid.results import Failure
+
+from .conftest import EXAMPLES
+
+SETTINGS = PreprocessConfig(sample=64, points=64)
+
+
+class Deadly:
+    """A source that ends the process which receives it, as a crash in compiled code does."""
+
+    def __reduce__(self) -> tuple:
+        return os._exit, (3,)
+
+
+def test_processes_return_what_one_process_returns_in_order() -> None:
+    files = sorted(p for p in EXAMPLES.iterdir() if p.is_file()) * 6  # more than are read ahead
+    alone = list(Preparer(SETTINGS, votes=2, workers=0)(files))
+    together = list(Preparer(SETTINGS, votes=2, workers=2)(files))
+    assert [p.name for p in together] == [str(f) for f in files]
+    for a, b in zip(alone, together, strict=True):
+        assert isinstance(a, Prepared)
+        assert isinstance(b, Prepared)
+        assert a.clouds.tobytes() == b.clouds.tobytes()
+        assert a.clouds.shape == (2, 64, 3)
+        assert a.standard_up == b.standard_up
+
+
+def test_a_crash_costs_the_file_that_crashed_and_no_other() -> None:
+    files: list = [EXAMPLES / "chair.off"] * 5
+    files[2:2] = [Deadly()]
+    files.append(Deadly())
+    results = list(Preparer(SETTINGS, workers=2)(files))
+    assert [isinstance(r, Failure) for r in results] == [False, False, True, False, False, False, True]
+    assert isinstance(results[2], Failure)
+    assert "crashed the reader" in results[2].error
+
+
+def test_an_iterator_left_early_stops_its_processes() -> None:
+    results = Preparer(SETTINGS, workers=2)([EXAMPLES / "chair.off"] * 30)
+    assert isinstance(next(results), Prepared)
+    results.close()  # type: ignore[attr-defined]
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_one_source_raises_and_a_batch_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(ReadError):
+        prepare(tmp_path / "none.off", SETTINGS)
+    failure = attempt(tmp_path / "none.off", SETTINGS)
+    assert isinstance(failure, Failure)
+    assert failure.file == str(tmp_path / "none.off")
+    assert failure.file not in failure.error
+
+
+def test_an_unforeseen_error_is_reported_not_raised(monkeypatch) -> None:
+    def broken(_):
+        raise ZeroDivisionError("somewhere\ndeep")
+
+    monkeypatch.setattr("pointcentroid.prepare.io.read", broken)
+    failure = attempt("x.off", SETTINGS)
+    assert isinstance(failure, Failure)
+    assert failure.error == "unexpected ZeroDivisionError: somewhere deep; if the file is sound, please report this"
+
+
+def test_votes_are_different_samplings_of_the_same_shape() -> None:
+    clouds = prepare(EXAMPLES / "chair.off", SETTINGS, votes=3).clouds
+    assert clouds.shape == (3, 64, 3)
+    assert len({c.tobytes() for c in clouds}) == 3
+    first = prepare(EXAMPLES / "chair.off", SETTINGS).clouds
+    np.testing.assert_array_equal(clouds[:1], first)
