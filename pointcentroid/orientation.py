@@ -8,20 +8,38 @@ equivariant: turning the file turns the answer with it. docs/orientation.md says
 
 from __future__ import annotations
 
+import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.weights import find_weights, load_weights
 
 PRIOR: dict[str, float] = {"z": 0.6, "y": 0.3, "-y": 0.025, "-z": 0.025, "x": 0.025, "-x": 0.025}
 """Probability of each axis before the cloud is seen."""
+
+CERTAIN = 0.95
+"""When the best axis is less probable than this, the runner-up is a candidate as well."""
+
+UPRIGHT_POINTS = 256
+"""Points the net sees: the first ones in farthest-point order."""
+
+
+class UpCandidate(NamedTuple):
+    """An axis that may point up.
+
+    Attributes:
+        axis: one of `UP_AXES`.
+        log_probability: prior included.
+    """
+
+    axis: str
+    log_probability: float
 
 
 @cache
@@ -42,28 +60,42 @@ class UprightNet:
     """
 
     def __init__(self, device: torch.device) -> None:
-        tensors, self.card = load_weights(find_weights("upright"))
+        tensors, card = load_weights(find_weights("upright"))
         self.device = device
-        self.net = CentroidClassifier.from_tensors(self.card.model, tensors).to(device)
+        self.net = CentroidClassifier.from_tensors(card.model, tensors).to(device)
 
     @torch.inference_mode()
     def log_probabilities(self, clouds: Tensor) -> Tensor:
         """Log-probability of each axis, prior included.
 
         Args:
-            clouds: (B, N, 3) preprocessed clouds.
+            clouds: (B, N, 3) preprocessed clouds, in farthest-point order for their first `UPRIGHT_POINTS` points.
 
         Returns:
             (B, 6), in the order of `UP_AXES`.
         """
-        seen = self.card.preprocess.points
-        clouds = clouds.to(self.device)
-        subset = gather_points(clouds, farthest_first(clouds, seen)[:, :seen])
+        seen = clouds[:, :UPRIGHT_POINTS].to(self.device)
         rotations, moved = (tensor.to(self.device) for tensor in _rotations())
-        batch = len(subset)
-        turned = torch.einsum("rij,bnj->brni", rotations, subset).flatten(0, 1)
+        batch = len(seen)
+        turned = torch.einsum("rij,bnj->brni", rotations, seen).flatten(0, 1)
         logits = self.net(turned, ordered=True).view(batch, len(UP_AXES), len(UP_AXES))
         # The score that rotation r gives to the image of axis a belongs to axis a.
         scores = logits.log_softmax(dim=2).gather(2, moved.expand(batch, -1, -1)).mean(dim=1)
         prior = scores.new_tensor([PRIOR[up] for up in UP_AXES]).log()
         return (scores + prior).log_softmax(dim=1)
+
+    def candidates(self, clouds: Tensor) -> list[list[UpCandidate]]:
+        """The axes worth looking at, for each cloud: the best one, and the runner-up unless the best is `CERTAIN`.
+
+        Args:
+            clouds: as for `log_probabilities`.
+
+        Returns:
+            B lists of one or two candidates, the most probable first.
+        """
+        best = self.log_probabilities(clouds).topk(2, dim=1)
+        ranked = [
+            [UpCandidate(UP_AXES[axis], value) for axis, value in zip(axes, values, strict=True)]
+            for axes, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return [pair[:1] if pair[0].log_probability > math.log(CERTAIN) else pair for pair in ranked]

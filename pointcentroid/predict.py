@@ -18,15 +18,12 @@ from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import compose
-from pointcentroid.orientation import UprightNet
+from pointcentroid.orientation import UPRIGHT_POINTS, UpCandidate, UprightNet
 from pointcentroid.prepare import Prepared, Preparer, Source, prepare
 from pointcentroid.results import Explanation, Failure, Prediction, StageExplanation
 from pointcentroid.weights import find_weights, load_weights
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
-
-# When the most probable up axis is less probable than this, the runner-up is tried as well.
-_CERTAIN_UP = 0.95
 
 
 def choose_device(name: str) -> torch.device:
@@ -102,7 +99,7 @@ class Predictor:
         _check_up(up)
         prepared = prepare(source, self.card.preprocess)
         prediction = self._classify([prepared], up, top=5)[0]
-        cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))
+        cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))[:, : self.card.preprocess.points]
         cloud = cloud @ torch.from_numpy(TO_Z_UP[prediction.up]).to(cloud).T
         outputs = self.net.encoder(cloud, ordered=True, assignments=True)
         stages = [
@@ -162,45 +159,44 @@ class Predictor:
         clouds = torch.from_numpy(np.stack([item.clouds for item in items])).to(self.device)
         batch, votes = clouds.shape[:2]
         clouds = self._ordered(clouds.flatten(0, 1)).view(batch, votes, -1, 3)
-        candidates = [up if up != "auto" else item.standard_up for item in items]
-        unknown = [row for row, axis in enumerate(candidates) if axis is None]
-        runner_up: dict[int, tuple[str, float]] = {}
-        if unknown:
-            scores = self._upright.log_probabilities(clouds[unknown, 0])
-            best = scores.topk(2, dim=1)
-            for row, values, axes in zip(unknown, best.values.tolist(), best.indices.tolist(), strict=True):
-                candidates[row] = UP_AXES[axes[0]]
-                if values[0] < np.log(_CERTAIN_UP):
-                    runner_up[row] = (UP_AXES[axes[1]], values[1] - values[0])
-        axes_up = [axis or "z" for axis in candidates]
-        probabilities, features = self._run(clouds, axes_up)
-        if runner_up:
-            rows = list(runner_up)
-            second, second_features = self._run(clouds[rows], [runner_up[row][0] for row in rows])
-            for place, row in enumerate(rows):
-                gain = second[place].max().log() - probabilities[row].max().log() + runner_up[row][1]
-                if gain > 0:
-                    axes_up[row] = runner_up[row][0]
-                    probabilities[row], features[row] = second[place], second_features[place]
+        given = [up if up != "auto" else item.standard_up for item in items]
+        candidates = self._up_candidates(clouds[:, 0], given)
+        axes = [ranked[0].axis for ranked in candidates]
+        probabilities, features = self._run(clouds, axes)
+        doubtful = [row for row, ranked in enumerate(candidates) if len(ranked) > 1]
+        if doubtful:
+            second = self._run(clouds[doubtful], [candidates[row][1].axis for row in doubtful])
+            for row, probability, feature in zip(doubtful, *second, strict=True):
+                first, other = candidates[row]
+                # The axis that is more probable together with what the net then sees.
+                gain = other.log_probability - first.log_probability
+                if gain + (probability.max() / probabilities[row].max()).log() > 0:
+                    axes[row], probabilities[row], features[row] = other.axis, probability, feature
         return [
             self._prediction(item, axis, probability, feature, top)
             for item, axis, probability, feature in zip(
-                items, axes_up, probabilities.cpu(), features.cpu().numpy(), strict=True
+                items, axes, probabilities.cpu(), features.cpu().numpy(), strict=True
             )
         ]
 
+    def _up_candidates(self, clouds: Tensor, given: list[str | None]) -> list[list[UpCandidate]]:
+        """One candidate where the axis is given or certain, two where it is doubtful; the most probable first."""
+        unknown = [row for row, axis in enumerate(given) if axis is None]
+        found = iter(self._upright.candidates(clouds[unknown]) if unknown else [])
+        return [next(found) if axis is None else [UpCandidate(axis, 0.0)] for axis in given]
+
     def _ordered(self, clouds: Tensor) -> Tensor:
-        """Put clouds in farthest-point order, as far as the net needs it, and take the points it sees."""
+        """Put clouds in farthest-point order, as far as the nets need it."""
         seen, sample = self.card.preprocess.points, clouds.shape[1]
-        first = self.card.model.encoder.stages[0].centroids
-        order = farthest_first(clouds, max(first, seen) if seen < sample else first)
-        return gather_points(clouds, order[:, :seen])
+        prefix = max(self.card.model.encoder.stages[0].centroids, UPRIGHT_POINTS, seen if seen < sample else 0)
+        return gather_points(clouds, farthest_first(clouds, prefix))
 
     def _run(self, clouds: Tensor, axes: list[str]) -> tuple[Tensor, Tensor]:
         """(B, V, N, 3) clouds with the given axes up -> (B, classes) probabilities and (B, F) features."""
         batch, votes = clouds.shape[:2]
         matrices = torch.from_numpy(np.stack([TO_Z_UP[axis] for axis in axes])).to(clouds)
-        turned = torch.einsum("bij,bvnj->bvni", matrices, clouds).flatten(0, 1)
+        seen = clouds[:, :, : self.card.preprocess.points]
+        turned = torch.einsum("bij,bvnj->bvni", matrices, seen).flatten(0, 1)
         features = self.net.features(turned, ordered=True)
         probabilities = self.net.head(features).softmax(dim=1)
         return probabilities.view(batch, votes, -1).mean(dim=1), features.view(batch, votes, -1).mean(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import platform
 from collections.abc import Callable
@@ -99,6 +100,7 @@ def train(config: TrainConfig) -> Path:
     Raises:
         DataError: the data set is absent, damaged, or does not fit the configuration.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks on hardware and its tips
     lightning.seed_everything(config.seed, verbose=False)
     folder = Path(config.output) / config.name
     data = CloudData(config)
@@ -118,7 +120,7 @@ def train(config: TrainConfig) -> Path:
             EMAWeightAveraging(decay=config.average),
             LearningRateMonitor("epoch"),
             ModelCheckpoint(folder, filename="last", enable_version_counter=False),
-            RichProgressBar(),
+            RichProgressBar(console_kwargs={"stderr": True}),
         ],
     )
     trainer.fit(module, datamodule=data)

@@ -15,7 +15,7 @@ from pointcentroid.errors import ConfigError, ReadError
 from pointcentroid.evaluate import evaluate
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.io.shape import Shape
-from pointcentroid.orientation import UprightNet
+from pointcentroid.orientation import CERTAIN, PRIOR, UprightNet
 from pointcentroid.predict import Predictor
 from pointcentroid.results import Failure, Prediction
 
@@ -122,11 +122,23 @@ def test_auto_finds_the_up_axis_of_a_turned_chair(predictor: Predictor) -> None:
         assert (result.up, result.label) == (up, "chair")
 
 
-def test_the_upright_score_knows_how_axes_move() -> None:
-    net = UprightNet(torch.device("cpu"))
-    clouds = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 300, 3))).float()
-    probabilities = net.log_probabilities(clouds).exp()
-    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
+def test_the_upright_score_turns_its_answers_back() -> None:
+    """With a net that reads the up axis off the first point, all six turned looks must agree on the answer."""
+    upright = UprightNet(torch.device("cpu"))
+    axes = torch.from_numpy(np.stack([TO_Z_UP[up].T @ (0.0, 0.0, 1.0) for up in UP_AXES])).float()
+
+    def read_off(clouds: torch.Tensor, *, ordered: bool) -> torch.Tensor:
+        assert ordered
+        return 3 * clouds[:, 0] @ axes.T
+
+    upright.net = read_off  # type: ignore[assignment]
+    clouds = torch.nn.functional.normalize(torch.randn(20, 300, 3), dim=2)
+    prior = torch.tensor([PRIOR[up] for up in UP_AXES]).log()
+    expected = (read_off(clouds, ordered=True).log_softmax(dim=1) + prior).log_softmax(dim=1)
+    torch.testing.assert_close(upright.log_probabilities(clouds), expected)
+    for ranked, row in zip(upright.candidates(clouds), expected, strict=True):
+        assert ranked[0].axis == UP_AXES[int(row.argmax())]
+        assert (len(ranked) == 1) == (row.max() > np.log(CERTAIN))
 
 
 @pytest.mark.parametrize(

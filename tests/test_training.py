@@ -49,9 +49,12 @@ SMALL = [
 
 
 def train(toy: Path, output: Path, *changes: str) -> Path:
-    done = run("train", "modelnet40-small", f"data={toy}", f"output={output}", "name=toy", *SMALL, *changes)
+    settings = [f"data={toy}", f"output={output}", "name=toy", *SMALL, *changes]
+    done = run("train", "modelnet40-small", *settings, "--format", "json")
     assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip().splitlines()[-1])
+    row = json.loads(done.stdout)
+    assert 0 <= row["validation_overall"] <= 1
+    return Path(row["weights"])
 
 
 @pytest.fixture(scope="module")

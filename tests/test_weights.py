@@ -10,9 +10,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from pointcentroid.config import ClassifierConfig, PreprocessConfig
+from pointcentroid.config import ClassifierConfig, PreprocessConfig, to_dict
 from pointcentroid.errors import WeightsError
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, shipped_weights
+from pointcentroid.yaml_config import load_train_config, shipped_configs
 
 CARD = WeightsCard("toy", ClassifierConfig(classes=2), PreprocessConfig(points=64), ("a", "b"), {"m": 0.5}, {"seed": 3})
 
@@ -97,6 +98,14 @@ def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
         assert {"config", "data_sha256", "versions"} <= card.provenance.keys()
         assert card.metrics
         assert "/" not in json.dumps(card.provenance)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_weights()))
+def test_shipped_weights_were_trained_with_a_shipped_configuration(name: str) -> None:
+    configs = [load_train_config(path, ["data=train.npz", "output=''"]) for path in shipped_configs()]
+    (config,) = [config for config in configs if config.name == name]
+    used = read_card(find_weights(name)).provenance["config"]
+    assert json.loads(json.dumps(to_dict(config))) == used
 
 
 def test_the_card_is_read_without_torch() -> None:

@@ -23,9 +23,7 @@ def evaluate(
     output: options.Output = None,
 ) -> None:
     """Measure accuracy on labelled shapes."""
-    from rich.table import Table
-
-    from pointcentroid.cli.output import check_writable, print_table, tracked, write
+    from pointcentroid.cli.output import check_writable, print_measures, tracked, write
     from pointcentroid.data.sources import load_clouds, split_validation
     from pointcentroid.evaluate import evaluate as run
     from pointcentroid.predict import load
@@ -44,13 +42,9 @@ def evaluate(
     if format == "json":
         write([numbers], [], "json", output)
         return
-    rows = [{"measure": key, "value": value} for key, value in numbers.items() if key != "per_class"]
-    rows += [{"measure": f"accuracy of {name}", "value": value} for name, value in numbers["per_class"].items()]
+    measures = {key: value for key, value in numbers.items() if key != "per_class"}
+    measures |= {f"accuracy of {name}": value for name, value in numbers["per_class"].items()}
     if format == "csv":
-        write(rows, ["measure", "value"], "csv", output)
-        return
-    table = Table("measure", "value", box=None, header_style="bold")
-    for row in rows:
-        value = row["value"]
-        table.add_row(row["measure"], f"{value:.4f}" if isinstance(value, float) else str(value))
-    print_table(table, output)
+        write([{"measure": key, "value": value} for key, value in measures.items()], ["measure", "value"], "csv", output)
+    else:
+        print_measures(measures, output)

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from pointcentroid.files import replacing
 
@@ -80,6 +81,14 @@ def print_table(table: RenderableType, path: Path | None) -> None:
     Console(file=buffer, width=140).print(table)
     with replacing(path) as temporary:
         temporary.write_text(buffer.getvalue(), encoding="utf-8")
+
+
+def print_measures(measures: Row, path: Path | None) -> None:
+    """Print names and values, one pair a line, as `print_table` does."""
+    table = Table("measure", "value", box=None, header_style="bold")
+    for name, value in measures.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    print_table(table, path)
 
 
 def tracked(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
