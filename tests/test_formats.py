@@ -250,6 +250,15 @@ def test_archives_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "bomb.npz")
 
 
+def test_an_array_of_an_archive_cannot_declare_more_than_it_has(tmp_path: Path, points: np.ndarray) -> None:
+    np.save(tmp_path / "points.npy", points)
+    lie = (tmp_path / "points.npy").read_bytes().replace(b"(500, 3), }      ", b"(500000000, 3), }")
+    with zipfile.ZipFile(tmp_path / "lie.npz", "w") as archive:
+        archive.writestr("points.npy", lie)
+    with pytest.raises(ReadError, match=r"declares the shape \(500000000, 3\)"):
+        read(tmp_path / "lie.npz")
+
+
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple:

@@ -15,19 +15,7 @@ TO_Z_UP: dict[str, np.ndarray] = {
     "z": np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float64),
     "-z": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], dtype=np.float64),
 }
-"""For each axis, the proper rotation R with R @ axis = z; `points @ R.T` is the cloud with z up."""
+"""For each axis, the proper rotation R with R @ axis = z; `points @ R.T` is the cloud with z up.
 
-
-def to_z_up(points: np.ndarray, up: str) -> np.ndarray:
-    """Rotate a cloud so that the axis that points up in it becomes z.
-
-    The rotations are permutations with signs, so no digit is lost: y-up data become (x, -z, y).
-
-    Args:
-        points: (N, 3) coordinates.
-        up: the axis that points up in `points`, one of `UP_AXES`.
-
-    Returns:
-        (N, 3), of the same dtype.
-    """
-    return points @ TO_Z_UP[up].T.astype(points.dtype)
+The rotations are permutations with signs, so no digit is lost: y-up data become (x, -z, y).
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -113,6 +114,8 @@ def read_npz(path: Path) -> Shape:
     try:
         with zipfile.ZipFile(path) as archive:
             guard_archive(path, archive)
+            for member in archive.infolist():
+                _guard_member(path, archive, member)
         with np.load(path, allow_pickle=False) as arrays:
             names = list(arrays.files)
             wanted = next((n for n in ("vertices", "points", "xyz", "pos") if n in names), None)
@@ -140,6 +143,16 @@ def guard_archive(path: Path, archive: zipfile.ZipFile) -> None:
     total = sum(member.file_size for member in archive.infolist())
     if total > 2**30:
         raise ReadError(path, f"would unpack to {total / 2**30:.1f} GiB; at most 1 GiB is read from an archive")
+
+
+def _guard_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Compare the shape that an array declares with the bytes it has; numpy would make room for it first."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ReadError(path, f"{member.filename} declares the shape {shape}, more than its {member.file_size} bytes hold")
 
 
 def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
