@@ -20,24 +20,32 @@ from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.weights import find_weights, load_weights
 
-PRIOR: dict[str, float] = {"z": 0.6, "y": 0.3, "-y": 0.025, "-z": 0.025, "x": 0.025, "-x": 0.025}
+PRIOR: dict[str, float] = {"z": 0.8, "y": 0.15, "-y": 0.0125, "-z": 0.0125, "x": 0.0125, "-x": 0.0125}
 """Probability of each axis before the cloud is seen."""
 
 CERTAIN = 0.95
-"""When the best axis is less probable than this, the runner-up is a candidate as well."""
+"""Where the best axis is less probable than this, the classifier looks at the best `CANDIDATES`."""
+
+CANDIDATES = 3
+"""How many axes are looked at where none is certain."""
+
+CONFIDENCE_WEIGHT = 3.0
+"""Among candidates, the largest log p(axis) + CONFIDENCE_WEIGHT * log(highest class probability) wins."""
 
 UPRIGHT_POINTS = 256
 """Points the net sees: the first ones in farthest-point order."""
 
 
 class UpCandidate(NamedTuple):
-    """An axis that may point up.
+    """An axis that may point up in one of a batch of clouds.
 
     Attributes:
+        row: which cloud.
         axis: one of `UP_AXES`.
         log_probability: prior included.
     """
 
+    row: int
     axis: str
     log_probability: float
 
@@ -84,18 +92,18 @@ class UprightNet:
         prior = scores.new_tensor([PRIOR[up] for up in UP_AXES]).log()
         return (scores + prior).log_softmax(dim=1)
 
-    def candidates(self, clouds: Tensor) -> list[list[UpCandidate]]:
-        """The axes worth looking at, for each cloud: the best one, and the runner-up unless the best is `CERTAIN`.
+    def candidates(self, clouds: Tensor) -> list[UpCandidate]:
+        """The axes worth looking at: for each cloud the best one, or the best few unless that one is certain.
 
         Args:
             clouds: as for `log_probabilities`.
 
         Returns:
-            B lists of one or two candidates, the most probable first.
+            One or `CANDIDATES` entries for each cloud, the most probable first.
         """
-        best = self.log_probabilities(clouds).topk(2, dim=1)
-        ranked = [
-            [UpCandidate(UP_AXES[axis], value) for axis, value in zip(axes, values, strict=True)]
-            for axes, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        return [pair[:1] if pair[0].log_probability > math.log(CERTAIN) else pair for pair in ranked]
+        best = self.log_probabilities(clouds).topk(CANDIDATES, dim=1)
+        found = []
+        for row, (values, axes) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            count = 1 if values[0] > math.log(CERTAIN) else CANDIDATES
+            found += [UpCandidate(row, UP_AXES[axes[k]], values[k]) for k in range(count)]
+        return found

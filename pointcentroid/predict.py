@@ -18,7 +18,7 @@ from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import compose
-from pointcentroid.orientation import UPRIGHT_POINTS, UpCandidate, UprightNet
+from pointcentroid.orientation import CONFIDENCE_WEIGHT, UPRIGHT_POINTS, UpCandidate, UprightNet
 from pointcentroid.prepare import Prepared, Preparer, Source, prepare
 from pointcentroid.results import Explanation, Failure, Prediction, StageExplanation
 from pointcentroid.weights import find_weights, load_weights
@@ -160,30 +160,28 @@ class Predictor:
         batch, votes = clouds.shape[:2]
         clouds = self._ordered(clouds.flatten(0, 1)).view(batch, votes, -1, 3)
         given = [up if up != "auto" else item.standard_up for item in items]
-        candidates = self._up_candidates(clouds[:, 0], given)
-        axes = [ranked[0].axis for ranked in candidates]
-        probabilities, features = self._run(clouds, axes)
-        doubtful = [row for row, ranked in enumerate(candidates) if len(ranked) > 1]
-        if doubtful:
-            second = self._run(clouds[doubtful], [candidates[row][1].axis for row in doubtful])
-            for row, probability, feature in zip(doubtful, *second, strict=True):
-                first, other = candidates[row]
-                # The axis that is more probable together with what the net then sees.
-                gain = other.log_probability - first.log_probability
-                if gain + (probability.max() / probabilities[row].max()).log() > 0:
-                    axes[row], probabilities[row], features[row] = other.axis, probability, feature
+        looks = self._looks(clouds[:, 0], given)
+        probabilities, features = self._run(clouds[[look.row for look in looks]], [look.axis for look in looks])
+        scores = torch.tensor([look.log_probability for look in looks])
+        scores += CONFIDENCE_WEIGHT * probabilities.amax(dim=1).log().cpu()
+        best: dict[int, int] = {}
+        for number, look in enumerate(looks):
+            if look.row not in best or scores[number] > scores[best[look.row]]:
+                best[look.row] = number
+        probabilities, features = probabilities.cpu(), features.cpu().numpy()
         return [
-            self._prediction(item, axis, probability, feature, top)
-            for item, axis, probability, feature in zip(
-                items, axes, probabilities.cpu(), features.cpu().numpy(), strict=True
-            )
+            self._prediction(item, looks[best[row]].axis, probabilities[best[row]], features[best[row]], top)
+            for row, item in enumerate(items)
         ]
 
-    def _up_candidates(self, clouds: Tensor, given: list[str | None]) -> list[list[UpCandidate]]:
-        """One candidate where the axis is given or certain, two where it is doubtful; the most probable first."""
+    def _looks(self, clouds: Tensor, given: list[str | None]) -> list[UpCandidate]:
+        """The ways to look at each cloud: one where the axis is given or certain, several where it is doubtful."""
+        looks = [UpCandidate(row, axis, 0.0) for row, axis in enumerate(given) if axis is not None]
         unknown = [row for row, axis in enumerate(given) if axis is None]
-        found = iter(self._upright.candidates(clouds[unknown]) if unknown else [])
-        return [next(found) if axis is None else [UpCandidate(axis, 0.0)] for axis in given]
+        if unknown:
+            found = self._upright.candidates(clouds[unknown])
+            looks += [candidate._replace(row=unknown[candidate.row]) for candidate in found]
+        return looks
 
     def _ordered(self, clouds: Tensor) -> Tensor:
         """Put clouds in farthest-point order, as far as the nets need it."""

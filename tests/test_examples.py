@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +23,11 @@ def test_the_script_makes_the_shipped_examples(tmp_path: Path) -> None:
         np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-5)
         assert (a.faces is None) == (b.faces is None)
         assert (EXAMPLES / name).stat().st_size < 100_000
+
+
+def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "tools" / "bench.py", "--quick", "--json", tmp_path / "bench.json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = json.loads((tmp_path / "bench.json").read_text())["results"]
+    assert all(row["value"] > 0 and row["measure"] in done.stdout for row in rows)
+    assert {row["unit"] for row in rows} == {"s", "x", "files/s", "GiB", "M", "MFLOP", "clouds/s", "ms"}
