@@ -203,9 +203,9 @@ class TestInitialisers:
         from pointcentroid.nn.centroid_attention import CentroidAttention
 
         words = torch.randn(2, 50, 16)
-        centroids, weights = CentroidAttention(16, axis="centroids")(mean_pool_tokens(words, 7), words)
+        centroids, log_weights = CentroidAttention(16, axis="centroids")(mean_pool_tokens(words, 7), words)
         assert centroids.shape == (2, 7, 16)
-        torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 4, 50))
+        torch.testing.assert_close(log_weights.exp().sum(dim=2), torch.ones(2, 4, 50))
 
 
 @pytest.mark.parametrize("name", models.list_models())

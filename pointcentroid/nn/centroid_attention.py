@@ -119,18 +119,18 @@ class CentroidAttention(nn.Module):
             neighbours: the pairs to attend to; None for all of them.
 
         Returns:
-            The updated centroids, (B, M, dim), and the weights w of the last step: (B, heads, M, N) for full
-            attention, (B, heads, R, L) for listed pairs.
+            The updated centroids, (B, M, dim), and log w of the last step: (B, heads, M, N) for full attention,
+            (B, heads, R, L) for listed pairs. Logarithms, because a sharp softmax rounds most weights to zero.
         """
-        weights = inputs.new_empty(0)
+        log_weights = inputs.new_empty(0)
         for _ in range(self.steps):
             queries = self.norm(centroids)
             if neighbours is None:
-                update, weights = self._attend_full(queries, inputs)
+                update, log_weights = self._attend_full(queries, inputs)
             else:
-                update, weights = self._attend_listed(queries, inputs, neighbours)
+                update, log_weights = self._attend_listed(queries, inputs, neighbours)
             centroids = centroids + self.step_size * self.out(update)
-        return centroids, weights
+        return centroids, log_weights
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.dim // self.heads))
@@ -140,9 +140,10 @@ class CentroidAttention(nn.Module):
         key = self._split(self.key(inputs)).transpose(1, 2)  # B H N d
         value = self._split(self.value(inputs)).transpose(1, 2)
         logits = query @ key.transpose(2, 3) * self.scale
-        weights = logits.softmax(dim=3 if self.axis == "inputs" else 2)
+        log_weights = logits.log_softmax(dim=3 if self.axis == "inputs" else 2)
+        weights = log_weights.exp()
         pooled = weights if self.axis == "inputs" else weights / _positive(weights.sum(dim=3, keepdim=True))
-        return (pooled @ value).transpose(1, 2).flatten(2), weights
+        return (pooled @ value).transpose(1, 2).flatten(2), log_weights
 
     def _attend_listed(self, centroids: Tensor, pairs: Tensor, neighbours: Neighbours) -> tuple[Tensor, Tensor]:
         by_centroid = neighbours.side == "centroids"
@@ -152,12 +153,13 @@ class CentroidAttention(nn.Module):
             logits = self._logits_by_input(centroids, pairs, neighbours)
         # The softmax runs along the lists when it is over the other side's entities, and across them otherwise.
         if by_centroid == (self.axis == "inputs"):
-            weights = logits.softmax(dim=3)
+            log_weights = logits.log_softmax(dim=3)
         else:
-            weights = _softmax_across_lists(logits, neighbours)
+            log_weights = _log_softmax_across_lists(logits, neighbours)
+        weights = log_weights.exp()
         if by_centroid:
-            return self._pool_by_centroid(weights, pairs), weights
-        return self._pool_by_input(weights, pairs, neighbours), weights
+            return self._pool_by_centroid(weights, pairs), log_weights
+        return self._pool_by_input(weights, pairs, neighbours), log_weights
 
     # Rows are centroids. K and V act on M * L pair tokens, many more than there are queries, so they are moved to the
     # other side of the products: q . (K e) = (K^T q) . e, and sum_i w_i (V e_i) = V (sum_i w_i e_i). Same numbers up to
@@ -202,37 +204,37 @@ def _positive(mass: Tensor) -> Tensor:
     return mass.clamp_min(torch.finfo(mass.dtype).tiny)
 
 
-def _softmax_across_lists(logits: Tensor, neighbours: Neighbours) -> Tensor:
-    """Softmax over all pairs that share a listed entity, wherever in the lists they stand. (B, H, R, L) both ways."""
+def _log_softmax_across_lists(logits: Tensor, neighbours: Neighbours) -> Tensor:
+    """Log-softmax over all pairs that share a listed entity, wherever in the lists they stand. (B, H, R, L) both ways."""
     flat = logits.flatten(2)
     index = neighbours.index.flatten(1).unsqueeze(1).expand_as(flat)
     shape = (*flat.shape[:2], neighbours.listed)
     # A softmax does not change when a constant is subtracted; the largest logit of each group keeps exp() in range.
     top = flat.new_full(shape, -torch.inf).scatter_reduce(2, index, flat.detach(), "amax")
-    raised = (flat - top.gather(2, index)).exp()
-    total = flat.new_zeros(shape).scatter_add(2, index, raised)
-    return (raised / total.gather(2, index)).view_as(logits)
+    shifted = flat - top.gather(2, index)
+    total = flat.new_zeros(shape).scatter_add(2, index, shifted.exp())
+    return (shifted - total.gather(2, index).log()).view_as(logits)
 
 
-def assignment(weights: Tensor, neighbours: Neighbours | None = None) -> Tensor:
+def assignment(log_weights: Tensor, neighbours: Neighbours | None = None) -> Tensor:
     """Turn attention weights into soft cluster assignments, whichever axis the softmax ran over.
 
     Per head, a_ij = w_ij / sum_k w_ik over the centroids k. An input on no centroid's list keeps a row of zeros.
 
     Args:
-        weights: as `CentroidAttention` returns them, (B, H, M, N), or (B, H, R, L) with `neighbours`.
+        log_weights: as `CentroidAttention` returns them, (B, H, M, N), or (B, H, R, L) with `neighbours`.
         neighbours: the list the weights belong to; None for full attention.
 
     Returns:
         (B, H, N, M); every row sums to 1, or to 0 where the input is unassigned.
     """
-    weights = weights.detach()
+    log_weights = log_weights.detach()
     if neighbours is None:
-        dense = weights.transpose(2, 3)
-    else:
-        batch, heads = weights.shape[:2]
-        index = neighbours.index.unsqueeze(1).expand(-1, heads, -1, -1)
-        rows = neighbours.centroids if neighbours.side == "centroids" else neighbours.inputs
-        dense = weights.new_zeros(batch, heads, rows, neighbours.listed).scatter_add(3, index, weights)
-        dense = dense.transpose(2, 3) if neighbours.side == "centroids" else dense
-    return dense / _positive(dense.sum(dim=3, keepdim=True))
+        return log_weights.transpose(2, 3).softmax(dim=3)
+    batch, heads = log_weights.shape[:2]
+    by_centroid = neighbours.side == "centroids"
+    rows = neighbours.centroids if by_centroid else neighbours.inputs
+    index = neighbours.index.unsqueeze(1).expand(-1, heads, -1, -1)
+    dense = log_weights.new_full((batch, heads, rows, neighbours.listed), -torch.inf).scatter(3, index, log_weights)
+    # A row of nothing but -inf, an input on no list, comes out of the softmax as NaN.
+    return (dense.transpose(2, 3) if by_centroid else dense).softmax(dim=3).nan_to_num(0.0)

@@ -197,10 +197,10 @@ class CentroidStage(nn.Module):
         if self.seed is not None:
             start = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
             centroids = centroids + self.seed(start)
-        centroids, weights = self.attention(centroids, tokens, neighbours)
+        centroids, log_weights = self.attention(centroids, tokens, neighbours)
         centroids = centroids + self.feed_forward(centroids)
 
-        shares = assignment(weights, neighbours) if assignments or self.move else None
+        shares = assignment(log_weights, neighbours) if assignments or self.move else None
         where = seeds.positions
         if self.move and shares is not None:
             where = _mean_position(positions, shares.mean(dim=1), where)
