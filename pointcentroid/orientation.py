@@ -23,7 +23,7 @@ from pointcentroid.weights import find_weights, load_weights
 PRIOR: dict[str, float] = {"z": 0.8, "y": 0.15, "-y": 0.0125, "-z": 0.0125, "x": 0.0125, "-x": 0.0125}
 """Probability of each axis before the cloud is seen."""
 
-CERTAIN = 0.95
+CERTAIN = 0.9
 """Where the best axis is less probable than this, the classifier looks at the best `CANDIDATES`."""
 
 CANDIDATES = 3

@@ -115,7 +115,7 @@ class Predictor:
         up: Up = "auto",
         votes: int = 1,
         top: int = 5,
-        batch_size: int = 16,
+        batch_size: int = 32,
         workers: int | None = 0,
     ) -> Iterator[Prediction | Failure]:
         """Classify many shapes; what cannot be read becomes a `Failure`, and the rest goes on.
@@ -136,7 +136,7 @@ class Predictor:
         return self.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
 
     def predict_prepared(
-        self, prepared: Iterable[Prepared | Failure], *, up: Up = "auto", top: int = 5, batch_size: int = 16
+        self, prepared: Iterable[Prepared | Failure], *, up: Up = "auto", top: int = 5, batch_size: int = 32
     ) -> Iterator[Prediction | Failure]:
         """Classify what `pointcentroid.prepare` made; the arguments are those of `predict`."""
         _check_up(up)

@@ -23,7 +23,7 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="Classes to list for each shape.")] = 5,
     up: options.Up = "auto",
     votes: options.Votes = 1,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.BatchSize = 32,
     workers: options.Workers = None,
     device: options.Device = "auto",
     format: options.FormatOption = "table",

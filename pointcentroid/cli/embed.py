@@ -17,7 +17,7 @@ def embed(
     weights: options.Weights = "small",
     up: options.Up = "auto",
     votes: options.Votes = 1,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.BatchSize = 32,
     workers: options.Workers = None,
     device: options.Device = "auto",
     format: Annotated[

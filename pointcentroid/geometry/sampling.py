@@ -24,19 +24,22 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     Raises:
         ValueError: no triangle has an area.
     """
-    used = vertices[faces.ravel()].astype(np.float64)
-    low, high = used.min(axis=0), used.max(axis=0)
-    scale = (high - low).max() or 1.0
-    corners = ((used - (low + high) / 2) / scale).reshape(-1, 3, 3)
+    # One row per axis: long contiguous rows are several times faster than columns of three.
+    corners = np.ascontiguousarray(vertices.T, dtype=np.float64)[:, faces.T]  # axes, corners, faces
+    low, high = corners.min(axis=(1, 2)), corners.max(axis=(1, 2))
+    corners -= ((low + high) / 2)[:, None, None]
+    corners /= (high - low).max() or 1.0
     origin, first, second = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = np.linalg.norm(np.cross(first, second), axis=1)
+    (x1, y1, z1), (x2, y2, z2) = first, second
+    area = np.sqrt((y1 * z2 - z1 * y2) ** 2 + (z1 * x2 - x1 * z2) ** 2 + (x1 * y2 - y1 * x2) ** 2)
     cumulative = area.cumsum()
     if not cumulative[-1] > 0:
         raise ValueError("no triangle has an area")
     # Divided by the total, the last entry is 1 and every draw in [0, 1) falls into a triangle that has an area.
     chosen = np.searchsorted(cumulative / cumulative[-1], rng.random(count), side="right")
-    root, along = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
-    return origin[chosen] + root * (1 - along) * first[chosen] + root * along * second[chosen]
+    root, along = np.sqrt(rng.random(count)), rng.random(count)
+    points = origin[:, chosen] + root * (1 - along) * first[:, chosen] + root * along * second[:, chosen]
+    return np.ascontiguousarray(points.T)
 
 
 def thin(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

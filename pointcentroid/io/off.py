@@ -12,6 +12,7 @@ colours and knows the line of every mistake.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,22 +91,33 @@ def _read_counts(path: Path, tokens: list[bytes], line: int, size: int) -> tuple
 
 def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Take the numbers as they come; None unless they are exactly the declared vertices and faces."""
-    try:
-        numbers = np.array(body.split(), dtype=np.float64)
-    except ValueError:
-        return None
-    if len(numbers) < 3 * vertices:
-        return None
-    points, rest = numbers[: 3 * vertices].reshape(-1, 3), numbers[3 * vertices :]
+    # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
+    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
+    cut = int(ends[vertices - 1]) + 1 if 0 < vertices <= len(ends) else 0
+    points, rest = _numbers(body[:cut], np.float64), _numbers(body[cut:], np.int64)
+    if points is None or rest is None or len(points) != 3 * vertices:
+        numbers = _numbers(body, np.float64)
+        if numbers is None or len(numbers) < 3 * vertices or (numbers[3 * vertices :] % 1).any():
+            return None
+        points, rest = numbers[: 3 * vertices], numbers[3 * vertices :].astype(np.int64)
     if len(rest) == 4 * faces and (rest[::4] == 3).all():
         triangles = rest.reshape(-1, 4)[:, 1:]
     else:
         triangles = _fans(rest, faces)
-    if triangles is None or not (triangles == np.floor(triangles)).all():
+    if triangles is None:
         return None
-    triangles = triangles.astype(np.int64)
     inside = len(triangles) == 0 or (triangles.min() >= 0 and triangles.max() < vertices)
-    return (points, triangles) if inside else None
+    return (points.reshape(-1, 3), triangles) if inside else None
+
+
+def _numbers(text: bytes, dtype: type) -> np.ndarray | None:
+    """All numbers of a text, or None where it holds anything else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy only warns where the text stops being numbers
+            return np.fromstring(text.decode("ascii"), dtype, sep=" ")
+    except (ValueError, DeprecationWarning):
+        return None
 
 
 def _fans(numbers: np.ndarray, faces: int) -> np.ndarray | None:
@@ -114,12 +126,12 @@ def _fans(numbers: np.ndarray, faces: int) -> np.ndarray | None:
     for _ in range(faces):
         if position >= len(numbers):
             return None
-        size = numbers[position]
-        if not (0 <= size <= len(numbers)) or size != int(size):
+        size = int(numbers[position])
+        if not 0 <= size <= len(numbers):
             return None
-        sizes.append(int(size))
+        sizes.append(size)
         starts.append(position + 1)
-        position += 1 + int(size)
+        position += 1 + size
     if position != len(numbers):
         return None
     extra = np.maximum(np.array(sizes, dtype=np.int64) - 2, 0)  # corners and edges declared as faces have no triangles
