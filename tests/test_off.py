@@ -93,6 +93,12 @@ def test_mistakes_are_errors_with_their_line(cube: Path, change, line: int | Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("stray", ["nan nan nan", "1e200 0 0", "1e149 0 0", "inf 0 0"])
+def test_a_vertex_that_no_face_uses_is_not_part_of_the_surface(cube: Path, stray: str) -> None:
+    text = cube.read_text().replace("8 6 12", "9 6 12").replace("1 1 1\n", f"1 1 1\n{stray}\n")
+    assert surface(write(cube, text)) == pytest.approx((6.0, 1.0))
+
+
 def test_a_hundred_bytes_that_declare_a_billion_vertices_allocate_nothing(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="more than its"):
         read(write(tmp_path / "big.off", "OFF\n1000000000 1000000000 0\n" + "0 0 0\n" * 12))

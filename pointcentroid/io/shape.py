@@ -58,7 +58,7 @@ def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None)
             wrong = low if low < 0 else high
             raise ReadError(path, f"a face names vertex {wrong}, but the vertices are 0..{len(vertices) - 1}")
         # Most meshes are sound, and then there is no need to look vertex by vertex at what the faces use.
-        used = vertices if np.isfinite(vertices).all() else vertices[faces.ravel()]
+        used = vertices if np.abs(vertices).max() <= _LARGEST else vertices[faces.ravel()]
     else:
         if len(vertices) < MIN_POINTS:
             raise ReadError(path, f"holds only {len(vertices)} points and no faces; at least {MIN_POINTS} points are needed")
@@ -73,14 +73,16 @@ def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None)
     extent = used.max(axis=0) - used.min(axis=0)
     if extent.max() == 0:
         raise ReadError(path, f"all {len(used)} points coincide; there is no shape to see")
-    if faces is not None and _has_no_area(vertices, faces, extent.max()):
+    if faces is not None and _has_no_area(vertices, faces):
         raise ReadError(path, "no face has an area; the surface cannot be sampled")
     return Shape(vertices, faces)
 
 
-def _has_no_area(vertices: np.ndarray, faces: np.ndarray, extent: float) -> bool:
+def _has_no_area(vertices: np.ndarray, faces: np.ndarray) -> bool:
     for start in range(0, len(faces), _AREA_CHUNK):  # nearly always the first chunk holds a face with an area
         a, b, c = (vertices[faces[start : start + _AREA_CHUNK, k]] for k in range(3))
-        if np.any(np.cross((b - a) / extent, (c - a) / extent)):
+        first, second = b - a, c - a
+        size = max(np.abs(first).max(), np.abs(second).max()) or 1.0
+        if np.any(np.cross(first / size, second / size)):
             return False
     return True
