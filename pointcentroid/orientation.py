@@ -2,8 +2,9 @@
 
 glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format it is estimated: a small net, trained on clouds
 turned every way, scores the six axes; its scores are added to a prior, which holds what the formats' users do (z first,
-then y), and the six sums become probabilities. Averaging the net over the six ways to turn a cloud makes the score
-equivariant: turning the file turns the answer with it. docs/orientation.md says how the prior was chosen.
+then y), and the six sums become probabilities. One look at the cloud as it lies is enough where that makes an axis all but
+certain; elsewhere the net is averaged over the six ways to turn the cloud, so that turning the file turns the scores with
+it. docs/orientation.md says how the prior and the thresholds were chosen.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from pointcentroid.weights import find_weights, load_weights
 PRIOR: dict[str, float] = {"z": 0.8, "y": 0.15, "-y": 0.0125, "-z": 0.0125, "x": 0.0125, "-x": 0.0125}
 """Probability of each axis before the cloud is seen."""
 
+CERTAIN_AT_ONCE = 0.95
+"""Where the best axis is less probable than this after one look, the cloud is looked at in all six ways."""
+
 CERTAIN = 0.9
-"""Where the best axis is less probable than this, the classifier looks at the best `CANDIDATES`."""
+"""Where the best axis then is less probable than this, the classifier looks at the best `CANDIDATES`."""
 
 CANDIDATES = 3
 """How many axes are looked at where none is certain."""
@@ -34,6 +38,10 @@ CONFIDENCE_WEIGHT = 3.0
 
 UPRIGHT_POINTS = 256
 """Points the net sees: the first ones in farthest-point order."""
+
+
+_FIRST_LOOK = ["z"]  # the cloud as it lies
+_FURTHER_LOOKS = [up for up in UP_AXES if up not in _FIRST_LOOK]
 
 
 class UpCandidate(NamedTuple):
@@ -82,15 +90,23 @@ class UprightNet:
         Returns:
             (B, 6), in the order of `UP_AXES`.
         """
+        first = self._scores(clouds, _FIRST_LOOK)
+        result = _with_prior(first)
+        doubtful = result.amax(dim=1) < math.log(CERTAIN_AT_ONCE)
+        if doubtful.any():
+            further = self._scores(clouds[doubtful], _FURTHER_LOOKS)
+            result[doubtful] = _with_prior(torch.cat([first[doubtful], further], dim=1))
+        return result
+
+    def _scores(self, clouds: Tensor, looks: list[str]) -> Tensor:
+        """(B, looks, 6) log-probabilities of the net, for the cloud turned so that each of some axes lies up."""
         seen = clouds[:, :UPRIGHT_POINTS].to(self.device)
-        rotations, moved = (tensor.to(self.device) for tensor in _rotations())
-        batch = len(seen)
+        chosen = [UP_AXES.index(look) for look in looks]
+        rotations, moved = (tensor[chosen].to(self.device) for tensor in _rotations())
         turned = torch.einsum("rij,bnj->brni", rotations, seen).flatten(0, 1)
-        logits = self.net(turned, ordered=True).view(batch, len(UP_AXES), len(UP_AXES))
+        logits = self.net(turned, ordered=True).view(len(seen), len(looks), len(UP_AXES))
         # The score that rotation r gives to the image of axis a belongs to axis a.
-        scores = logits.log_softmax(dim=2).gather(2, moved.expand(batch, -1, -1)).mean(dim=1)
-        prior = scores.new_tensor([PRIOR[up] for up in UP_AXES]).log()
-        return (scores + prior).log_softmax(dim=1)
+        return logits.log_softmax(dim=2).gather(2, moved.expand(len(seen), -1, -1))
 
     def candidates(self, clouds: Tensor) -> list[UpCandidate]:
         """The axes worth looking at: for each cloud the best one, or the best few unless that one is certain.
@@ -107,3 +123,9 @@ class UprightNet:
             count = 1 if values[0] > math.log(CERTAIN) else CANDIDATES
             found += [UpCandidate(row, UP_AXES[axes[k]], values[k]) for k in range(count)]
         return found
+
+
+def _with_prior(scores: Tensor) -> Tensor:
+    """(B, looks, 6) scores -> (B, 6) log-probabilities."""
+    prior = scores.new_tensor([PRIOR[up] for up in UP_AXES]).log()
+    return (scores.mean(dim=1) + prior).log_softmax(dim=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pointcentroid import io
+from pointcentroid.allocator import keep_freed_memory
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import PointCentroidError, ReadError
 from pointcentroid.geometry.sampling import preprocess
@@ -26,7 +28,7 @@ from pointcentroid.io.shape import Shape, checked
 from pointcentroid.results import Failure
 
 _WORTH_PROCESSES = 8  # with fewer files than this, starting processes takes longer than reading
-_AHEAD = 64  # files read ahead of the net
+_AHEAD = 512  # files read ahead of the net, a few MB of clouds: enough to read all the while torch is imported
 _WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
 
 Source = str | Path | np.ndarray | Shape
@@ -129,6 +131,8 @@ class Preparer:
             while waiting and len(ahead) < _AHEAD:
                 ahead.append((waiting[0], pool.submit(attempt, waiting[0], self.settings, self.votes)))
                 waiting.popleft()
+            if not waiting:
+                pool.shutdown(wait=False)  # each process ends when no file is left for it, not when the net is done
 
         def results() -> Iterator[Prepared | Failure]:
             nonlocal pool
@@ -163,9 +167,11 @@ class Preparer:
 
 
 def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    # spawn: a forked child of a process with torch's threads in it may deadlock.
+    # A fork starts at once, with numpy loaded, but a forked child of a process with torch's threads in it may deadlock.
+    # The command line starts reading before it imports torch.
+    forking = "torch" not in sys.modules and "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork" if forking else "spawn")
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
         # Processes start when work arrives; give each some, while the environment is right.
         for _ in range(workers):
@@ -190,6 +196,7 @@ def _environment(**values: str) -> Iterator[None]:
 def _start_worker() -> None:
     import signal
 
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     try:
         import resource

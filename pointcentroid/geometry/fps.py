@@ -53,11 +53,14 @@ def farthest_point_sampling(
     picked = torch.empty((batch, count), dtype=torch.int64, device=points.device)
     picked[:, 0] = current
     nearest = torch.full((batch, total), torch.inf, dtype=points.dtype, device=points.device)
+    offset = torch.empty_like(planes)
+    x, y, z = offset
     for step in range(1, count):
         here = planes.gather(2, current.expand(3, batch).unsqueeze(2))
-        distance = (planes - here).square_().sum(dim=0)
+        torch.sub(planes, here, out=offset)
+        distance = x.mul_(x).addcmul_(y, y).addcmul_(z, z)
         torch.minimum(nearest, distance, out=nearest)
-        current = nearest.argmax(dim=1)
+        current = nearest.max(dim=1).indices
         picked[:, step] = current
     return picked
 

@@ -24,13 +24,18 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     Raises:
         ValueError: no triangle has an area.
     """
-    # One row per axis: long contiguous rows are several times faster than columns of three.
-    corners = np.ascontiguousarray(vertices.T, dtype=np.float64)[:, faces.T]  # axes, corners, faces
-    low, high = corners.min(axis=(1, 2)), corners.max(axis=(1, 2))
-    corners -= ((low + high) / 2)[:, None, None]
-    corners /= (high - low).max() or 1.0
-    origin, first, second = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    (x1, y1, z1), (x2, y2, z2) = first, second
+    vertices = np.asarray(vertices, dtype=np.float64)
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
+    # One row per axis: long contiguous rows are several times faster than columns of three. Vertices that no face uses
+    # may lie anywhere, and never meet the others.
+    with np.errstate(over="ignore", invalid="ignore"):
+        x, y, z = planes = np.ascontiguousarray(((vertices - (low + high) / 2) / ((high - low).max() or 1.0)).T)
+    a, b, c = faces.T
+    xa, ya, za = x[a], y[a], z[a]
+    x1, y1, z1 = x[b] - xa, y[b] - ya, z[b] - za
+    x2, y2, z2 = x[c] - xa, y[c] - ya, z[c] - za
     area = np.sqrt((y1 * z2 - z1 * y2) ** 2 + (z1 * x2 - x1 * z2) ** 2 + (x1 * y2 - y1 * x2) ** 2)
     cumulative = area.cumsum()
     if not cumulative[-1] > 0:
@@ -38,7 +43,8 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     # Divided by the total, the last entry is 1 and every draw in [0, 1) falls into a triangle that has an area.
     chosen = np.searchsorted(cumulative / cumulative[-1], rng.random(count), side="right")
     root, along = np.sqrt(rng.random(count)), rng.random(count)
-    points = origin[:, chosen] + root * (1 - along) * first[:, chosen] + root * along * second[:, chosen]
+    origin, second, third = (planes[:, faces[chosen, corner]] for corner in range(3))
+    points = origin + root * (1 - along) * (second - origin) + root * along * (third - origin)
     return np.ascontiguousarray(points.T)
 
 

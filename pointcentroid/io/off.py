@@ -11,6 +11,7 @@ colours and knows the line of every mistake.
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -94,8 +95,8 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
     ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
     cut = int(ends[vertices - 1]) + 1 if 0 < vertices <= len(ends) else 0
-    points, rest = _numbers(body[:cut], np.float64), _numbers(body[cut:], np.int64)
-    if points is None or rest is None or len(points) != 3 * vertices:
+    points, rest = _table(body[:cut]), _numbers(body[cut:], np.int64)
+    if points is None or rest is None or points.shape != (vertices, 3):
         numbers = _numbers(body, np.float64)
         if numbers is None or len(numbers) < 3 * vertices or (numbers[3 * vertices :] % 1).any():
             return None
@@ -108,6 +109,16 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
         return None
     inside = len(triangles) == 0 or (triangles.min() >= 0 and triangles.max() < vertices)
     return (points.reshape(-1, 3), triangles) if inside else None
+
+
+def _table(text: bytes) -> np.ndarray | None:
+    """A number in every column of every line, or None; more than twice as fast as `_numbers` on decimal fractions."""
+    if not text or not text.isascii():
+        return None
+    try:
+        return np.loadtxt(io.BytesIO(text), comments=None, ndmin=2)
+    except ValueError:
+        return None
 
 
 def _numbers(text: bytes, dtype: type) -> np.ndarray | None:

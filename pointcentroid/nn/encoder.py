@@ -97,7 +97,7 @@ class PairEncoder(nn.Module):
         seen = self.feature(self.norm(features)) + self.position(positions / radius)
         origin = self.position(-centroids / radius)
         if neighbours.side == "centroids":
-            pairs = gather_points(seen, neighbours.index) + origin.unsqueeze(2)
+            pairs = gather_points(seen, neighbours.index).add_(origin.unsqueeze(2))  # the largest tensor, made once
         else:
             pairs = seen.unsqueeze(2) + gather_points(origin, neighbours.index)
         return self.out(nn.functional.gelu(pairs))
@@ -217,7 +217,8 @@ class CentroidStage(nn.Module):
 def _pool_max(tokens: Tensor, neighbours: Neighbours) -> Tensor:
     """(B, R, L, C) pair tokens -> (B, M, C), the largest over the pairs of each centroid (0 where it has none)."""
     if neighbours.side == "centroids":
-        return tokens.max(dim=2).values  # unlike amax, its backward touches one pair per channel, not all
+        # The same numbers: amax is three times faster forward, and max, which keeps an index, backward.
+        return tokens.max(dim=2).values if torch.is_grad_enabled() else tokens.amax(dim=2)
     width = tokens.shape[3]
     index = neighbours.index.flatten(1).unsqueeze(2).expand(-1, -1, width)
     start = tokens.new_zeros(len(tokens), neighbours.centroids, width)
