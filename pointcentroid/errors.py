@@ -61,3 +61,7 @@ class WeightsError(PointCentroidError):
 
 class DataError(PointCentroidError):
     """A data set is absent, damaged or not what was asked for."""
+
+
+class DisplayError(PointCentroidError):
+    """There is no screen, or a system library that drawing needs is missing."""

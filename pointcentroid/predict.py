@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pointcentroid.config import EncoderConfig, from_dict, to_dict
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
+from pointcentroid.geometry.sampling import preprocessed_frame
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import compose
 from pointcentroid.orientation import CONFIDENCE_WEIGHT, UPRIGHT_POINTS, UpCandidate, UprightNet
-from pointcentroid.prepare import Prepared, Preparer, Source, prepare
+from pointcentroid.prepare import Prepared, Preparer, Source, as_shape, prepare, prepare_shape
 from pointcentroid.results import Explanation, Failure, Prediction, StageExplanation
 from pointcentroid.weights import find_weights, load_weights
 
@@ -48,15 +51,20 @@ class Predictor:
     Args:
         weights: the name of shipped weights or a weights file.
         device: `"auto"`, or a torch device.
+        changes: fields of `EncoderConfig` to change in the trained net, such as `initialiser="voxel"`; for looking at what
+            they do, not for accuracy.
 
     Raises:
-        WeightsError: there are no such weights, or they are damaged.
-        ConfigError: there is no such device.
+        WeightsError: there are no such weights, or they are damaged, or they have no tensors for the changed net.
+        ConfigError: there is no such device, or a change is unknown or out of range.
     """
 
-    def __init__(self, weights: str | Path = "small", device: str = "auto") -> None:
+    def __init__(self, weights: str | Path = "small", device: str = "auto", **changes: Any) -> None:
         self.device = choose_device(device)
         tensors, self.card = load_weights(find_weights(weights))
+        if changes:
+            encoder = from_dict(EncoderConfig, to_dict(self.card.model.encoder) | changes, "encoder")
+            self.card = dataclasses.replace(self.card, model=dataclasses.replace(self.card.model, encoder=encoder))
         self.net = CentroidClassifier.from_tensors(self.card.model, tensors).to(self.device)
 
     @property
@@ -85,28 +93,36 @@ class Predictor:
         return self._classify([prepare(source, self.card.preprocess, votes)], up, top)[0]
 
     @torch.inference_mode()
-    def explain(self, source: Source, *, up: Up = "auto") -> Explanation:
+    def explain(self, source: Source, *, up: Up = "auto", seed: int | None = None) -> Explanation:
         """Classify one shape and show the centroids it was seen through.
 
         Args:
             source: see `__call__`.
             up: see `__call__`.
+            seed: of the sampling, to see other points of the same surface; the one of predictions if None.
 
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
             MissingExtraError: the format needs an optional dependency.
         """
         _check_up(up)
-        prepared = prepare(source, self.card.preprocess)
+        settings = self.card.preprocess if seed is None else dataclasses.replace(self.card.preprocess, seed=seed)
+        shape = as_shape(source)
+        prepared = prepare_shape(source, shape, settings)
         prediction = self._classify([prepared], up, top=5)[0]
-        cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))[:, : self.card.preprocess.points]
-        cloud = cloud @ torch.from_numpy(TO_Z_UP[prediction.up]).to(cloud).T
+        turn = TO_Z_UP[prediction.up]
+        cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))[:, : settings.points]
+        cloud = cloud @ torch.from_numpy(turn).to(cloud).T
         outputs = self.net.encoder(cloud, ordered=True, assignments=True)
         stages = [
             StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
             for out, shares in zip(outputs, compose(outputs), strict=True)
         ]
-        return Explanation(prediction, cloud[0].cpu().numpy(), stages)
+        frame = preprocessed_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+        transform = np.eye(4)
+        transform[:3, :3] = turn / frame.scale
+        transform[:3, 3] = -transform[:3, :3] @ frame.centre
+        return Explanation(prediction, cloud[0].cpu().numpy(), stages, transform, shape.vertices, shape.faces)
 
     def predict(
         self,
@@ -211,15 +227,16 @@ def _check_up(up: str) -> None:
         raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
 
 
-def load(weights: str | Path = "small", device: str = "auto") -> Predictor:
+def load(weights: str | Path = "small", device: str = "auto", **changes: Any) -> Predictor:
     """Load a predictor: `load("small")("chair.off").label`.
 
     Args:
         weights: the name of shipped weights or a weights file.
         device: `"auto"`, or a torch device such as `"cpu"` or `"cuda:0"`.
+        changes: see `Predictor`.
 
     Raises:
         WeightsError: there are no such weights, or they are damaged.
         ConfigError: there is no such device.
     """
-    return Predictor(weights, device)
+    return Predictor(weights, device, **changes)

@@ -62,7 +62,11 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
         ReadError: the source cannot be read, or holds no usable geometry.
         MissingExtraError: the format needs an optional dependency.
     """
-    shape = _shape(source)
+    return prepare_shape(source, as_shape(source), settings, votes)
+
+
+def prepare_shape(source: Source, shape: Shape, settings: PreprocessConfig, votes: int = 1) -> Prepared:
+    """As `prepare`, of a shape that has been read from the source already."""
     seeds = range(settings.seed, settings.seed + votes)
     clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
     suffix = Path(source).suffix.lower() if isinstance(source, (str, Path)) else ""
@@ -86,7 +90,16 @@ def _name(source: Source) -> str:
     return str(source) if isinstance(source, (str, Path)) else "<array>"
 
 
-def _shape(source: Source) -> Shape:
+def as_shape(source: Source) -> Shape:
+    """Read a source.
+
+    Args:
+        source: a file, an (N, 3) array, or a shape.
+
+    Raises:
+        ReadError: the source cannot be read, or holds no usable geometry.
+        MissingExtraError: the format needs an optional dependency.
+    """
     if isinstance(source, Shape):
         return checked("<shape>", source.vertices, source.faces)
     if isinstance(source, (str, Path)):

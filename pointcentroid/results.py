@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -83,8 +84,58 @@ class Explanation:
         prediction: what it said.
         points: (P, 3) float32, the cloud as the net saw it: normalised, z up, in farthest-point order.
         stages: one entry per stage, finest first.
+        transform: (4, 4) float64, from the file's frame and units to the frame of `points`.
+        vertices: (V, 3) float64 vertices of the mesh, or points of the cloud, in the file's frame.
+        faces: (F, 3) int64 faces of the mesh, or None.
     """
 
     prediction: Prediction
     points: np.ndarray
     stages: list[StageExplanation]
+    transform: np.ndarray
+    vertices: np.ndarray
+    faces: np.ndarray | None
+
+    # What draws imports these results; only here, in the bodies of these three, does the arrow run back.
+
+    def show(self) -> None:
+        """Open the interactive window and wait until it is closed.
+
+        Raises:
+            MissingExtraError: the extra `view` is not installed.
+            DisplayError: there is no screen, or a system library is missing.
+        """
+        from pointcentroid.viz.panel import Panel
+        from pointcentroid.viz.window import show
+
+        show([[Panel(self)]])
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the interactive page: one file that needs no network.
+
+        Args:
+            path: where to.
+
+        Raises:
+            MissingExtraError: the extra `view` is not installed.
+        """
+        from pointcentroid.viz.page import write_page
+        from pointcentroid.viz.panel import Panel
+
+        write_page([Panel(self)], path)
+
+    def to_png(self, path: str | Path, views: int = 1) -> None:
+        """Draw the stages, in columns, without a screen.
+
+        Args:
+            path: where to.
+            views: directions to look from, in rows.
+
+        Raises:
+            MissingExtraError: the extra `view` is not installed.
+            DisplayError: a system library is missing.
+        """
+        from pointcentroid.viz.panel import Panel
+        from pointcentroid.viz.picture import write_picture
+
+        write_picture([Panel(self)], path, views=views)

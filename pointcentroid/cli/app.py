@@ -14,11 +14,13 @@ import typer
 
 import pointcentroid
 from pointcentroid.allocator import keep_freed_memory
+from pointcentroid.cli.assignments import assignments
 from pointcentroid.cli.classify import classify
 from pointcentroid.cli.embed import embed
 from pointcentroid.cli.evaluate import evaluate
 from pointcentroid.cli.models import models
 from pointcentroid.cli.train import train
+from pointcentroid.cli.view import compare, view
 from pointcentroid.errors import PointCentroidError
 
 app = typer.Typer(
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, embed, train, evaluate, models):
+for command in (classify, view, compare, assignments, embed, train, evaluate, models):
     app.command()(command)
 
 

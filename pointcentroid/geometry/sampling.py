@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Frame(NamedTuple):
+    """How a preprocessed cloud lies in its file: `cloud = (point - centre) / scale`.
+
+    Attributes:
+        centre: (3,) float64, in the file's units.
+        scale: the file's units in one unit of the cloud.
+    """
+
+    centre: np.ndarray
+    scale: float
 
 
 def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -25,13 +39,11 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
         ValueError: no triangle has an area.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
-    used = np.zeros(len(vertices), dtype=bool)
-    used[faces] = True
-    low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
+    box = _box(vertices, faces)
     # One row per axis: long contiguous rows are several times faster than columns of three. Vertices that no face uses
     # may lie anywhere, and never meet the others.
     with np.errstate(over="ignore", invalid="ignore"):
-        x, y, z = planes = np.ascontiguousarray(((vertices - (low + high) / 2) / ((high - low).max() or 1.0)).T)
+        x, y, z = planes = np.ascontiguousarray(((vertices - box.centre) / box.scale).T)
     a, b, c = faces.T
     xa, ya, za = x[a], y[a], z[a]
     x1, y1, z1 = x[b] - xa, y[b] - ya, z[b] - za
@@ -46,6 +58,14 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     origin, second, third = (planes[:, faces[chosen, corner]] for corner in range(3))
     points = origin + root * (1 - along) * (second - origin) + root * along * (third - origin)
     return np.ascontiguousarray(points.T)
+
+
+def _box(vertices: np.ndarray, faces: np.ndarray) -> Frame:
+    """Middle and largest side of the box around the vertices that faces use."""
+    used = np.zeros(len(vertices), dtype=bool)
+    used[faces] = True
+    low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
+    return Frame((low + high) / 2, float((high - low).max()) or 1.0)
 
 
 def thin(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -73,10 +93,17 @@ def normalise(points: np.ndarray) -> np.ndarray:
     Returns:
         (N, 3) float64 with zero mean and a largest norm of 1 (of 0, where all points coincide).
     """
-    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+    return _normalise(points)[0]
+
+
+def _normalise(points: np.ndarray) -> tuple[np.ndarray, Frame]:
+    mean = points.mean(axis=0, dtype=np.float64)
+    centred = points.astype(np.float64) - mean
     # The largest coordinate goes first, so that squares neither overflow nor vanish.
-    centred /= np.abs(centred).max() or 1.0
-    return centred / (np.linalg.norm(centred, axis=1).max() or 1.0)
+    largest = np.abs(centred).max() or 1.0
+    centred /= largest
+    radius = np.linalg.norm(centred, axis=1).max() or 1.0
+    return centred / radius, Frame(mean, float(largest * radius))
 
 
 def preprocess(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> np.ndarray:
@@ -91,6 +118,16 @@ def preprocess(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed:
     Returns:
         (count, 3) float32, fewer for smaller point clouds; zero mean and radius 1, in the frame of the input.
     """
+    return _normalise(_drawn(vertices, faces, count, seed))[0].astype(np.float32)
+
+
+def preprocessed_frame(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> Frame:
+    """Where the cloud that `preprocess` makes of the same arguments lies in the frame of the vertices."""
+    inner = _normalise(_drawn(vertices, faces, count, seed))[1]
+    outer = Frame(np.zeros(3), 1.0) if faces is None else _box(np.asarray(vertices, dtype=np.float64), faces)
+    return Frame(outer.centre + outer.scale * inner.centre, outer.scale * inner.scale)
+
+
+def _drawn(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    points = thin(vertices, count, rng) if faces is None else sample_surface(vertices, faces, count, rng)
-    return normalise(points).astype(np.float32)
+    return thin(vertices, count, rng) if faces is None else sample_surface(vertices, faces, count, rng)

@@ -1,0 +1,166 @@
+"""`pointcentroid view` and `compare`: see which points went to which centroid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pointcentroid.cli import options
+from pointcentroid.errors import ConfigError, PointCentroidError
+
+if TYPE_CHECKING:
+    from pointcentroid.viz.panel import Panel
+
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page, for any browser.")]
+Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture; needs no screen.")]
+Gif = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a turntable; needs no screen.")]
+Views = Annotated[int, typer.Option(min=1, max=12, help="Directions to look from in the picture, in rows.")]
+Stages = Annotated[str, typer.Option(help="Stages in picture and turntable: all, or numbers such as 0,3 (0: the cloud).")]
+Mesh = Annotated[bool, typer.Option("--mesh", help="Begin the picture with the mesh itself.")]
+
+
+def view(
+    paths: options.Paths,
+    recursive: options.Recursive = False,
+    weights: options.Weights = "small",
+    up: options.Up = "auto",
+    html: Html = None,
+    png: Png = None,
+    gif: Gif = None,
+    views: Views = 1,
+    stages: Stages = "all",
+    mesh: Mesh = False,
+    device: options.Device = "auto",
+) -> None:
+    """See the centroids of shapes: in a window, or with --html, --png, --gif in a file.
+
+    In the window, n and p step through the files, h lists the keys.
+    """
+    from pointcentroid.cli.inputs import expand
+    from pointcentroid.predict import load
+    from pointcentroid.viz.panel import Panel
+
+    files = expand(paths, recursive)
+    outputs = [path for path in (html, png, gif) if path]
+    if outputs and len(files) > 1:
+        raise typer.BadParameter(f"{outputs[0]} can show one shape, found {len(files)}; name one, or leave the file out")
+    _check(html, png, gif)
+    if not outputs:
+        from pointcentroid.viz.open3d_scene import import_open3d
+        from pointcentroid.viz.window import need_screen
+
+        import_open3d()
+        need_screen()  # better now than after the net is loaded
+    predictor = load(weights, device)
+
+    def opened(file: str) -> Callable[[], list[Panel]]:
+        return lambda: [Panel(predictor.explain(file, up=up))]
+
+    shapes = [opened(file) for file in files]
+    if len(files) == 1:
+        only = shapes[0]()  # what cannot be read is said here, not in an empty window
+        shapes = [lambda: only]
+    _deliver(shapes, html, png, gif, views, stages, mesh)
+
+
+def compare(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The shape.")],
+    nets: Annotated[
+        list[str],
+        typer.Option(
+            "--with",
+            metavar="NAME|FILE[,KEY=VALUE...]",
+            help="Weights, twice or more; settings of the encoder may be changed: small,initialiser=voxel.",
+        ),
+    ],
+    up: options.Up = "auto",
+    html: Html = None,
+    png: Png = None,
+    gif: Gif = None,
+    views: Views = 1,
+    stages: Stages = "all",
+    mesh: Mesh = False,
+    device: options.Device = "auto",
+) -> None:
+    """See one shape through several nets, side by side.
+
+    For example: compare chair.off --with small --with small,axis=centroids.
+    """
+    from pointcentroid.predict import load
+    from pointcentroid.viz.panel import Panel
+
+    if len(nets) < 2:
+        raise typer.BadParameter("expected at least two nets to compare", param_hint="--with")
+    _check(html, png, gif)
+    panels = []
+    for net in nets:
+        name, *settings = net.split(",")
+        explanation = load(name, device, **dict(map(_setting, settings))).explain(file, up=up)
+        prediction = explanation.prediction
+        panels.append(Panel(explanation, f"{net}: {prediction.label} {prediction.confidence:.0%}"))
+    _deliver([lambda: panels], html, png, gif, views, stages, mesh)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"expected KEY=VALUE, found {text!r}")
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def _check(*outputs: Path | None) -> None:
+    from pointcentroid.cli.output import check_writable
+
+    for path in outputs:
+        check_writable(path)
+
+
+def _deliver(
+    shapes: list[Callable[[], list[Panel]]],
+    html: Path | None,
+    png: Path | None,
+    gif: Path | None,
+    views: int,
+    stages: str,
+    mesh: bool,
+) -> None:
+    """Write what was asked for; open the window if nothing was."""
+    chosen = _stages(stages)
+    if not (html or png or gif):
+        from pointcentroid.viz.window import show
+
+        show(shapes)
+        return
+    panels = shapes[0]()
+    if html:
+        from pointcentroid.viz.page import write_page
+
+        write_page(panels, html)
+        typer.echo(html)
+    if png:
+        from pointcentroid.viz.picture import write_picture
+
+        write_picture(panels, png, views=views, stages=chosen, mesh=mesh)
+        typer.echo(png)
+    if gif:
+        from pointcentroid.viz.picture import write_turntable
+
+        write_turntable(panels, gif, stages=chosen)
+        typer.echo(gif)
+
+
+def _stages(text: str) -> list[int] | None:
+    if text == "all":
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise PointCentroidError(f"--stages: expected all, or numbers such as 0,3; found {text!r}") from None

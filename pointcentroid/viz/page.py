@@ -1,0 +1,110 @@
+"""One self-contained page: the stages of a shape in any browser, without a network.
+
+The page holds plotly.js and the data, both compressed; `page.html` is its text, and all that moves is there.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcentroid.errors import MissingExtraError
+from pointcentroid.files import replacing
+from pointcentroid.viz.palette import UNASSIGNED, UNLIT
+from pointcentroid.viz.panel import Panel
+
+MOST_POINTS = 10_000
+"""Points that a page draws of one shape."""
+
+_MOST_FACES = 20_000  # a finer mesh is left out: the page is to be mailed
+
+
+def write_page(panels: list[Panel], path: str | Path) -> None:
+    """Write the page.
+
+    Args:
+        panels: what to show, side by side, one below the other on a narrow screen. Panels of more than `MOST_POINTS` points
+            are thinned to a random choice of as many, and the page says so.
+        path: where to.
+
+    Raises:
+        MissingExtraError: the extra `view` is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise MissingExtraError("writing pages", "view", error.name or "plotly") from None
+
+    drawn = [Panel(panel.explanation, panel.title, MOST_POINTS) for panel in panels]
+    data = {
+        "panels": [_panel(panel) for panel in drawn],
+        "unassigned": _css(UNASSIGNED[None])[0],
+        "unlit": (255 * UNLIT).round().astype(int).tolist(),
+    }
+    page = (files("pointcentroid.viz") / "page.html").read_text(encoding="utf-8")
+    page = page.replace("{{TITLE}}", html.escape(", ".join(panel.title for panel in panels)))
+    page = page.replace("{{DATA}}", _pack(json.dumps(data))).replace("{{PLOTLY}}", _pack(get_plotlyjs()))
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    prediction = panel.explanation.prediction
+    notes = []
+    if panel.thinned:
+        notes.append(f"{len(panel.cloud):,} of {panel.available:,} points are drawn")
+    mesh = panel.mesh
+    if mesh is not None and len(mesh[1]) > _MOST_FACES:
+        notes.append(f"its mesh of {len(mesh[1]):,} faces is left out")
+        mesh = None
+    return {
+        "title": panel.title,
+        "top": prediction.top,
+        "notes": notes,
+        "points": _array(panel.cloud, np.float32),
+        "height": _css(panel.colours(0)),
+        "mesh": mesh and {"vertices": _array(mesh[0], np.float32), "faces": _array(mesh[1], np.uint32)},
+        "stages": [_stage(panel, stage) for stage in range(1, panel.stages + 1)],
+    }
+
+
+def _stage(panel: Panel, stage: int) -> dict[str, Any]:
+    positions, colours = panel.centroids(stage)
+    # Of the points the net saw; what is drawn refers to them by `nearest`.
+    composed, own = panel.explanation.stages[stage - 1].composed, panel.weights(stage, composed=False)
+    return {
+        "positions": _array(positions, np.float32),
+        "colours": (255 * colours).round().astype(int).tolist(),
+        "nearest": _array(panel.nearest, np.uint16),
+        "composed": _shares(composed),
+        "own": None if stage == 1 else _shares(own),
+    }
+
+
+def _shares(weights: np.ndarray) -> dict[str, Any]:
+    """Shares in 255 steps, with what rounding would lose: the largest of each row, and the mass of each centroid."""
+    hard = np.where(weights.any(axis=1), weights.argmax(axis=1), 65535)
+    return {
+        "weights": _array(np.rint(255 * weights), np.uint8),
+        "hard": _array(hard, np.uint16),
+        "mass": [round(float(mass), 2) for mass in weights.sum(axis=0, dtype=np.float64)],
+    }
+
+
+def _array(values: np.ndarray, dtype: type) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
+
+
+def _pack(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
+
+
+def _css(colours: np.ndarray) -> list[str]:
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (255 * colours).round().astype(int)]

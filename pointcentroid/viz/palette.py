@@ -1,0 +1,118 @@
+"""Colours for a hierarchy of centroids, perceptually even.
+
+Colours are made in OKLab (B. Ottosson, "A perceptual color space for image processing", 2020), where equal distances look
+equally different. Every centroid of the last stage gets a colour of its own, chosen so that neighbours differ; a centroid of
+an earlier stage is a shade of the colour that it ends in, so that a part keeps its hue down the hierarchy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+UNASSIGNED = np.array([0.80, 0.80, 0.80])
+"""Of points that belong to no centroid."""
+
+UNLIT = np.array([0.86, 0.86, 0.88])
+"""Of points that a picked centroid does not attend to."""
+
+_LIGHTNESS = (0.62, 0.80)  # alternate, so that neighbouring hues differ in lightness too
+_CHROMA = 0.13
+_SHADE = 0.11  # how far a child's lightness may lie from its parent's
+
+
+def oklch_to_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
+    """Convert OKLCH to sRGB, clipped to what a screen can show.
+
+    Args:
+        lightness: (...) in [0, 1].
+        chroma: (...) in [0, 0.4].
+        hue: (...) in radians.
+
+    Returns:
+        (..., 3) in [0, 1].
+    """
+    a, b = chroma * np.cos(hue), chroma * np.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = np.stack(
+        [
+            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+        ],
+        axis=-1,
+    ).clip(0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def hierarchy_colours(positions: list[np.ndarray], assignments: list[np.ndarray]) -> list[np.ndarray]:
+    """Colour the centroids of every stage.
+
+    Args:
+        positions: for each stage, (M_s, 3) centroid positions, finest first.
+        assignments: for each stage, (M_{s-1}, M_s) shares of its inputs; that of the first stage is not used.
+
+    Returns:
+        For each stage, (M_s, 3) sRGB colours in [0, 1].
+    """
+    count = len(positions[-1])
+    hue = 2 * np.pi * np.arange(count) / count
+    lightness = np.resize(_LIGHTNESS, count)
+    chosen = _spread(positions[-1], oklab=np.stack([lightness, _CHROMA * np.cos(hue), _CHROMA * np.sin(hue)], axis=1))
+    hues, lights = [hue[chosen]], [lightness[chosen]]
+    for stage in range(len(positions) - 1, 0, -1):
+        parent = assignments[stage].argmax(axis=1)
+        light = lights[0][parent]
+        for number in np.unique(parent):
+            children = np.flatnonzero(parent == number)
+            # Neighbouring children alternate: ordered along their longest direction, then dealt out dark, light, dark ...
+            ordered = children[np.argsort(_along(positions[stage - 1][children]))]
+            steps = np.linspace(-1, 1, len(children)) if len(children) > 1 else np.zeros(1)
+            light[ordered] += _SHADE * np.concatenate([steps[0::2], steps[1::2]]) / (1 if stage == len(positions) - 1 else 2)
+        hues.insert(0, hues[0][parent])
+        lights.insert(0, light)
+    return [
+        oklch_to_rgb(light.clip(0.35, 0.92), np.full(len(light), _CHROMA), hue)
+        for light, hue in zip(lights, hues, strict=True)
+    ]
+
+
+def height_colours(points: np.ndarray) -> np.ndarray:
+    """(N, 3) points -> (N, 3) colours by height: one hue, dark at the bottom."""
+    height = points[:, 2] - points[:, 2].min()
+    height = height / (height.max() or 1.0)
+    return oklch_to_rgb(0.45 + 0.4 * height, np.full(len(points), 0.09), np.full(len(points), 4.4))
+
+
+def soft_colours(weights: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Light up what a centroid attends to.
+
+    Args:
+        weights: (N,) shares in [0, 1].
+        colour: (3,) of the centroid.
+
+    Returns:
+        (N, 3), from `UNLIT` at no share to `colour` at the largest one there is.
+    """
+    strength = (weights / (weights.max() or 1.0))[:, None] ** 0.5  # the eye sees small shares too
+    return UNLIT + strength * (colour - UNLIT)
+
+
+def _spread(positions: np.ndarray, oklab: np.ndarray) -> np.ndarray:
+    """Give each position one of as many colours, greedily: the free one least like those of its nearest neighbours."""
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
+    likeness = np.linalg.norm(oklab[:, None] - oklab[None], axis=2)
+    chosen = np.full(len(positions), -1)
+    free = list(range(len(positions)))
+    for number in range(len(positions)):
+        near = [k for k in np.argsort(distance[number]) if chosen[k] >= 0][:4]
+        score = [min((likeness[colour, chosen[k]] for k in near), default=0.0) for colour in free]
+        chosen[number] = free.pop(int(np.argmax(score)))
+    return chosen
+
+
+def _along(points: np.ndarray) -> np.ndarray:
+    """Coordinates of points along the direction in which they spread most."""
+    centred = points - points.mean(axis=0)
+    return centred @ np.linalg.svd(centred, full_matrices=False)[2][0]

@@ -1,0 +1,365 @@
+"""The interactive window, in open3d."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcentroid.errors import DisplayError, PointCentroidError
+from pointcentroid.files import replacing
+from pointcentroid.viz.open3d_scene import (
+    SPACING,
+    balls,
+    centroid_radius,
+    drawn_points,
+    import_open3d,
+    need_vulkan,
+    offsets,
+    painted_surface,
+    quiet,
+    unlit,
+)
+from pointcentroid.viz.panel import Panel
+
+HELP = """drag          turn (shift: roll, ctrl: move)
+wheel         nearer, farther
+click         light a centroid up; again: all
+0 1 2 3 ...   stage, 0 is the cloud
+left, right   stage before, after
+a             of all points / of the stage's own inputs
+t             next head, then all heads
+m             mesh underneath
+n, p          next, previous file
+s             save a picture
+h             these lines
+q             quit"""
+
+_CLICK = 5  # a press and a release farther apart than so many pixels are a drag
+_NEAR = 14  # pixels from the pointer within which a click finds a point
+
+
+def show(shapes: Sequence[Any], title: str = "pointcentroid") -> None:
+    """Open the window and wait until it is closed.
+
+    Args:
+        shapes: what to step through: each a list of panels to see side by side, or a function that makes one, called when
+            its turn comes, so that a folder opens at once.
+        title: of the window.
+
+    Raises:
+        MissingExtraError: the extra `view` is not installed.
+        DisplayError: there is no screen, or a system library is missing.
+    """
+    open3d = import_open3d()
+    need_vulkan()
+    need_screen()
+    gui = open3d.visualization.gui
+    with quiet():
+        gui.Application.instance.initialize()
+        Viewer(open3d, shapes, title)
+        gui.Application.instance.run_one_tick()
+    gui.Application.instance.run()
+
+
+def need_screen() -> None:
+    """Check that there is a screen to open a window on.
+
+    Raises:
+        DisplayError: there is none.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    instead = "A page or a picture needs none: --html page.html, --png picture.png"
+    if not os.environ.get("DISPLAY"):
+        where = "over SSH without a forwarded screen" if os.environ.get("SSH_CONNECTION") else "DISPLAY is not set"
+        raise DisplayError(f"there is no screen to open a window on ({where}). {instead}")
+    # open3d would end the process where the screen does not answer.
+    library = ctypes.CDLL("libX11.so.6")
+    library.XOpenDisplay.restype = ctypes.c_void_p
+    screen = library.XOpenDisplay(None)
+    if not screen:
+        raise DisplayError(f"the screen {os.environ['DISPLAY']} does not answer. {instead}")
+    library.XCloseDisplay(ctypes.c_void_p(screen))
+
+
+class Viewer:
+    """The window: a scene, a side panel, keys and mouse, and the state that they change.
+
+    Args:
+        open3d: the module.
+        shapes: see `show`.
+        title: of the window.
+    """
+
+    def __init__(self, open3d: Any, shapes: Sequence[Any], title: str) -> None:
+        self.open3d, self.gui = open3d, open3d.visualization.gui
+        self.shapes, self.number = shapes, 0
+        self.stage, self.composed, self.head, self.mesh = -1, True, None, False
+        self.panels: list[Panel] = []
+        self.most = 0
+        self.picked: tuple[int, int] | None = None  # panel, centroid
+        self._pressed: tuple[int, int] | None = None
+        self.window = self.gui.Application.instance.create_window(title, 1180, 760)
+        self._build()
+        self._open(0)
+
+    # What is on the window
+
+    def _build(self) -> None:
+        gui, em = self.gui, self.window.theme.font_size
+        self.widget = gui.SceneWidget()
+        self.widget.scene = self.open3d.visualization.rendering.Open3DScene(self.window.renderer)
+        self.widget.scene.set_background([1.0, 1.0, 1.0, 1.0])
+        self.widget.scene.view.set_post_processing(False)
+        self.widget.set_view_controls(gui.SceneWidget.Controls.ROTATE_CAMERA)
+        self.widget.set_on_mouse(self._on_mouse)
+        self.side = gui.Vert(0.4 * em, gui.Margins(0.8 * em, 0.8 * em, 0.8 * em, 0.8 * em))
+        self.heading = gui.Label("")
+        self.slider = gui.Slider(gui.Slider.INT)
+        self.slider.set_on_value_changed(lambda value: self.set_stage(int(value)))
+        self.stage_name = gui.Label("")
+        self.own_box = gui.Checkbox("the stage's own inputs")
+        self.own_box.set_on_checked(self._set_own)
+        self.head_list = gui.Combobox()
+        self.head_list.set_on_selection_changed(lambda _text, index: self._set_head(index - 1))
+        self.mesh_box = gui.Checkbox("mesh underneath")
+        self.mesh_box.set_on_checked(self._set_mesh)
+        self.said = gui.Label("")
+        row = gui.Horiz(0.4 * em)
+        for text, act in (("previous", lambda: self._step(-1)), ("next", lambda: self._step(1)), ("save PNG", self.save)):
+            button = gui.Button(text)
+            button.set_on_clicked(act)
+            row.add_child(button)
+        self.help = gui.Label(HELP)
+        self.help.visible = False
+        hint = gui.Label("h: keys")
+        for child in (
+            *(self.heading, gui.Label("stage"), self.slider, self.stage_name, self.own_box, gui.Label("head")),
+            *(self.head_list, self.mesh_box, self.said, row, hint, self.help),
+        ):
+            self.side.add_child(child)
+        self.window.add_child(self.widget)
+        self.window.add_child(self.side)
+        self.window.set_on_layout(self._on_layout)
+        self.window.set_on_key(self._on_key)
+
+    def _on_layout(self, context: Any) -> None:
+        gui, area = self.gui, self.window.content_rect
+        width = min(int(19 * context.theme.font_size), area.width // 2)
+        self.widget.frame = gui.Rect(area.x, area.y, area.width - width, area.height)
+        self.side.frame = gui.Rect(area.get_right() - width, area.y, width, area.height)
+
+    # What is shown
+
+    def _open(self, number: int) -> None:
+        """Show another shape; one that cannot be shown says why."""
+        try:
+            shape = self.shapes[number]
+            panels: list[Panel] = shape() if callable(shape) else shape
+        except PointCentroidError as error:
+            self.number, self.panels, self.picked = number, [], None
+            self.draw()
+            self.said.text = _wrapped(str(error))
+            return
+        self.number, self.panels, self.picked = number, panels, None
+        self.most = max(panel.stages for panel in panels)
+        self.stage = self.most if self.stage < 0 else min(self.stage, self.most)
+        self.slider.set_limits(0, self.most)
+        self.mesh_box.enabled = any(panel.mesh is not None for panel in panels)
+        self._list_heads()
+        self.draw()
+        reach = 1.05 + SPACING * (len(panels) - 1) / 2
+        corner = np.array([reach, 1.05, 1.05])
+        box = self.open3d.geometry.AxisAlignedBoundingBox(-corner, corner)
+        self.widget.setup_camera(35.0, box, np.zeros(3))
+        eye = np.array([0.5, -0.8, 0.35]) * (4.0 + 2.6 * (len(panels) - 1))
+        self.widget.look_at(np.zeros(3), eye, np.array([0.0, 0.0, 1.0]))
+
+    def _list_heads(self) -> None:
+        self.head_list.clear_items()
+        self.head_list.add_item("all heads")
+        for head in range(max((panel.heads(min(self.stage, panel.stages)) for panel in self.panels), default=0)):
+            self.head_list.add_item(f"head {head}")
+        self.head = None
+
+    def draw(self) -> None:
+        """Draw everything anew in the present state."""
+        scene, open3d = self.widget.scene, self.open3d
+        scene.clear_geometry()
+        material = unlit(open3d, 3 * self.window.scaling)
+        for number, (panel, shift) in enumerate(zip(self.panels, offsets(self.panels), strict=True)):
+            stage = min(self.stage, panel.stages)
+            picked = self.picked[1] if self.picked and self.picked[0] == number else None
+            inputs = panel.inputs(stage, self.composed)
+            radius = 0.014 if len(inputs) > 400 else 0.03
+            points = drawn_points(open3d, inputs + shift, panel.colours(stage, self.composed, self.head, picked), radius)
+            scene.add_geometry(f"points {number}", points, material)
+            if stage:
+                positions, colours = panel.centroids(stage)
+                if picked is not None:
+                    colours = np.where((np.arange(len(colours)) == picked)[:, None], colours, 0.82)
+                size = centroid_radius(len(positions))
+                scene.add_geometry(
+                    f"centroids {number}", balls(open3d, positions + shift, colours, size, fine=True), material
+                )
+            if self.mesh and panel.mesh is not None:
+                vertices, faces = panel.mesh
+                scene.add_geometry(f"mesh {number}", painted_surface(open3d, vertices * 0.995 + shift, faces), material)
+        self._say()
+        self.widget.force_redraw()
+
+    def _say(self) -> None:
+        titles = []
+        for panel in self.panels:
+            top = panel.explanation.prediction.top[:5]
+            titles.append("\n".join([_wrapped(panel.title), *(f"  {name}  {share:.1%}" for name, share in top)]))
+        position = f"{self.number + 1} of {len(self.shapes)}\n" if len(self.shapes) > 1 else ""
+        self.heading.text = position + "\n\n".join(titles)
+        counts = {len(p.centroids(min(self.stage, p.stages))[0]) for p in self.panels} if self.stage > 0 else set()
+        self.stage_name.text = f"{' / '.join(map(str, sorted(counts)))} centroids" if counts else "the cloud"
+        self.slider.int_value = max(self.stage, 0)
+        self.own_box.checked, self.mesh_box.checked = not self.composed, self.mesh
+        self.head_list.selected_index = 0 if self.head is None else self.head + 1
+        if self.picked:
+            panel = self.panels[self.picked[0]]
+            stage = min(self.stage, panel.stages)
+            self.said.text = _wrapped(panel.describe(stage, self.picked[1], self.composed, self.head))
+        else:
+            self.said.text = "click a centroid or a point"
+
+    # What changes the state
+
+    def set_stage(self, stage: int) -> None:
+        """Show another stage, 0 for the cloud before any."""
+        stage = max(0, min(stage, self.most))
+        if stage == self.stage:
+            return
+        self.stage, self.picked = stage, None
+        self._list_heads()
+        self.draw()
+
+    def _set_own(self, own: bool) -> None:
+        self.composed, self.picked = not own, None
+        self.draw()
+
+    def _set_head(self, head: int) -> None:
+        self.head = None if head < 0 else head
+        self.draw()
+
+    def _set_mesh(self, mesh: bool) -> None:
+        self.mesh = mesh
+        self.draw()
+
+    def _step(self, by: int) -> None:
+        if 0 <= self.number + by < len(self.shapes):
+            self._open(self.number + by)
+
+    def save(self) -> None:
+        """Write the scene as it is seen to the first free name `pointcentroid-1.png`, `-2` ... in the current folder."""
+        number = 1
+        while (path := Path(f"pointcentroid-{number}.png")).exists():
+            number += 1
+
+        def write(image: Any) -> None:
+            try:
+                with replacing(path) as temporary:
+                    ending = temporary.with_suffix(".png")  # open3d goes by the suffix
+                    self.open3d.io.write_image(str(ending), image)
+                    ending.replace(temporary)
+                self.said.text = f"saved {path}"
+            except OSError as error:
+                self.said.text = _wrapped(f"cannot save {path}: {error.strerror or error}")
+
+        self.widget.scene.scene.render_to_image(write)
+
+    # Keys and mouse
+
+    def _on_key(self, event: Any) -> bool:
+        if event.type != self.gui.KeyEvent.Type.DOWN:
+            return False
+        key, names = event.key, self.gui.KeyName
+        if ord("0") <= int(key) <= ord("9"):
+            self.set_stage(int(key) - ord("0"))
+        elif key in (names.LEFT, names.RIGHT):
+            self.set_stage(self.stage + (1 if key == names.RIGHT else -1))
+        elif key == names.A:
+            self._set_own(self.composed)
+        elif key == names.T:
+            heads = self.head_list.number_of_items - 1
+            following = 0 if self.head is None else self.head + 1
+            self._set_head(following if following < heads else -1)
+        elif key == names.M:
+            self._set_mesh(not self.mesh)
+        elif key in (names.N, names.P):
+            self._step(1 if key == names.N else -1)
+        elif key == names.S:
+            self.save()
+        elif key == names.H:
+            self.help.visible = not self.help.visible
+            self.window.set_needs_layout()
+        elif key in (names.Q, names.ESCAPE):
+            self.window.close()
+        else:
+            return False
+        return True
+
+    def _on_mouse(self, event: Any) -> Any:
+        kinds = self.gui.MouseEvent.Type
+        if event.type == kinds.BUTTON_DOWN:
+            self._pressed = (event.x, event.y)
+        elif event.type == kinds.BUTTON_UP and self._pressed:
+            moved = np.hypot(event.x - self._pressed[0], event.y - self._pressed[1])
+            self._pressed = None
+            if moved < _CLICK and self.stage > 0:
+                self.pick(event.x - self.widget.frame.x, event.y - self.widget.frame.y)
+        return self.gui.Widget.EventCallbackResult.IGNORED  # the scene turns as always
+
+    def pick(self, x: float, y: float) -> None:
+        """Light up the centroid at a pixel of the scene, or the one that the point there goes to; again, or beside: all."""
+        found = self._find(x, y)
+        self.picked = None if found == self.picked else found
+        self.draw()
+
+    def _find(self, x: float, y: float) -> tuple[int, int] | None:
+        best: tuple[float, float, tuple[int, int]] | None = None
+        for number, (panel, shift) in enumerate(zip(self.panels, offsets(self.panels), strict=True)):
+            stage = min(self.stage, panel.stages)
+            positions, _ = panel.centroids(stage)
+            weights = panel.weights(stage, self.composed, self.head)
+            hard = np.where(weights.any(axis=1), weights.argmax(axis=1), -1)
+            for points, centroid in ((positions, np.arange(len(positions))), (panel.inputs(stage, self.composed), hard)):
+                pixels, depth = self.project(points + shift)
+                away = np.hypot(pixels[:, 0] - x, pixels[:, 1] - y)
+                # The nearest to the eye of those under the pointer; centroids are larger, so they are found from farther.
+                under = np.flatnonzero((away < _NEAR) & (centroid >= 0))
+                if len(under):
+                    front = under[np.argmin(depth[under] + 0.02 * away[under] / _NEAR)]
+                    candidate = (float(depth[front]), float(away[front]), (number, int(centroid[front])))
+                    best = min(best, candidate) if best else candidate
+        return best and best[2]
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) points -> (N, 2) pixels of the scene, and (N,) depths, the eye's distance along its view."""
+        camera, frame = self.widget.scene.camera, self.widget.frame
+        seen = np.c_[points, np.ones(len(points))] @ np.asarray(camera.get_view_matrix()).T
+        clip = seen @ np.asarray(camera.get_projection_matrix()).T
+        unit = clip[:, :2] / clip[:, 3:]
+        pixels = np.c_[(unit[:, 0] + 1) / 2 * frame.width, (1 - unit[:, 1]) / 2 * frame.height]
+        return pixels, -seen[:, 2]
+
+
+def _wrapped(text: str, width: int = 34) -> str:
+    """Break a text into lines, in the middle of a word where it has to be: paths have no spaces."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += " " + word
+            continue
+        lines += [word[start : start + width] for start in range(0, len(word), width)]
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""Assignments in numbers and as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torchmetrics.functional.clustering import adjusted_rand_score
+
+import pointcentroid as pc
+from pointcentroid.explain import adjusted_rand_index, measure, resampled
+from pointcentroid.predict import Predictor
+from pointcentroid.results import Explanation
+
+from .conftest import EXAMPLES
+from .test_cli import run
+
+LABELS = arrays(np.int64, 30, elements=st.integers(-1, 4))
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return pc.load("small", "cpu")
+
+
+@pytest.fixture(scope="module")
+def chair(predictor: Predictor) -> Explanation:
+    return predictor.explain(EXAMPLES / "chair.off")
+
+
+@given(LABELS, LABELS)
+def test_the_rand_index_is_that_of_another_implementation(one: np.ndarray, other: np.ndarray) -> None:
+    expected = float(adjusted_rand_score(torch.from_numpy(one + 1), torch.from_numpy(other + 1)))
+    assert adjusted_rand_index(one, other) == pytest.approx(expected, abs=1e-5)
+    renamed = np.array([7, 3, 9, 1, 0, 5])[one + 1]
+    assert adjusted_rand_index(one, renamed) == 1
+
+
+def test_the_transform_takes_the_file_to_the_cloud(predictor: Predictor) -> None:
+    """Points of a small cloud are all kept: moved by the transform, they are the points that the net saw."""
+    points = np.random.default_rng(0).normal(size=(300, 3)) * (1, 2, 3) + (50, -20, 7)
+    for up in ("z", "y", "-x"):
+        shown = predictor.explain(points, up=up)  # type: ignore[arg-type]
+        moved = points @ shown.transform[:3, :3].T + shown.transform[:3, 3]
+        order, expected = np.lexsort(moved.T), np.lexsort(shown.points.T.astype(np.float64))
+        assert moved[order] == pytest.approx(shown.points[expected], abs=1e-5)
+
+
+def test_measures_keep_their_bounds_and_agree_with_slow_counts(chair: Explanation) -> None:
+    for figures, stage in zip(measure(chair), chair.stages, strict=True):
+        sizes = [int((stage.hard == j).sum()) for j in range(len(stage.positions))]
+        used = [size for size in sizes if size]
+        assert (figures.centroids, figures.used) == (len(sizes), len(used))
+        assert (figures.size_smallest, figures.size_largest) == (min(used), max(used))
+        assert figures.size_median == np.median(used)
+        assert 0 <= figures.entropy <= 1
+        assert figures.unassigned == np.mean([not row.any() for row in stage.composed])
+        assert figures.stability is None
+        expected = []
+        for point, row in zip(chair.points, stage.composed, strict=True):
+            if row.any():
+                expected.append((row * np.linalg.norm(stage.positions - point, axis=1)).sum() / row.sum())
+        assert figures.distance == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_stability_is_one_against_itself_and_less_against_others(predictor: Predictor, chair: Explanation) -> None:
+    assert all(figures.stability == 1 for figures in measure(chair, [chair]))
+    others = resampled(predictor, EXAMPLES / "chair.off", chair, 2)
+    assert not np.array_equal(others[0].points, others[1].points)
+    assert all(0 < (figures.stability or 0) < 1 for figures in measure(chair, others))
+
+
+def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation) -> None:
+    bad = tmp_path / "bad.off"
+    bad.write_text("OFF\n")
+    done = run("assignments", EXAMPLES / "chair.off", bad, "--format", "json", "--save", tmp_path / "out")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert [row.get("stage") for row in rows] == [1, 2, 3, None]
+    assert "error" in rows[3]
+    assert 0 < rows[2]["stability"] < 1
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["chair.off-stage1.ply", "chair.off-stage2.ply", "chair.off-stage3.ply", "chair.off.npz"]
+
+    with np.load(tmp_path / "out" / "chair.off.npz") as saved:
+        assert np.array_equal(saved["hard_3"], chair.stages[2].hard)
+        assert saved["assignment_2"].shape == (4, 192, 64)
+        mesh = pc.read(EXAMPLES / "chair.off")
+        points = saved["points"]
+    # In the file's own frame and units: within its box, and filling it.
+    assert (points >= mesh.vertices.min(axis=0) - 1e-6).all()
+    assert (points <= mesh.vertices.max(axis=0) + 1e-6).all()
+    assert np.ptp(points, axis=0) == pytest.approx(np.ptp(mesh.vertices, axis=0), rel=0.1)
+    cloud = pc.read(tmp_path / "out" / "chair.off-stage3.ply")
+    assert cloud.vertices == pytest.approx(points, abs=1e-4)
+
+
+def test_changes_to_the_net_change_what_is_seen(chair: Explanation) -> None:
+    other = pc.load("small", "cpu", initialiser="voxel").explain(EXAMPLES / "chair.off")
+    assert not np.array_equal(other.stages[0].positions, chair.stages[0].positions)
+    with pytest.raises(pc.PointCentroidError, match="did you mean 'initialiser'"):
+        pc.load("small", "cpu", initializer="voxel")
