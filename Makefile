@@ -7,7 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SUDO := $(shell [ "$$(id -u)" = 0 ] && echo env || (sudo -n true 2>/dev/null && echo sudo))
-SYSTEM_PACKAGES := g++
+# g++ compiles the decoder of meshopt-compressed glTF; open3d draws with the libraries; the rest is for tests of windows and pages.
+SYSTEM_PACKAGES := g++ libusb-1.0-0 libgl1 libegl1 libgomp1 libx11-6 libvulkan1 mesa-vulkan-drivers xvfb xdotool chromium
+MISSING = $(shell for p in $(SYSTEM_PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done)
 
 .PHONY: demo test clean
 
@@ -33,13 +35,15 @@ $(VENV)/.all: $(VENV)/.base | .system
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-# The decoder of meshopt-compressed glTF is compiled by pip.
 .PHONY: .system
 .system:
-	@if command -v g++ >/dev/null; then true; \
+	@if [ -z "$(strip $(MISSING))" ]; then true; \
 	elif [ -n "$(SUDO)" ] && command -v apt-get >/dev/null; then \
-		echo "installing system packages: $(SYSTEM_PACKAGES)"; \
-		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq --yes --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; \
+		echo "installing system packages: $(strip $(MISSING))"; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -qq --yes --no-install-recommends $(MISSING) >/dev/null; \
+	elif command -v g++ >/dev/null; then \
+		echo "not root, or not Debian: tests that need one of these are skipped: $(SYSTEM_PACKAGES)"; \
 	else \
 		echo "g++ is missing and cannot be installed here (no root): the extra gltf cannot be built"; exit 1; \
 	fi

@@ -177,7 +177,8 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str) -> list[
         cloud = trimesh.PointCloud(in_file(explanation.points), (255 * panel.colours(number)).round().astype(np.uint8))
         path = folder / f"{stem}-stage{number}.ply"
         with replacing(path) as temporary:
-            temporary.write_bytes(bytes(cloud.export(file_type="ply")))
+            content: Any = cloud.export(file_type="ply")
+            temporary.write_bytes(content)
         written.append(path)
     path = folder / f"{stem}.npz"
     with replacing(path) as temporary, temporary.open("wb") as file:

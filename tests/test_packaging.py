@@ -55,7 +55,8 @@ def test_no_room_imports_a_later_one() -> None:
         {"models", "weights", "prepare"},
         {"orientation", "yaml_config", "data"},
         {"predict"},
-        {"train", "evaluate"},
+        {"viz"},
+        {"explain", "train", "evaluate"},
         {"cli"},
     ]
     rank = {room: number for number, rooms in enumerate(order) for room in rooms}
@@ -67,4 +68,7 @@ def test_no_room_imports_a_later_one() -> None:
         for line in file.read_text().splitlines():
             if line.strip().startswith("from pointcentroid."):
                 imported = line.split()[1].split(".")[1]
+                if (room, imported) == ("results", "viz"):
+                    assert line.startswith("        "), "the one arrow that runs back, in the bodies of methods"
+                    continue
                 assert imported == room or rank[imported] < rank[room], f"{file.name}: {line.strip()}"

@@ -41,6 +41,7 @@ h             these lines
 q             quit"""
 
 _CLICK = 5  # a press and a release farther apart than so many pixels are a drag
+_WHILE_TURNING = 12_000  # points of a larger cloud that are drawn while the scene turns
 _NEAR = 14  # pixels from the pointer within which a click finds a point
 
 
@@ -117,6 +118,13 @@ class Viewer:
         self.widget.scene = self.open3d.visualization.rendering.Open3DScene(self.window.renderer)
         self.widget.scene.set_background([1.0, 1.0, 1.0, 1.0])
         self.widget.scene.view.set_post_processing(False)
+        # Everything carries its own light, and multisampling smooths edges; the rest would halve the frames that a machine
+        # without a graphics card draws in a second.
+        self.widget.scene.view.set_antialiasing(False)
+        self.widget.scene.view.set_shadowing(False)
+        self.widget.scene.scene.enable_sun_light(False)
+        self.widget.scene.scene.enable_indirect_light(False)
+        self.widget.scene.downsample_threshold = _WHILE_TURNING
         self.widget.set_view_controls(gui.SceneWidget.Controls.ROTATE_CAMERA)
         self.widget.set_on_mouse(self._on_mouse)
         self.side = gui.Vert(0.4 * em, gui.Margins(0.8 * em, 0.8 * em, 0.8 * em, 0.8 * em))
@@ -161,11 +169,12 @@ class Viewer:
         """Show another shape; one that cannot be shown says why."""
         try:
             shape = self.shapes[number]
-            panels: list[Panel] = shape() if callable(shape) else shape
+            panels: Any = shape() if callable(shape) else shape
         except PointCentroidError as error:
             self.number, self.panels, self.picked = number, [], None
             self.draw()
             self.said.text = _wrapped(str(error))
+            self.window.set_needs_layout()
             return
         self.number, self.panels, self.picked = number, panels, None
         self.most = max(panel.stages for panel in panels)
@@ -199,7 +208,7 @@ class Viewer:
             inputs = panel.inputs(stage, self.composed)
             radius = 0.014 if len(inputs) > 400 else 0.03
             points = drawn_points(open3d, inputs + shift, panel.colours(stage, self.composed, self.head, picked), radius)
-            scene.add_geometry(f"points {number}", points, material)
+            scene.add_geometry(f"points {number}", points, material, add_downsampled_copy_for_fast_rendering=True)
             if stage:
                 positions, colours = panel.centroids(stage)
                 if picked is not None:
@@ -222,7 +231,9 @@ class Viewer:
         position = f"{self.number + 1} of {len(self.shapes)}\n" if len(self.shapes) > 1 else ""
         self.heading.text = position + "\n\n".join(titles)
         counts = {len(p.centroids(min(self.stage, p.stages))[0]) for p in self.panels} if self.stage > 0 else set()
-        self.stage_name.text = f"{' / '.join(map(str, sorted(counts)))} centroids" if counts else "the cloud"
+        self.stage_name.text = (
+            f"{' / '.join(map(str, sorted(counts)))} centroids" if counts else "the cloud" if self.panels else ""
+        )
         self.slider.int_value = max(self.stage, 0)
         self.own_box.checked, self.mesh_box.checked = not self.composed, self.mesh
         self.head_list.selected_index = 0 if self.head is None else self.head + 1
@@ -231,7 +242,8 @@ class Viewer:
             stage = min(self.stage, panel.stages)
             self.said.text = _wrapped(panel.describe(stage, self.picked[1], self.composed, self.head))
         else:
-            self.said.text = "click a centroid or a point"
+            self.said.text = "click a centroid or a point" if self.panels else ""
+        self.window.set_needs_layout()  # texts have grown or shrunk
 
     # What changes the state
 
