@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pointcentroid.cli import options
-from pointcentroid.errors import ConfigError, PointCentroidError
+from pointcentroid.errors import ConfigError
 
 if TYPE_CHECKING:
     from pointcentroid.viz.panel import Panel
@@ -43,6 +43,7 @@ def view(
     from pointcentroid.predict import load
     from pointcentroid.viz.panel import Panel
 
+    chosen = _stages(stages)
     files = expand(paths, recursive)
     outputs = [path for path in (html, png, gif) if path]
     if outputs and len(files) > 1:
@@ -63,7 +64,7 @@ def view(
     if len(files) == 1:
         only = shapes[0]()  # what cannot be read is said here, not in an empty window
         shapes = [lambda: only]
-    _deliver(shapes, html, png, gif, views, stages, mesh)
+    _deliver(shapes, html, png, gif, views, chosen, mesh)
 
 
 def compare(
@@ -92,6 +93,7 @@ def compare(
     from pointcentroid.predict import load
     from pointcentroid.viz.panel import Panel
 
+    chosen = _stages(stages)
     if len(nets) < 2:
         raise typer.BadParameter("expected at least two nets to compare", param_hint="--with")
     _check(html, png, gif)
@@ -101,7 +103,7 @@ def compare(
         explanation = load(name, device, **dict(map(_setting, settings))).explain(file, up=up)
         prediction = explanation.prediction
         panels.append(Panel(explanation, f"{net}: {prediction.label} {prediction.confidence:.0%}"))
-    _deliver([lambda: panels], html, png, gif, views, stages, mesh)
+    _deliver([lambda: panels], html, png, gif, views, chosen, mesh)
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -129,11 +131,10 @@ def _deliver(
     png: Path | None,
     gif: Path | None,
     views: int,
-    stages: str,
+    stages: list[int] | None,
     mesh: bool,
 ) -> None:
     """Write what was asked for; open the window if nothing was."""
-    chosen = _stages(stages)
     if not (html or png or gif):
         from pointcentroid.viz.window import show
 
@@ -148,12 +149,12 @@ def _deliver(
     if png:
         from pointcentroid.viz.picture import write_picture
 
-        write_picture(panels, png, views=views, stages=chosen, mesh=mesh)
+        write_picture(panels, png, views=views, stages=stages, mesh=mesh)
         typer.echo(png)
     if gif:
         from pointcentroid.viz.picture import write_turntable
 
-        write_turntable(panels, gif, stages=chosen)
+        write_turntable(panels, gif, stages=stages)
         typer.echo(gif)
 
 
@@ -163,4 +164,4 @@ def _stages(text: str) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise PointCentroidError(f"--stages: expected all, or numbers such as 0,3; found {text!r}") from None
+        raise typer.BadParameter(f"expected all, or numbers such as 0,3; found {text!r}", param_hint="--stages") from None

@@ -82,8 +82,7 @@ def need_vulkan() -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the renderer's remarks on its drivers, written by compiled code, off standard output and error."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     kept = os.dup(1), os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -91,10 +90,18 @@ def quiet() -> Iterator[None]:
         os.dup2(nowhere, 2)
         yield
     finally:
+        _flush()  # remarks that wait in the C library's buffer would come out later
         for number, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, number)
             os.close(copy)
         os.close(nowhere)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if sys.platform != "win32":
+        ctypes.CDLL(None).fflush(None)
 
 
 def offsets(panels: list[Panel]) -> list[np.ndarray]:
