@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -422,6 +423,12 @@ class TestWindow:
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+    def test_control_c_closes_it(self, window: Callable) -> None:
+        process = window("view", EXAMPLES / "chair.off")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert (process.returncode, said.splitlines()[-1]) == (130, "stopped")
 
     def test_a_folder_with_a_broken_file_goes_on(self, window: Callable, screen: str, tmp_path: Path) -> None:
         folder = tmp_path / "shapes"

@@ -63,9 +63,15 @@ def show(shapes: Sequence[Any], title: str = "pointcentroid") -> None:
     gui = open3d.visualization.gui
     with quiet():
         gui.Application.instance.initialize()
-        Viewer(open3d, shapes, title)
+        viewer = Viewer(open3d, shapes, title)
         gui.Application.instance.run_one_tick()
-    gui.Application.instance.run()
+    try:
+        gui.Application.instance.run()
+    except KeyboardInterrupt:
+        # A window that is open when Python ends takes the process down with it.
+        viewer.window.close()
+        gui.Application.instance.run()
+        raise
 
 
 def need_screen() -> None:
