@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,8 @@ def start(
     card = read_card(find_weights(weights))
     prepared = Preparer(card.preprocess, votes, workers)(files)
 
+    # Readers and net share the cores: a thread of the net that waits should sleep, not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pointcentroid.predict import load
 
     return load(weights, device), prepared
