@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.files import replacing
+from pointcentroid.geometry.neighbours import nearest_rows
+from pointcentroid.geometry.orientation import transformed
+from pointcentroid.io.shape import Shape
 from pointcentroid.predict import Predictor
-from pointcentroid.prepare import Source
 from pointcentroid.results import Explanation
+from pointcentroid.viz.panel import Panel
 
 
 @dataclass(frozen=True)
@@ -83,32 +86,25 @@ def measure(explanation: Explanation, others: list[Explanation] | None = None) -
     return measures
 
 
-def resampled(predictor: Predictor, source: Source, explanation: Explanation, times: int) -> list[Explanation]:
+def resampled(predictor: Predictor, explanation: Explanation, times: int) -> list[Explanation]:
     """Explain a shape again, with other points of the same surface and the same axis up.
 
     Args:
         predictor: the one that made the explanation.
-        source: the shape.
-        explanation: of it.
+        explanation: of the shape.
         times: how often.
     """
+    shape = Shape(explanation.vertices, explanation.faces)
     first = predictor.card.preprocess.seed + 1
     up: Any = explanation.prediction.up
-    return [predictor.explain(source, up=up, seed=first + number) for number in range(times)]
+    return [predictor.explain(shape, up=up, seed=first + number) for number in range(times)]
 
 
 def _agreement(one: Explanation, other: Explanation, stage: int) -> float:
     """Adjusted Rand index: every point of the one against the nearest point of the other sampling, in the file's frame."""
-    here, there = one.points, _in_frame_of(one, other)
-    nearest = np.concatenate(
-        [np.linalg.norm(chunk[:, None] - there[None], axis=2).argmin(axis=1) for chunk in np.array_split(here, 8)]
-    )
+    there = transformed(other.points, one.transform @ np.linalg.inv(other.transform))
+    nearest = nearest_rows(one.points, there)
     return adjusted_rand_index(one.stages[stage].hard, other.stages[stage].hard[nearest])
-
-
-def _in_frame_of(one: Explanation, other: Explanation) -> np.ndarray:
-    change = one.transform @ np.linalg.inv(other.transform)
-    return other.points @ change[:3, :3].T + change[:3, 3]
 
 
 def adjusted_rand_index(one: np.ndarray, other: np.ndarray) -> float:
@@ -156,25 +152,21 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str) -> list[
     """
     import trimesh
 
-    from pointcentroid.viz.panel import Panel
-
     folder.mkdir(parents=True, exist_ok=True)
     panel = Panel(explanation, most=len(explanation.points))
     back = np.linalg.inv(explanation.transform)
+    points = transformed(explanation.points, back)
 
-    def in_file(points: np.ndarray) -> np.ndarray:
-        return points @ back[:3, :3].T + back[:3, 3]
-
-    arrays: dict[str, np.ndarray] = {"points": in_file(explanation.points), "transform": explanation.transform}
+    arrays: dict[str, np.ndarray] = {"points": points, "transform": explanation.transform}
     written = []
     for number, stage in enumerate(explanation.stages, 1):
         arrays |= {
-            f"positions_{number}": in_file(stage.positions),
+            f"positions_{number}": transformed(stage.positions, back),
             f"assignment_{number}": stage.assignment,
             f"composed_{number}": stage.composed,
             f"hard_{number}": stage.hard,
         }
-        cloud = trimesh.PointCloud(in_file(explanation.points), (255 * panel.colours(number)).round().astype(np.uint8))
+        cloud = trimesh.PointCloud(points, (255 * panel.colours(number)).round().astype(np.uint8))
         path = folder / f"{stem}-stage{number}.ply"
         with replacing(path) as temporary:
             content: Any = cloud.export(file_type="ply")

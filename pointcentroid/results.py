@@ -52,6 +52,11 @@ class Failure:
     error: str
 
 
+def largest_share(shares: np.ndarray) -> np.ndarray:
+    """(N, M) shares -> (N,) int64, the column of the largest of each row; -1 where a row has none."""
+    return np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
+
+
 @dataclass(frozen=True)
 class StageExplanation:
     """What one stage did with its inputs: the points, or the centroids of the stage before.
@@ -73,7 +78,7 @@ class StageExplanation:
     @property
     def hard(self) -> np.ndarray:
         """(P,) int64, the centroid that takes the largest share of each original point; -1 where none takes any."""
-        return np.where(self.composed.any(axis=1), self.composed.argmax(axis=1), -1)
+        return largest_share(self.composed)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Explanation:
         from pointcentroid.viz.panel import Panel
         from pointcentroid.viz.window import show
 
-        show([[Panel(self)]])
+        show([lambda: [Panel(self)]])
 
     def to_html(self, path: str | Path) -> None:
         """Write the interactive page: one file that needs no network.

@@ -71,7 +71,7 @@ def test_measures_keep_their_bounds_and_agree_with_slow_counts(chair: Explanatio
 
 def test_stability_is_one_against_itself_and_less_against_others(predictor: Predictor, chair: Explanation) -> None:
     assert all(figures.stability == 1 for figures in measure(chair, [chair]))
-    others = resampled(predictor, EXAMPLES / "chair.off", chair, 2)
+    others = resampled(predictor, chair, 2)
     assert not np.array_equal(others[0].points, others[1].points)
     assert all(0 < (figures.stability or 0) < 1 for figures in measure(chair, others))
 

@@ -45,7 +45,7 @@ def assignments(
     for file in tracked(files, len(files), "measuring"):
         try:
             explanation = predictor.explain(file, up=up)
-            others = resampled(predictor, file, explanation, resamplings)
+            others = resampled(predictor, explanation, resamplings)
         except ReadError as error:
             failed += 1
             note(str(error))

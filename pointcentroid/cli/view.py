@@ -50,11 +50,9 @@ def view(
         raise typer.BadParameter(f"{outputs[0]} can show one shape, found {len(files)}; name one, or leave the file out")
     _check(html, png, gif)
     if not outputs:
-        from pointcentroid.viz.open3d_scene import import_open3d
-        from pointcentroid.viz.window import need_screen
+        from pointcentroid.viz.window import ready
 
-        import_open3d()
-        need_screen()  # better now than after the net is loaded
+        ready()  # what is missing is better said now than after the net is loaded
     predictor = load(weights, device)
 
     def opened(file: str) -> Callable[[], list[Panel]]:

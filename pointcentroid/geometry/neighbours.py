@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,13 @@ def _nearest(queries: Tensor, planes: Tensor, count: int) -> Tensor:
         offset = queries[:, :, axis : axis + 1] - planes[axis]
         distance.addcmul_(offset, offset)
     return distance.topk(count, dim=2, largest=False).indices
+
+
+def nearest_rows(queries: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """For every query, the row of the nearest point: (M, 3) and (N, 3) arrays -> (M,) int64."""
+    kind = np.result_type(queries, points)
+    here, there = (torch.from_numpy(cloud.astype(kind)).unsqueeze(0) for cloud in (queries, points))
+    return nearest_neighbours(here, there, 1)[0, :, 0].numpy()
 
 
 def gather_points(values: Tensor, index: Tensor) -> Tensor:

@@ -19,3 +19,8 @@ TO_Z_UP: dict[str, np.ndarray] = {
 
 The rotations are permutations with signs, so no digit is lost: y-up data become (x, -z, y).
 """
+
+
+def transformed(points: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Apply a (4, 4) affine transform to (N, 3) points."""
+    return points @ transform[:3, :3].T + transform[:3, 3]

@@ -26,11 +26,11 @@ _MANY = 6_000  # more points than this are drawn as squares of some pixels, not 
 
 
 def import_open3d() -> Any:
-    """Import open3d, or say in one line what is missing.
+    """Import open3d, or say in one line what is missing for it to draw.
 
     Raises:
         MissingExtraError: the package is not installed.
-        DisplayError: a system library that it needs is not.
+        DisplayError: a system library that it needs is not, or there is no Vulkan driver.
     """
     try:
         import open3d
@@ -41,6 +41,7 @@ def import_open3d() -> Any:
         library = str(error).split(":")[0]
         hint = f"; on Debian: apt-get install {_PACKAGES}" if sys.platform.startswith("linux") else ""
         raise DisplayError(f"open3d cannot load {library}{hint}. A page needs none of it: --html") from None
+    _need_vulkan()
     open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
     return open3d
 
@@ -60,12 +61,8 @@ class _InstanceInfo(ctypes.Structure):
     )
 
 
-def need_vulkan() -> None:
-    """Check that there is a Vulkan driver, without which open3d would end the process on Linux.
-
-    Raises:
-        DisplayError: there is none.
-    """
+def _need_vulkan() -> None:
+    """Check that there is a Vulkan driver, without which open3d would end the process on Linux."""
     if not sys.platform.startswith("linux"):
         return
     hint = "on Debian: apt-get install libvulkan1 mesa-vulkan-drivers. A page needs none of it: --html"
@@ -150,7 +147,8 @@ def painted_surface(open3d: Any, vertices: np.ndarray, faces: np.ndarray) -> Any
     shade = (0.5 + 0.42 * np.abs(normal @ LIGHT))[:, None] * np.array([0.93, 0.95, 1.0])
     both = np.concatenate([corners, corners[:, ::-1]]).reshape(-1, 3)
     order = np.arange(len(both)).reshape(-1, 3)
-    return triangle_mesh(open3d, both, order, np.tile(np.repeat(shade, 3, axis=0), (2, 1)), np.repeat(normal, 3, axis=0))
+    shades, normals = (np.tile(np.repeat(values, 3, axis=0), (2, 1)) for values in (shade, normal))
+    return triangle_mesh(open3d, both, order, shades, normals)
 
 
 def triangle_mesh(open3d: Any, vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, normals: np.ndarray) -> Any:
@@ -161,8 +159,7 @@ def triangle_mesh(open3d: Any, vertices: np.ndarray, faces: np.ndarray, colours:
     mesh = open3d.t.geometry.TriangleMesh()
     mesh.vertex.positions = open3d.core.Tensor(np.ascontiguousarray(vertices, dtype=np.float32))
     mesh.vertex.colors = open3d.core.Tensor(np.ascontiguousarray(colours, dtype=np.float32))
-    full = np.resize(normals, vertices.shape)
-    mesh.vertex.normals = open3d.core.Tensor(np.ascontiguousarray(full, dtype=np.float32))
+    mesh.vertex.normals = open3d.core.Tensor(np.ascontiguousarray(normals, dtype=np.float32))
     mesh.triangle.indices = open3d.core.Tensor(np.ascontiguousarray(faces, dtype=np.int32))
     return mesh
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.files import replacing
+from pointcentroid.results import largest_share
 from pointcentroid.viz.palette import UNASSIGNED, UNLIT
 from pointcentroid.viz.panel import Panel
 
@@ -42,7 +43,7 @@ def write_page(panels: list[Panel], path: str | Path) -> None:
     except ImportError as error:
         raise MissingExtraError("writing pages", "view", error.name or "plotly") from None
 
-    drawn = [Panel(panel.explanation, panel.title, MOST_POINTS) for panel in panels]
+    drawn = [p if len(p.cloud) <= MOST_POINTS else Panel(p.explanation, p.title, MOST_POINTS) for p in panels]
     data = {
         "panels": [_panel(panel) for panel in drawn],
         "unassigned": _css(UNASSIGNED[None])[0],
@@ -69,6 +70,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "top": prediction.top,
         "notes": notes,
         "points": _array(panel.cloud, np.float32),
+        "nearest": _array(panel.nearest, np.uint16),
         "height": _css(panel.colours(0)),
         "mesh": mesh and {"vertices": _array(mesh[0], np.float32), "faces": _array(mesh[1], np.uint32)},
         "stages": [_stage(panel, stage) for stage in range(1, panel.stages + 1)],
@@ -82,7 +84,6 @@ def _stage(panel: Panel, stage: int) -> dict[str, Any]:
     return {
         "positions": _array(positions, np.float32),
         "colours": (255 * colours).round().astype(int).tolist(),
-        "nearest": _array(panel.nearest, np.uint16),
         "composed": _shares(composed),
         "own": None if stage == 1 else _shares(own),
     }
@@ -90,7 +91,7 @@ def _stage(panel: Panel, stage: int) -> dict[str, Any]:
 
 def _shares(weights: np.ndarray) -> dict[str, Any]:
     """Shares in 255 steps, with what rounding would lose: the largest of each row, and the mass of each centroid."""
-    hard = np.where(weights.any(axis=1), weights.argmax(axis=1), 65535)
+    hard = largest_share(weights).astype(np.uint16)  # -1 becomes 65535
     return {
         "weights": _array(np.rint(255 * weights), np.uint8),
         "hard": _array(hard, np.uint16),

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pointcentroid.results import Explanation
+from pointcentroid.geometry.orientation import transformed
+from pointcentroid.results import Explanation, largest_share
 from pointcentroid.viz.palette import UNASSIGNED, height_colours, hierarchy_colours, soft_colours
 
 
@@ -41,7 +42,9 @@ class Panel:
             points = self._in_cloud(explanation.vertices)
             if len(points) > most:
                 points = points[np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))]
-            self.nearest = _nearest_rows(points, self.cloud)
+            from pointcentroid.geometry.neighbours import nearest_rows  # torch, which few panels need
+
+            self.nearest = nearest_rows(points, self.cloud)
             self.cloud = points
 
     @property
@@ -107,25 +110,16 @@ class Panel:
         own = self._colours[stage - 1]
         if picked is not None:
             return soft_colours(weights[:, picked], own[picked])
-        return np.where(weights.any(axis=1, keepdims=True), own[weights.argmax(axis=1)], UNASSIGNED)
+        hard = largest_share(weights)
+        return np.where((hard >= 0)[:, None], own[hard], UNASSIGNED)
 
     def describe(self, stage: int, picked: int, composed: bool = True, head: int | None = None) -> str:
         """One line on a centroid: its number, how many inputs are mostly its, and its mass, the sum of its shares."""
         weights = self.weights(stage, composed, head)
-        size = int((weights.argmax(axis=1)[weights.any(axis=1)] == picked).sum())
+        size = int((largest_share(weights) == picked).sum())
         what = "points" if composed or stage == 1 else "centroids"
         mass = float(weights[:, picked].sum(dtype=np.float64))
         return f"centroid {picked} of stage {stage}: {size} of {len(weights)} {what}, weight mass {mass:.1f}"
 
     def _in_cloud(self, points: np.ndarray) -> np.ndarray:
-        transform = self.explanation.transform
-        return (points @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
-
-
-def _nearest_rows(queries: np.ndarray, points: np.ndarray) -> np.ndarray:
-    import torch
-
-    from pointcentroid.geometry.neighbours import nearest_neighbours
-
-    rows = torch.from_numpy(queries).float().unsqueeze(0), torch.from_numpy(points).float().unsqueeze(0)
-    return nearest_neighbours(*rows, 1)[0, :, 0].numpy()
+        return transformed(points, self.explanation.transform).astype(np.float32)

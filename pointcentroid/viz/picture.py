@@ -15,7 +15,6 @@ from pointcentroid.viz.open3d_scene import (
     centroid_radius,
     drawn_points,
     import_open3d,
-    need_vulkan,
     painted_surface,
     quiet,
     unlit,
@@ -132,7 +131,6 @@ class _Camera:
         self._image, _ = _pillow()
 
     def __enter__(self) -> _Camera:
-        need_vulkan()
         with quiet():
             self.renderer = self.open3d.visualization.rendering.OffscreenRenderer(self.size, self.size)
         self.renderer.scene.view.set_post_processing(False)  # tone mapping would change the colours

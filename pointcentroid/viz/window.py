@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from pointcentroid.errors import DisplayError, PointCentroidError
 from pointcentroid.files import replacing
+from pointcentroid.results import largest_share
 from pointcentroid.viz.open3d_scene import (
     SPACING,
     balls,
     centroid_radius,
     drawn_points,
     import_open3d,
-    need_vulkan,
     offsets,
     painted_surface,
     quiet,
@@ -45,21 +45,19 @@ _WHILE_TURNING = 12_000  # points of a larger cloud that are drawn while the sce
 _NEAR = 14  # pixels from the pointer within which a click finds a point
 
 
-def show(shapes: Sequence[Any], title: str = "pointcentroid") -> None:
+def show(shapes: Sequence[Callable[[], list[Panel]]], title: str = "pointcentroid") -> None:
     """Open the window and wait until it is closed.
 
     Args:
-        shapes: what to step through: each a list of panels to see side by side, or a function that makes one, called when
-            its turn comes, so that a folder opens at once.
+        shapes: what to step through: functions that make the panels to see side by side, each called when its turn comes, so
+            that a folder opens at once.
         title: of the window.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
         DisplayError: there is no screen, or a system library is missing.
     """
-    open3d = import_open3d()
-    need_vulkan()
-    need_screen()
+    open3d = ready()
     gui = open3d.visualization.gui
     with quiet():
         gui.Application.instance.initialize()
@@ -74,12 +72,19 @@ def show(shapes: Sequence[Any], title: str = "pointcentroid") -> None:
         raise
 
 
-def need_screen() -> None:
-    """Check that there is a screen to open a window on.
+def ready() -> Any:
+    """Import open3d and check that there is a screen to open a window on.
 
     Raises:
-        DisplayError: there is none.
+        MissingExtraError: the extra `view` is not installed.
+        DisplayError: there is no screen, or a system library is missing.
     """
+    open3d = import_open3d()
+    _need_screen()
+    return open3d
+
+
+def _need_screen() -> None:
     if not sys.platform.startswith("linux"):
         return
     instead = "A page or a picture needs none: --html page.html, --png picture.png"
@@ -104,7 +109,7 @@ class Viewer:
         title: of the window.
     """
 
-    def __init__(self, open3d: Any, shapes: Sequence[Any], title: str) -> None:
+    def __init__(self, open3d: Any, shapes: Sequence[Callable[[], list[Panel]]], title: str) -> None:
         self.open3d, self.gui = open3d, open3d.visualization.gui
         self.shapes, self.number = shapes, 0
         self.stage, self.composed, self.head, self.mesh = -1, True, None, False
@@ -174,8 +179,7 @@ class Viewer:
     def _open(self, number: int) -> None:
         """Show another shape; one that cannot be shown says why."""
         try:
-            shape = self.shapes[number]
-            panels: Any = shape() if callable(shape) else shape
+            panels = self.shapes[number]()
         except PointCentroidError as error:
             self.number, self.panels, self.picked = number, [], None
             self.draw()
@@ -349,8 +353,7 @@ class Viewer:
         for number, (panel, shift) in enumerate(zip(self.panels, offsets(self.panels), strict=True)):
             stage = min(self.stage, panel.stages)
             positions, _ = panel.centroids(stage)
-            weights = panel.weights(stage, self.composed, self.head)
-            hard = np.where(weights.any(axis=1), weights.argmax(axis=1), -1)
+            hard = largest_share(panel.weights(stage, self.composed, self.head))
             for points, centroid in ((positions, np.arange(len(positions))), (panel.inputs(stage, self.composed), hard)):
                 pixels, depth = self.project(points + shift)
                 away = np.hypot(pixels[:, 0] - x, pixels[:, 1] - y)
