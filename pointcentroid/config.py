@@ -128,6 +128,7 @@ class TrainConfig:
 
     name: str = "unnamed"  # the name the finished weights carry
     data: str = ""  # a data set: see `pointcentroid.data.sources`
+    start: str = ""  # weights to start from, by name or file; random ones if empty
     output: str = "runs"  # logs, checkpoints and weights go to {output}/{name}
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)

@@ -19,6 +19,11 @@ MODELS: dict[str, ClassifierConfig] = {
             stages=(StageConfig(192, 48), StageConfig(64, 96, blocks=1), StageConfig(16, 192, blocks=1)),
         ),
     ),
+    "tiny": ClassifierConfig(
+        hidden=128,
+        dropout=0.3,
+        encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 48), StageConfig(16, 96, blocks=2))),
+    ),
     "upright": ClassifierConfig(
         classes=6,
         hidden=128,

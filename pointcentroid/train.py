@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import math
@@ -24,8 +25,9 @@ from torchmetrics.classification import MulticlassAccuracy
 import pointcentroid
 from pointcentroid.config import TrainConfig, to_dict
 from pointcentroid.data.module import Batch, CloudData
+from pointcentroid.errors import WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.weights import WeightsCard, save_weights
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 
 class ClassifierTraining(lightning.LightningModule):
@@ -105,6 +107,8 @@ def train(config: TrainConfig) -> Path:
     folder = Path(config.output) / config.name
     data = CloudData(config)
     module = ClassifierTraining(config)
+    if config.start:
+        start_from(module.net, config.start, data.classes)
     trainer = lightning.Trainer(
         default_root_dir=folder,
         max_epochs=config.epochs,
@@ -132,6 +136,25 @@ def train(config: TrainConfig) -> Path:
         WeightsCard(config.name, config.model, config.preprocess, tuple(data.classes), metrics, _provenance(config)),
     )
     return path
+
+
+def start_from(net: CentroidClassifier, weights: str, classes: tuple[str, ...]) -> None:
+    """Give a net the tensors of trained weights; where the classes differ, the last layer keeps its random start.
+
+    Args:
+        net: the net to change.
+        weights: shipped weights by name, or a weights file.
+        classes: what the net will tell apart.
+
+    Raises:
+        WeightsError: there are no such weights, or they belong to another architecture.
+    """
+    tensors, card = load_weights(find_weights(weights))
+    if card.classes != classes:
+        tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.4.")}
+    if dataclasses.replace(card.model, classes=len(classes), dropout=0.0) != dataclasses.replace(net.config, dropout=0.0):
+        raise WeightsError(f"{weights} holds another architecture than the one to train: say model={weights} or alike")
+    net.load_state_dict(tensors)
 
 
 def _provenance(config: TrainConfig) -> dict:

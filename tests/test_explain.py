@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation
     assert np.ptp(points, axis=0) == pytest.approx(np.ptp(mesh.vertices, axis=0), rel=0.1)
     cloud = pc.read(tmp_path / "out" / "chair.off-stage3.ply")
     assert cloud.vertices == pytest.approx(points, abs=1e-4)
+
+
+def test_files_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    for folder, name in (("a", "chair.off"), ("b", "cup.3mf")):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / f"shape{Path(name).suffix}").write_bytes((EXAMPLES / name).read_bytes())
+    shutil.copy(tmp_path / "in" / "a" / "shape.off", tmp_path / "in" / "b")
+    done = run("assignments", tmp_path / "in", "-r", "--save", tmp_path / "out", "--resamplings", 0)
+    assert done.returncode == 0, done.stderr
+    saved = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.npz"))
+    assert saved == ["a/shape.off.npz", "b/shape.3mf.npz", "b/shape.off.npz"]
 
 
 def test_changes_to_the_net_change_what_is_seen(chair: Explanation) -> None:

@@ -341,6 +341,14 @@ class TestWindow:
         subprocess.run(["xdotool", *map(str, arguments)], env=os.environ | {"DISPLAY": screen}, check=True)
 
     @staticmethod
+    def place(screen: str) -> tuple[int, ...]:
+        """Left, top, width and height of the window."""
+        command = ["xdotool", "search", "--onlyvisible", "--name", "pointcentroid", "getwindowgeometry", "--shell"]
+        said = subprocess.check_output(command, env=os.environ | {"DISPLAY": screen}, text=True)
+        values = dict(line.split("=") for line in said.splitlines())
+        return tuple(int(values[key]) for key in ("X", "Y", "WIDTH", "HEIGHT"))
+
+    @staticmethod
     def look(screen: str) -> Image.Image:
         """What is on the screen, once it has stopped changing."""
         before, after = None, ImageGrab.grab(xdisplay=screen)
@@ -353,8 +361,10 @@ class TestWindow:
 
     def test_keys_slider_click_and_quit(self, window: Callable, screen: str, tmp_path: Path) -> None:
         process = window("view", EXAMPLES / "chair.off", EXAMPLES / "airplane.gltf")
-        self.do(screen, "mousemove", 1228, 880)
+        self.do(screen, "mousemove", 1270, 890)
         last = self.look(screen)
+        left, top, width, height = self.place(screen)
+        panel = left + width - 290
 
         def changed(what: str) -> None:
             nonlocal last
@@ -363,7 +373,7 @@ class TestWindow:
             last = self.look(screen)
 
         third = last
-        scene = (60, 80, 900, 820)
+        scene = (left, top, panel, top + height)
         coloured = saturated(third.crop(scene))
         self.do(screen, "key", "1")
         changed("key 1 shows stage 1")
@@ -389,7 +399,7 @@ class TestWindow:
         # A click on a centroid: the middle of the largest coloured spot.
         values = np.asarray(third.convert("RGB")).astype(int)
         hued = values.max(axis=2) - values.min(axis=2) > 60
-        hued[:, 900:] = False
+        hued[:, panel:] = False
         solid = hued.copy()
         for shift, axis in itertools.product(range(-9, 10), (0, 1)):
             solid &= np.roll(hued, shift, axis)
@@ -401,17 +411,31 @@ class TestWindow:
         changed("a second click takes the light away")
 
         # A drag turns the shape and picks nothing.
-        self.do(screen, "mousemove", 300, 300, "mousedown", 1, "mousemove", 420, 320, "sleep", 0.3, "mouseup", 1)
+        self.do(
+            screen,
+            "mousemove",
+            left + 20,
+            top + 20,
+            "mousedown",
+            1,
+            "mousemove",
+            left + 140,
+            top + 40,
+            "sleep",
+            0.3,
+            "mouseup",
+            1,
+        )
         changed("a drag turns")
         assert saturated(last.crop(scene)) > 0.7 * coloured
 
         # The slider of the side panel, found by its light handle at the right end: a press at the left end is stage 0.
-        column = np.asarray(last.convert("L"))[:, 1180]
-        handle = int(np.flatnonzero((column > 150) & (np.arange(900) > 180))[5])
-        self.do(screen, "mousemove", 950, handle, "sleep", 0.3, "mousedown", 1, "sleep", 0.2, "mouseup", 1)
+        column = np.asarray(last.convert("L"))[:, left + width - 50]
+        handle = int(np.flatnonzero((column > 150) & (np.arange(900) > top + 110))[5])
+        self.do(screen, "mousemove", panel + 20, handle, "sleep", 0.3, "mousedown", 1, "sleep", 0.2, "mouseup", 1)
         changed("the slider moves")
 
-        self.do(screen, "mousemove", 400, 400, "key", "s")
+        self.do(screen, "mousemove", left + 20, top + 20, "key", "s")
         until(lambda: (tmp_path / "pointcentroid-1.png").exists(), "s saves a picture")
         assert saturated(Image.open(tmp_path / "pointcentroid-1.png")) > 1000
         self.do(screen, "key", "n")
@@ -437,8 +461,9 @@ class TestWindow:
         shutil.copy(EXAMPLES / "lamp.glb", folder / "c.glb")
         process = window("view", folder)
         self.look(screen)
-        scene = (60, 80, 900, 820)
-        self.do(screen, "mousemove", 400, 400, "key", "n")
+        left, top, width, height = self.place(screen)
+        scene = (left, top, left + width - 290, top + height)
+        self.do(screen, "mousemove", left + 100, top + 100, "key", "n")
         until(lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) == 0, "a broken file shows nothing")
         self.do(screen, "key", "n")
         until(lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) > 2000, "the next file is shown")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def assignments(
     check_writable(output)
     files = expand(paths, recursive)
     predictor = load(weights, device)
+    places = _places(files)
     rows, failed = [], 0
     for file in tracked(files, len(files), "measuring"):
         try:
@@ -55,7 +57,7 @@ def assignments(
         label = explanation.prediction.label
         rows += [{"file": file, "label": label, **dataclasses.asdict(m)} for m in measure(explanation, others)]
         if save:
-            save_assignments(explanation, save, Path(file).name)
+            save_assignments(explanation, save / places[file].parent, places[file].name)
     columns = ["file", "label", *(field.name for field in dataclasses.fields(StageMeasures))]
     if format == "table":
         from rich.table import Table
@@ -69,6 +71,15 @@ def assignments(
     if failed:
         note(f"{failed} of {len(files)} could not be read")
         raise typer.Exit(1)
+
+
+def _places(files: list[str]) -> dict[str, Path]:
+    """Where in a folder the results of each file go: its name, with its folders where two files have the same name."""
+    names = {file: Path(Path(file).name) for file in files}
+    if len(set(names.values())) == len(names):
+        return names
+    top = os.path.commonpath([Path(file).absolute().parent for file in files])
+    return {file: Path(file).absolute().relative_to(top) for file in files}
 
 
 def _cell(value: object) -> str:

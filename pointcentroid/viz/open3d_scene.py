@@ -70,10 +70,40 @@ def _need_vulkan() -> None:
         vulkan = ctypes.CDLL("libvulkan.so.1")
     except OSError:
         raise DisplayError(f"open3d needs the library libvulkan.so.1; {hint}") from None
+    with _instance(vulkan) as instance:
+        if not instance:
+            raise DisplayError(f"open3d needs a Vulkan driver, and there is none; {hint}")
+
+
+@contextmanager
+def _instance(vulkan: Any) -> Iterator[ctypes.c_void_p]:
+    """A Vulkan instance, null where there is no driver."""
     instance = ctypes.c_void_p()
-    if vulkan.vkCreateInstance(ctypes.byref(_InstanceInfo(sType=1)), None, ctypes.byref(instance)):
-        raise DisplayError(f"open3d needs a Vulkan driver, and there is none; {hint}")
-    vulkan.vkDestroyInstance(instance, None)
+    vulkan.vkCreateInstance(ctypes.byref(_InstanceInfo(sType=1)), None, ctypes.byref(instance))
+    try:
+        yield instance
+    finally:
+        if instance:
+            vulkan.vkDestroyInstance(instance, None)
+
+
+def draws_on_cpu() -> bool:
+    """Whether every Vulkan device is a processor that plays graphics card; every pixel is then dear."""
+    if not sys.platform.startswith("linux"):
+        return False
+    vulkan = ctypes.CDLL("libvulkan.so.1")
+    kinds = set()
+    with _instance(vulkan) as instance:
+        count = ctypes.c_uint32()
+        vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
+        devices = (ctypes.c_void_p * count.value)()
+        vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
+        for device in devices:
+            # VkPhysicalDeviceProperties is 824 bytes; deviceType is its fifth 32-bit field, and 4 says a CPU.
+            properties = (ctypes.c_uint32 * 512)()
+            vulkan.vkGetPhysicalDeviceProperties(ctypes.c_void_p(device), properties)
+            kinds.add(properties[4])
+    return kinds == {4}
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pointcentroid.viz.open3d_scene import (
     balls,
     centroid_radius,
     drawn_points,
+    draws_on_cpu,
     import_open3d,
     offsets,
     painted_surface,
@@ -42,6 +43,10 @@ q             quit"""
 
 _CLICK = 5  # a press and a release farther apart than so many pixels are a drag
 _WHILE_TURNING = 12_000  # points of a larger cloud that are drawn while the scene turns
+_SIZE = 1180, 760  # pixels
+# Without a graphics card every pixel costs some 150 ns: these draw 10 frames a second on two slow cores.
+_WHILE_TURNING_ON_CPU = 2_000
+_SIZE_ON_CPU = 760, 500
 _NEAR = 14  # pixels from the pointer within which a click finds a point
 
 
@@ -117,7 +122,8 @@ class Viewer:
         self.most = 0
         self.picked: tuple[int, int] | None = None  # panel, centroid
         self._pressed: tuple[int, int] | None = None
-        self.window = self.gui.Application.instance.create_window(title, 1180, 760)
+        self.on_cpu = draws_on_cpu()
+        self.window = self.gui.Application.instance.create_window(title, *(_SIZE_ON_CPU if self.on_cpu else _SIZE))
         self._build()
         self._open(0)
 
@@ -135,7 +141,7 @@ class Viewer:
         self.widget.scene.view.set_shadowing(False)
         self.widget.scene.scene.enable_sun_light(False)
         self.widget.scene.scene.enable_indirect_light(False)
-        self.widget.scene.downsample_threshold = _WHILE_TURNING
+        self.widget.scene.downsample_threshold = _WHILE_TURNING_ON_CPU if self.on_cpu else _WHILE_TURNING
         self.widget.set_view_controls(gui.SceneWidget.Controls.ROTATE_CAMERA)
         self.widget.set_on_mouse(self._on_mouse)
         self.side = gui.Vert(0.4 * em, gui.Margins(0.8 * em, 0.8 * em, 0.8 * em, 0.8 * em))
@@ -159,8 +165,8 @@ class Viewer:
         self.help.visible = False
         hint = gui.Label("h: keys")
         for child in (
-            *(self.heading, gui.Label("stage"), self.slider, self.stage_name, self.own_box, gui.Label("head")),
-            *(self.head_list, self.mesh_box, self.said, row, hint, self.help),
+            *(self.help, self.heading, gui.Label("stage"), self.slider, self.stage_name, self.own_box, gui.Label("head")),
+            *(self.head_list, self.mesh_box, self.said, row, hint),
         ):
             self.side.add_child(child)
         self.window.add_child(self.widget)
