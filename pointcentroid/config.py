@@ -141,15 +141,18 @@ class TrainConfig:
     label_smoothing: float = 0.2
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.999  # decay of the moving average of the weights, which is what is evaluated and kept
+    keep: Literal["last", "best"] = "last"  # which epoch's weights: the last, or the best by validation accuracy
     seed: int = 0
     compile: bool = False
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     accelerator: str = "auto"
-    devices: int = 1
+    devices: int = 1  # processes on this machine; batch_size clouds are shared among all of them
+    nodes: int = 1  # machines, started by torchrun or SLURM
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs must be at least 1, found {self.epochs}")
-        _require(self.batch_size >= 1, f"batch_size must be at least 1, found {self.batch_size}")
+        for name in ("batch_size", "devices", "nodes"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         _require(self.learning_rate > 0, f"learning_rate must be positive, found {self.learning_rate}")
         _require(0 <= self.warmup < 1, f"warmup must lie in [0, 1), found {self.warmup}")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing must lie in [0, 1), found {self.label_smoothing}")

@@ -63,5 +63,9 @@ class DataError(PointCentroidError):
     """A data set is absent, damaged or not what was asked for."""
 
 
+class TrainingError(PointCentroidError):
+    """A training run cannot start, or cannot go on."""
+
+
 class DisplayError(PointCentroidError):
     """There is no screen, or a system library that drawing needs is missing."""

@@ -1,18 +1,24 @@
-"""How good are these weights? One pass over a data set, everything from one confusion matrix."""
+"""How good are these weights? Accuracies from one confusion matrix, everything else from the same pass."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pointcentroid.data.sources import CloudSet
+from pointcentroid.calibration import bootstrap_interval, calibration_error
+from pointcentroid.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from pointcentroid.data.clouds import CloudSet
 from pointcentroid.errors import DataError
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.predict import Predictor, Up
 from pointcentroid.results import Prediction
+
+Watch = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -23,13 +29,19 @@ class Evaluation:
         confusion: (C, C) int64 counts, rows are true classes, columns predicted ones.
         top5: shapes whose class was among the first five.
         up_right: shapes whose up axis was found.
+        confidence: (S,) probability of the predicted class.
+        correct: (S,) bool, whether it was the true one.
         classes: class names.
+        seconds: what the pass took, from clouds to answers.
     """
 
     confusion: np.ndarray
     top5: int
     up_right: int
+    confidence: np.ndarray
+    correct: np.ndarray
     classes: tuple[str, ...]
+    seconds: float
 
     @property
     def overall_accuracy(self) -> float:
@@ -47,6 +59,11 @@ class Evaluation:
         """Mean over classes of `per_class`."""
         return float(np.mean(list(self.per_class.values())))
 
+    @property
+    def ece(self) -> float:
+        """Expected calibration error of the confidences, 15 bins."""
+        return calibration_error(self.confidence, self.correct)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         total = int(self.confusion.sum())
@@ -55,9 +72,27 @@ class Evaluation:
             "overall_accuracy": self.overall_accuracy,
             "mean_class_accuracy": self.mean_class_accuracy,
             "top5_accuracy": self.top5 / total,
+            "ece": self.ece,
+            "ece_interval": list(bootstrap_interval(self.confidence, self.correct)),
             "up_accuracy": self.up_right / total,
+            "shapes_per_second": total / self.seconds,
             "per_class": self.per_class,
         }
+
+
+def choose_part(clouds: CloudSet, trained_on: str | None) -> str:
+    """Which part of a data set tells how good weights are.
+
+    Args:
+        clouds: the data set.
+        trained_on: fingerprint of the data set that the weights were trained on.
+
+    Returns:
+        The test part if the data set names one, its validation part if the weights were trained on the rest, else all.
+    """
+    if "test" in clouds.split:
+        return "test"
+    return "validation" if trained_on and trained_on == clouds.fingerprint else "all"
 
 
 def evaluate(
@@ -66,8 +101,9 @@ def evaluate(
     *,
     up: Up = "z",
     turned: bool = False,
+    votes: int = 1,
     batch_size: int = 32,
-    watch: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    watch: Watch = iter,
 ) -> Evaluation:
     """Classify labelled z-up clouds and count.
 
@@ -77,8 +113,9 @@ def evaluate(
         up: what the predictor is told of the up axis.
         turned: first turn every cloud into one of the 24 ways to lay its axes along the file's, drawn at random but the
             same at every call. (Turns by odd angles would be easier: they give an upright axis away.)
+        votes: answers to average for each shape: of the cloud, and of copies with each axis scaled by up to 1.25, seeded.
         batch_size: shapes the net sees at once.
-        watch: wraps the results, to show progress.
+        watch: wraps the answers, `votes` for each shape, to show progress.
 
     Raises:
         DataError: the data set is empty, or holds a class that the weights do not know.
@@ -89,29 +126,93 @@ def evaluate(
         if name not in predictor.classes:
             raise DataError(f"the data set has the class {name!r}, which the weights do not know")
     column = {name: number for number, name in enumerate(predictor.classes)}
+    truth = np.array([column[clouds.classes[label]] for label in clouds.labels])
+    shares, up_right = np.zeros((len(clouds), len(column))), 0
+    axes = _axes(len(clouds)) if turned else [("z", 0)] * len(clouds)
+
+    def shapes() -> Iterator[np.ndarray]:
+        for vote in range(votes):
+            for number, (cloud, (axis, quarter)) in enumerate(zip(clouds.points, axes, strict=True)):
+                yield _turn(cloud * _scale(vote, number), axis, quarter)
+
+    start = time.perf_counter()
+    answers = predictor.predict(shapes(), up=up, top=len(column), batch_size=batch_size)
+    for number, answer in enumerate(watch(answers)):
+        if not isinstance(answer, Prediction):
+            raise DataError(f"{clouds.names[number % len(clouds)]}: {answer.error}")
+        row = number % len(clouds)
+        for name, share in answer.top:
+            shares[row, column[name]] += share / votes
+        up_right += number < len(clouds) and answer.up == axes[row][0]
+    seconds = time.perf_counter() - start
+
+    best = shares.argmax(axis=1)
     confusion = np.zeros((len(column), len(column)), dtype=np.int64)
-    top5 = up_right = 0
-    shapes, axes = _turned(clouds.points) if turned else (iter(clouds.points), ["z"] * len(clouds))
-    results = predictor.predict(shapes, up=up, batch_size=batch_size)
-    for label, axis, result in zip(clouds.labels, axes, watch(results), strict=True):
-        if not isinstance(result, Prediction):
-            raise DataError(f"a cloud of the data set is damaged: {result.error}")
-        truth = clouds.classes[label]
-        confusion[column[truth], column[result.label]] += 1
-        top5 += truth in [name for name, _ in result.top[:5]]
-        up_right += result.up == axis
-    return Evaluation(confusion, top5, up_right, predictor.classes)
+    np.add.at(confusion, (truth, best), 1)
+    better = (shares > shares[np.arange(len(truth)), truth][:, None]).sum(axis=1)
+    return Evaluation(
+        confusion, int((better < 5).sum()), up_right, shares.max(axis=1), best == truth, predictor.classes, seconds
+    )
 
 
-def _turned(points: np.ndarray) -> tuple[Iterator[np.ndarray], list[str]]:
+def _scale(vote: int, number: int) -> np.ndarray:
+    if vote == 0:
+        return np.ones(3, dtype=np.float32)
+    return np.exp(np.random.default_rng((vote, number)).uniform(-1, 1, 3) * np.log(1.25)).astype(np.float32)
+
+
+def _axes(count: int) -> list[tuple[str, int]]:
     rng = np.random.default_rng(0)
-    axes = [UP_AXES[i] for i in rng.integers(len(UP_AXES), size=len(points))]
-    quarters = rng.integers(4, size=len(points))
-    about_z = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    axes = rng.integers(len(UP_AXES), size=count)
+    return [(UP_AXES[axis], int(quarter)) for axis, quarter in zip(axes, rng.integers(4, size=count), strict=True)]
 
-    def clouds() -> Iterator[np.ndarray]:
-        for cloud, axis, quarter in zip(points, axes, quarters, strict=True):
-            turn = np.linalg.matrix_power(about_z, quarter)
-            yield (cloud @ turn.T @ TO_Z_UP[axis]).astype(np.float32)
 
-    return clouds(), axes
+def _turn(cloud: np.ndarray, axis: str, quarter: int) -> np.ndarray:
+    about_z = np.linalg.matrix_power(np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), quarter)
+    return (cloud @ about_z.T @ TO_Z_UP[axis]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Error of weights on damaged clouds.
+
+    Attributes:
+        clean: share of the undamaged shapes that got a wrong class.
+        errors: the same for each corruption, one value a severity, mildest first.
+    """
+
+    clean: float
+    errors: dict[str, list[float]]
+
+    @property
+    def mean(self) -> float:
+        """Mean corruption error: over all corruptions and severities, not divided by another net's."""
+        return float(np.mean(list(self.errors.values())))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {"clean_error": self.clean, "mean_corruption_error": self.mean, "corruptions": self.errors}
+
+
+def robustness(
+    predictor: Predictor, clouds: CloudSet, *, batch_size: int = 32, watch: Callable[[Iterable[Any], int], Iterable[Any]]
+) -> Robustness:
+    """Measure errors under every corruption and severity, z up given.
+
+    Args:
+        predictor: the weights under test.
+        clouds: undamaged shapes.
+        batch_size: shapes the net sees at once.
+        watch: wraps the passes, with their number, to show progress.
+
+    Raises:
+        DataError: as `evaluate`.
+    """
+    measured = partial(evaluate, predictor, batch_size=batch_size)
+    errors: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
+    passes = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    clean = 1 - measured(clouds).overall_accuracy
+    for name, severity in watch(iter(passes), len(passes)):
+        damaged = replace(clouds, points=corrupt(clouds.points, name, severity))
+        errors[name].append(1 - measured(damaged).overall_accuracy)
+    return Robustness(clean, errors)

@@ -177,14 +177,15 @@ class Predictor:
         clouds = self._ordered(clouds.flatten(0, 1)).view(batch, votes, -1, 3)
         given = [up if up != "auto" else item.standard_up for item in items]
         looks = self._looks(clouds[:, 0], given)
-        probabilities, features = self._run(clouds[[look.row for look in looks]], [look.axis for look in looks])
+        logits, features = self._run(clouds[[look.row for look in looks]], [look.axis for look in looks])
         scores = torch.tensor([look.log_probability for look in looks])
-        scores += CONFIDENCE_WEIGHT * probabilities.amax(dim=1).log().cpu()
+        scores += CONFIDENCE_WEIGHT * logits.softmax(dim=2).mean(dim=1).amax(dim=1).log().cpu()
         best: dict[int, int] = {}
         for number, look in enumerate(looks):
             if look.row not in best or scores[number] > scores[best[look.row]]:
                 best[look.row] = number
-        probabilities, features = probabilities.cpu(), features.cpu().numpy()
+        probabilities = (logits / self.card.temperature).softmax(dim=2).mean(dim=1).cpu()
+        features = features.cpu().numpy()
         return [
             self._prediction(item, looks[best[row]].axis, probabilities[best[row]], features[best[row]], top)
             for row, item in enumerate(items)
@@ -206,14 +207,14 @@ class Predictor:
         return gather_points(clouds, farthest_first(clouds, prefix))
 
     def _run(self, clouds: Tensor, axes: list[str]) -> tuple[Tensor, Tensor]:
-        """(B, V, N, 3) clouds with the given axes up -> (B, classes) probabilities and (B, F) features."""
+        """(B, V, N, 3) clouds with the given axes up -> (B, V, classes) logits and (B, F) features."""
         batch, votes = clouds.shape[:2]
         matrices = torch.from_numpy(np.stack([TO_Z_UP[axis] for axis in axes])).to(clouds)
         seen = clouds[:, :, : self.card.preprocess.points]
         turned = torch.einsum("bij,bvnj->bvni", matrices, seen).flatten(0, 1)
         features = self.net.features(turned, ordered=True)
-        probabilities = self.net.head(features).softmax(dim=1)
-        return probabilities.view(batch, votes, -1).mean(dim=1), features.view(batch, votes, -1).mean(dim=1)
+        logits = self.net.head(features)
+        return logits.view(batch, votes, -1), features.view(batch, votes, -1).mean(dim=1)
 
     def _prediction(self, item: Prepared, up: str, probability: Tensor, feature: np.ndarray, top: int) -> Prediction:
         points = min(item.clouds.shape[1], self.card.preprocess.points)

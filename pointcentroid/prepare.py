@@ -31,8 +31,8 @@ _WORTH_PROCESSES = 8  # with fewer files than this, starting processes takes lon
 _AHEAD = 512  # files read ahead of the net, a few MB of clouds: enough to read all the while torch is imported
 _WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
 
-Source = str | Path | np.ndarray | Shape
-"""What can be predicted: a file, an (N, 3) array of points, or a shape."""
+Source = str | Path | np.ndarray | Shape | Any
+"""What can be predicted: a file, an (N, 3) array of points, a shape, or `Data` of PyTorch Geometric with `pos`."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,10 @@ def as_shape(source: Source) -> Shape:
         return checked("<shape>", source.vertices, source.faces)
     if isinstance(source, (str, Path)):
         return io.read(source)
+    if hasattr(source, "pos") and not isinstance(source, np.ndarray):
+        # `Data` of PyTorch Geometric: pos (N, 3) and perhaps face (3, F), tensors that know how to become arrays.
+        face = getattr(source, "face", None)
+        return checked("<data>", np.asarray(source.pos), None if face is None else np.asarray(face).T)
     array = np.asarray(source)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         raise ReadError("<array>", f"expected an array of numbers of shape (N, 3), found {array.dtype} {array.shape}")

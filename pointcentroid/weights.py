@@ -8,6 +8,7 @@ The tensors stand beside one metadata entry, `pointcentroid`, a JSON object:
     preprocess   `PreprocessConfig` as plain data
     classes      class names, in the order of the logits
     metrics      what was measured, by name, with the protocol in the name
+    temperature  what logits are divided by, so that confidence means what it says; 1 if absent
     provenance   configuration, data hash, seed and versions of the run that made it
 
 The card can be read without importing torch, so that files can be prepared for a net while torch is still loading.
@@ -44,10 +45,13 @@ class WeightsCard:
     classes: tuple[str, ...]
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.model.classes:
             raise WeightsError(f"{self.name}: {len(self.classes)} class names for {self.model.classes} outputs")
+        if not self.temperature > 0:
+            raise WeightsError(f"{self.name}: the temperature must be positive, found {self.temperature}")
 
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:
@@ -119,6 +123,7 @@ def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCar
             classes=tuple(map(str, description["classes"])),
             metrics=dict(description["metrics"]),
             provenance=dict(description["provenance"]),
+            temperature=float(description.get("temperature", 1.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise WeightsError(f"{path}: its description is damaged ({error})") from None

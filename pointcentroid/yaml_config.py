@@ -9,6 +9,7 @@ from typing import Any
 from pointcentroid.config import TrainConfig, from_dict, nearest_name, to_dict
 from pointcentroid.errors import ConfigError, MissingExtraError
 from pointcentroid.models import model_config
+from pointcentroid.weights import find_weights, read_card
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -23,7 +24,8 @@ def shipped_configs() -> dict[str, Path]:
 def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     """Read a configuration and apply changes to it.
 
-    A YAML file has the fields of `TrainConfig`; `model` may also be the name of an architecture.
+    A YAML file has the fields of `TrainConfig`; `model` may also be the name of an architecture. Where a file names no model
+    but weights to `start` from, model and preprocessing are theirs.
 
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
@@ -32,6 +34,7 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     Raises:
         ConfigError: the file is absent or is no YAML, a key is unknown (the nearest known one is named), a value is of
             the wrong type or out of range.
+        WeightsError: the weights to start from are absent or damaged.
         MissingExtraError: OmegaConf is not installed.
     """
     try:
@@ -60,6 +63,11 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
             if isinstance(plain.get("model"), str):
                 plain["model"] = to_dict(model_config(plain["model"]))
             values = OmegaConf.to_container(OmegaConf.merge(values, plain))
+        if values.get("start") and "model" not in layers[0]:
+            # Weights to start from say what they are; only what is changed need be named.
+            card = read_card(find_weights(values["start"]))
+            own = {"model": to_dict(card.model), "preprocess": to_dict(card.preprocess)}
+            values = OmegaConf.to_container(OmegaConf.merge(own, values))
         OmegaConf.to_container(OmegaConf.create(values), throw_on_missing=True)  # ??? must have been given a value
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:200]}") from None

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pointcentroid as pc
-from pointcentroid.data.sources import load_clouds, split_validation
+from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import ConfigError, ReadError
 from pointcentroid.evaluate import evaluate
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
@@ -229,8 +229,8 @@ class TestRealFiles:
 
 
 def test_accuracy_on_the_validation_split(predictor: Predictor, modelnet: Path) -> None:
-    clouds = load_clouds(modelnet)
-    validation = clouds.subset(split_validation(clouds.labels)[1])
+    clouds = load_npz(modelnet)
+    validation = clouds.subset(clouds.part("validation"))
     assert len(validation) == 985
     upright = evaluate(predictor, validation, up="z")
     assert upright.overall_accuracy >= 0.90

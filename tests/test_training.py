@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +19,7 @@ import torch
 import pointcentroid as pc
 from pointcentroid.config import AugmentConfig
 from pointcentroid.data.augment import CounterRandom, augment, reorient
-from pointcentroid.data.sources import load_clouds, split_validation
+from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.errors import DataError
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.weights import load_weights
@@ -82,6 +88,154 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(toy: Path, tmp_path: P
     assert not all(torch.equal(first[k], third[k]) for k in first)
 
 
+class TestInterrupted:
+    SETTINGS = ("epochs=5", "average=0.9", "model.dropout=0.3", "augment.mirror=0.5")
+
+    def start(self, toy: Path, output: Path, *more: str) -> tuple[list[str], subprocess.Popen]:
+        settings = [f"data={toy}", f"output={output}", "name=toy", *SMALL, *self.SETTINGS, *more]
+        command = [sys.executable, "-m", "pointcentroid", "train", "modelnet40-small", *settings]
+        return settings, subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def wait_for_epoch(folder: Path, number: int, process: subprocess.Popen) -> None:
+        metrics, end = folder / "toy" / "metrics.csv", time.monotonic() + 120
+        while not metrics.exists() or len(metrics.read_text().splitlines()) <= number:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def uninterrupted(cls, toy: Path, tmp_path_factory) -> Path:
+        return train(toy, tmp_path_factory.mktemp("whole"), *cls.SETTINGS)
+
+    @staticmethod
+    def assert_equal(one: Path, other: Path) -> None:
+        first, second = load_weights(one)[0], load_weights(other)[0]
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    def test_killed_in_the_middle_of_an_epoch(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+        _, process = self.start(toy, tmp_path)
+        self.wait_for_epoch(tmp_path, 2, process)
+        time.sleep(0.1)
+        process.kill()
+        process.wait()
+        assert not (tmp_path / "toy" / "toy.safetensors").exists()
+        resumed = train(toy, tmp_path, *self.SETTINGS, "--resume")
+        self.assert_equal(resumed, uninterrupted)
+        rows = [(p.parent / "metrics.csv").read_text().splitlines() for p in (resumed, uninterrupted)]
+        columns = rows[0][0].split(",")
+        assert len(rows[0]) == len(rows[1]) == 6
+        for ours, theirs in zip(*rows, strict=True):
+            cells = zip(columns, ours.split(","), theirs.split(","), strict=True)
+            assert all(a == b for column, a, b in cells if column != "seconds")
+
+    def test_control_c_says_how_to_go_on(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+        _, process = self.start(toy, tmp_path)
+        self.wait_for_epoch(tmp_path, 1, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "to go on: pointcentroid train modelnet40-small" in said
+        assert "--resume" in said
+        assert "Traceback" not in said
+        again = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, *self.SETTINGS)
+        assert again.returncode == 2
+        assert "holds an unfinished run" in again.stderr
+        other = run(
+            "train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, "epochs=9", "--resume"
+        )
+        assert other.returncode == 2
+        assert "was trained with" in other.stderr
+        self.assert_equal(train(toy, tmp_path, *self.SETTINGS, "--resume"), uninterrupted)
+
+    def test_checkpoints_hold_plain_data(self, uninterrupted: Path) -> None:
+        for name in ("last", "best"):
+            checkpoint = torch.load(uninterrupted.with_name(f"{name}.ckpt"), weights_only=True)
+            assert checkpoint["config"]["epochs"] == 5
+
+    def test_a_finished_run_is_not_overwritten_by_accident(self, toy: Path, tmp_path: Path) -> None:
+        train(toy, tmp_path, "epochs=1")
+        settings = [f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, "epochs=1"]
+        done = run("train", "modelnet40-small", *settings)
+        assert done.returncode == 2
+        assert "holds a finished run" in done.stderr
+        train(toy, tmp_path, "epochs=1", "--overwrite")
+        done = run("train", "modelnet40-small", *settings, "name=other", "--resume")
+        assert done.returncode == 2
+        assert "nothing to resume" in done.stderr
+
+
+def test_two_processes_match_one(toy: Path, tmp_path: Path) -> None:
+    settings = ("epochs=2", "model.dropout=0", "batch_size=10")  # 72 shapes: the last batch is a small one
+    one = load_weights(train(toy, tmp_path / "one", *settings))
+    two = load_weights(train(toy, tmp_path / "two", *settings, "devices=2"))
+    for name, tensor in one[0].items():
+        torch.testing.assert_close(two[0][name], tensor, rtol=1e-3, atol=1e-4)
+    assert one[1].metrics["validation_overall"] == two[1].metrics["validation_overall"]
+    assert one[1].metrics["validation_loss"] == pytest.approx(two[1].metrics["validation_loss"], abs=1e-4)
+    done = run(
+        "train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=odd", *SMALL, "batch_size=9", "devices=2"
+    )
+    assert done.returncode == 2
+    assert "batch_size=9 must be a multiple of the 2 processes" in done.stderr
+
+
+def test_a_folder_of_shapes_fine_tunes_the_shipped_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for category, size in (("plate", (1, 1, 0.05)), ("rod", (0.05, 0.05, 1)), ("ball", (1, 1, 1))):
+        (tmp_path / "my shapes" / category).mkdir(parents=True)
+        for number in range(10):
+            np.save(tmp_path / "my shapes" / category / f"{number}.npy", rng.uniform(-1, 1, size=(600, 3)) * size)
+    settings = ["epochs=3", f"output={tmp_path}", "augment.shift=0.1"]
+    done = run("train", tmp_path / "my shapes", *settings, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["weights"] == str(tmp_path / "my-shapes" / "my-shapes.safetensors")
+    assert row["validation_overall"] == 1
+    predictor = pc.load(row["weights"], "cpu")
+    assert predictor.classes == ("ball", "plate", "rod")
+    assert predictor(rng.uniform(-1, 1, size=(900, 3)) * (0.1, 0.1, 2), up="z").label == "rod"
+    done = run("evaluate", row["weights"], "--data", tmp_path / "my shapes", "--format", "json")
+    numbers = json.loads(done.stdout)
+    assert (numbers["split"], numbers["shapes"]) == ("validation", 3)
+    done = run("train", tmp_path / "my shapes", *settings, "--from", "uprigth", "name=x")
+    assert done.returncode == 2
+    assert "did you mean 'upright'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda labels: np.where(np.arange(80) == 0, 0, 1), "training shapes of the class 'rod'; at least 2"),
+        (lambda labels: np.ones_like(labels), "0 training shapes of the class 'rod'"),
+    ],
+)
+def test_a_class_with_too_few_shapes_is_an_error(toy: Path, tmp_path: Path, change: Callable, says: str) -> None:
+    with np.load(toy) as arrays:
+        content = dict(arrays)
+    np.savez(tmp_path / "few.npz", **{**content, "labels": change(content["labels"]).astype(np.uint8)})
+    done = run("train", "modelnet40-small", f"data={tmp_path / 'few.npz'}", f"output={tmp_path}", *SMALL)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_loss_that_is_no_number_is_an_error(toy: Path, tmp_path: Path) -> None:
+    done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, "learning_rate=1e30", "warmup=0")
+    assert done.returncode == 2
+    assert "lower learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_best_epoch_can_be_kept(toy: Path, tmp_path: Path) -> None:
+    weights, card = load_weights(train(toy, tmp_path, "keep=best", "epochs=4"))
+    rows = list(csv.DictReader((tmp_path / "toy" / "metrics.csv").open()))
+    best = max(rows, key=lambda row: float(row["validation_overall"]))
+    assert card.metrics["epoch"] == int(best["epoch"])
+    kept = torch.load(tmp_path / "toy" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(kept[f"net.{name}"], tensor) for name, tensor in weights.items())
+
+
 def test_mismatched_classes_are_an_error(toy: Path, tmp_path: Path) -> None:
     done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, "model.classes=3")
     assert done.returncode == 2
@@ -93,7 +247,7 @@ def test_mismatched_classes_are_an_error(toy: Path, tmp_path: Path) -> None:
 
 class TestSources:
     def test_the_split_is_the_published_one(self, modelnet: Path) -> None:
-        clouds = load_clouds(modelnet)
+        clouds = load_npz(modelnet)
         training, validation = split_validation(clouds.labels)
         rng, expected = np.random.default_rng(0), []
         for label in range(40):
@@ -120,7 +274,7 @@ class TestSources:
         change(content)
         np.savez(tmp_path / "bad.npz", **content)
         with pytest.raises(DataError, match=says):
-            load_clouds(tmp_path / "bad.npz")
+            load_npz(tmp_path / "bad.npz")
 
 
 class TestAugmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from pointcentroid.config import ClassifierConfig, PreprocessConfig, to_dict
+from pointcentroid.config import ClassifierConfig, PreprocessConfig, TrainConfig, from_dict
 from pointcentroid.errors import WeightsError
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, shipped_weights
 from pointcentroid.yaml_config import load_train_config, shipped_configs
@@ -97,15 +98,14 @@ def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
         card = read_card(path)
         assert {"config", "data_sha256", "versions"} <= card.provenance.keys()
         assert card.metrics
-        assert "/" not in json.dumps(card.provenance)
+        assert "/" not in json.dumps(card.provenance), "no path of the machine it was trained on"
 
 
 @pytest.mark.parametrize("name", sorted(shipped_weights()))
 def test_shipped_weights_were_trained_with_a_shipped_configuration(name: str) -> None:
     configs = [load_train_config(path, ["data=train.npz", "output=''"]) for path in shipped_configs()]
-    (config,) = [config for config in configs if config.name == name]
-    used = read_card(find_weights(name)).provenance["config"]
-    assert json.loads(json.dumps(to_dict(config))) == used
+    used = from_dict(TrainConfig, read_card(find_weights(name)).provenance["config"])
+    assert used in [dataclasses.replace(config, start=Path(config.start).name) for config in configs]
 
 
 def test_the_card_is_read_without_torch() -> None:

@@ -105,7 +105,9 @@ def main() -> None:
                 settings = [f"data={arguments.data}", f"output={arguments.output}", f"seed={seed}", *VARIANTS[variant]]
                 config = load_train_config(arguments.config, settings)
                 start = time.perf_counter()
-                metrics = read_card(train(config)).metrics
+                weights = train(config, overwrite=True)
+                assert weights is not None, "ablations run in one process"
+                metrics = read_card(weights).metrics
                 row = {
                     "variant": variant,
                     "seed": seed,

@@ -16,8 +16,9 @@ import pointcentroid
 from pointcentroid.allocator import keep_freed_memory
 from pointcentroid.cli.assignments import assignments
 from pointcentroid.cli.classify import classify
+from pointcentroid.cli.data import app as data
 from pointcentroid.cli.embed import embed
-from pointcentroid.cli.evaluate import evaluate
+from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.models import models
 from pointcentroid.cli.train import train
 from pointcentroid.cli.view import compare, view
@@ -29,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, view, compare, assignments, embed, train, evaluate, models):
+for command in (classify, view, compare, assignments, embed, train, evaluate, calibrate, models):
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def _show_version(wanted: bool) -> None:

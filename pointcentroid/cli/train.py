@@ -1,32 +1,52 @@
-"""`pointcentroid train`: from a configuration to a weights file."""
+"""`pointcentroid train`: from a configuration, or a folder of shapes, to a weights file."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pointcentroid.cli import options
 
+if TYPE_CHECKING:
+    from pointcentroid.config import TrainConfig
+
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped one.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|SHAPES",
+            help="A YAML file or the name of a shipped one; or class folders of your own, to fine-tune on.",
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as epochs=10.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|FILE", help="Weights to start from; the same as start=...")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of this run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an earlier run of the same name away.")] = False,
     format: options.FormatOption = "table",
     output: options.Output = None,
 ) -> None:
-    """Train a classifier, for example: train modelnet40-small data=train.npz epochs=10.
+    """Train a classifier.
 
-    Prints where the weights are, and their metrics on the validation shapes.
+    From a configuration: train modelnet40-small data=train.npz epochs=10. On shapes of your own, in class folders: train
+    my_shapes/, which gives the weights `small` a new head. Ctrl-C keeps the epochs that are finished; the same command with
+    --resume goes on, to the same end bit for bit.
+
+    On several processes: devices=2; on several machines: nodes=2, under torchrun or SLURM.
     """
-    from pointcentroid.cli.output import check_writable, print_measures, write
+    from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
     from pointcentroid.weights import read_card
-    from pointcentroid.yaml_config import load_train_config
 
     check_writable(output)
-    settings = load_train_config(config, overrides or [])
+    settings = _settings(what, overrides or [], start)
     try:
         from pointcentroid.train import train as run
     except ImportError as error:
@@ -34,9 +54,34 @@ def train(
 
         raise MissingExtraError("training", "train", error.name or "lightning") from None
 
-    weights = run(settings)
-    row = {"weights": str(weights), **read_card(weights).metrics}
+    try:
+        weights = run(
+            settings, resume=resume, overwrite=overwrite, watch=lambda items, total: tracked(items, total, "preparing")
+        )
+    except KeyboardInterrupt:
+        again = " ".join(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))
+        note(f"the finished epochs are kept; to go on: pointcentroid {again} --resume")
+        raise
+    if weights is None:
+        return  # the first process of this run has them, and says so
+    row = {"weights": str(weights), **{k: v for k, v in read_card(weights).metrics.items() if not isinstance(v, list)}}
     if format == "table":
         print_measures(row, output)
     else:
         write([row], list(row), format, output)
+
+
+def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig:
+    from pointcentroid.yaml_config import load_train_config, shipped_configs
+
+    if start is not None:
+        overrides = [*overrides, f"start={start}"]
+    path = Path(what)
+    if what in shipped_configs() or path.suffix.lower() in (".yaml", ".yml") or not path.exists():
+        return load_train_config(what, overrides)
+
+    from pointcentroid.data.sources import class_names
+
+    name = re.sub(r"[^\w.-]+", "-", path.absolute().stem)
+    classes = len(class_names(path))
+    return load_train_config("finetune", [f"data={what}", f"name={name}", f"model.classes={classes}", *overrides])

@@ -1,4 +1,4 @@
-"""The Lightning data module: clouds in memory, in farthest-point order, batched by index."""
+"""The Lightning data module: the same batches on any number of processes."""
 
 from __future__ import annotations
 
@@ -6,82 +6,88 @@ from collections.abc import Sequence
 
 import lightning
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from pointcentroid.config import TrainConfig
 from pointcentroid.data.augment import CounterRandom, augment, reorient
-from pointcentroid.data.sources import CloudSet, load_clouds, split_validation
-from pointcentroid.errors import DataError
-from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.data.clouds import CloudSet
+from pointcentroid.data.ordered import Batch, OrderedClouds
+from pointcentroid.errors import ConfigError, DataError
 from pointcentroid.geometry.orientation import UP_AXES
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Clouds (B, N, 3), labels (B,), sample numbers (B,)."""
-
-
-class OrderedClouds(Dataset[Batch]):
-    """Clouds in farthest-point order, indexed a batch at a time.
-
-    Args:
-        clouds: the data set.
-        prefix: how many points to put in farthest-point order.
-        points: how many points, from the first, a cloud keeps.
-    """
-
-    def __init__(self, clouds: CloudSet, prefix: int, points: int) -> None:
-        ordered = []
-        for chunk in torch.from_numpy(clouds.points).split(64):
-            order = farthest_first(chunk, prefix)[:, :points]
-            ordered.append(gather_points(chunk, order))
-        self.points = torch.cat(ordered)
-        self.labels = torch.from_numpy(clouds.labels)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, index: list[int]) -> Batch:
-        rows = torch.tensor(index)
-        return self.points[rows], self.labels[rows], rows
 
 
 class CloudData(lightning.LightningDataModule):
     """Training and validation clouds of one run.
 
+    `batch_size` clouds make one step however many processes share them: process r of W takes every W-th cloud of each batch.
+
     Args:
         config: the run.
+        clouds: the data set.
+
+    Raises:
+        DataError: the clouds do not fit the configuration, or a class has too few of them.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, clouds: CloudSet) -> None:
         super().__init__()
         self.config = config
-        clouds = load_clouds(config.data)
-        if clouds.points.shape[1] < config.preprocess.sample:
-            raise DataError(
-                f"{config.data}: clouds of {clouds.points.shape[1]} points, fewer than "
-                f"preprocess.sample={config.preprocess.sample}"
-            )
+        sample = config.preprocess.sample
+        if clouds.points.shape[1] < sample:
+            found = clouds.points.shape[1]
+            raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}")
         self.classes = UP_AXES if config.augment.reorient else clouds.classes
         if len(self.classes) != config.model.classes:
-            raise DataError(f"{config.data}: {len(self.classes)} classes, but model.classes={config.model.classes}")
-        first = config.model.encoder.stages[0].centroids
-        seen = config.preprocess.points
+            raise DataError(
+                f"{config.data}: {len(self.classes)} classes, but model.classes={config.model.classes}; "
+                f"add model.classes={len(self.classes)}"
+            )
+        training, validation = clouds.part("training"), clouds.part("validation")
+        for number, name in enumerate(clouds.classes):
+            count = int((clouds.labels[training] == number).sum())
+            if count < 2:
+                raise DataError(f"{config.data}: {count} training shapes of the class {name!r}; at least 2 are needed")
+        if not len(validation):
+            raise DataError(
+                f"{config.data}: too few shapes to set some aside for validation; at least 5 of a class are needed"
+            )
+        first, seen = config.model.encoder.stages[0].centroids, config.preprocess.points
         prefix = max(first, seen if seen < clouds.points.shape[1] else 0)
-        training, validation = split_validation(clouds.labels)
-        self.training = OrderedClouds(clouds.subset(training), prefix, seen)
-        self.validation = OrderedClouds(clouds.subset(validation), prefix, seen)
+        self.training = OrderedClouds(clouds, training, prefix, seen)
+        self.validation = OrderedClouds(clouds, validation, prefix, seen)
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002, the name is Lightning's
+        """Check that a batch can be shared.
+
+        Raises:
+            ConfigError: `batch_size` is no multiple of the number of processes.
+        """
+        if self.config.batch_size % self._processes:
+            raise ConfigError(f"batch_size={self.config.batch_size} must be a multiple of the {self._processes} processes")
+
+    @property
+    def _processes(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled anew every epoch, by (seed, epoch) alone."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.training))
-        return _loader(self.training, self.config.batch_size, order.tolist())
+        batches = [order[start : start + self.config.batch_size] for start in range(0, len(order), self.config.batch_size)]
+        if len(batches[-1]) < self._processes:
+            batches.pop()  # not one cloud for each process
+        return self._loader(self.training, batches)
 
     def val_dataloader(self) -> DataLoader:
-        """In order, all of them."""
-        return _loader(self.validation, 64, range(len(self.validation)))
+        """In order, all of them, each one in one process."""
+        rows = np.arange(len(self.validation))
+        return self._loader(self.validation, [rows[start : start + 64] for start in range(0, len(rows), 64)])
+
+    def _loader(self, clouds: OrderedClouds, batches: list[np.ndarray]) -> DataLoader:
+        rank = self.trainer.global_rank if self.trainer else 0
+        shares: Sequence[list[int]] = [share.tolist() for batch in batches if len(share := batch[rank :: self._processes])]
+        # The data set returns whole batches, so there is nothing left to collate.
+        return DataLoader(clouds, batch_sampler=shares, collate_fn=lambda batch: batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002, the name is Lightning's
         """Vary training batches; give validation batches of an orientation net their fixed orientations."""
@@ -94,8 +100,3 @@ class CloudData(lightning.LightningDataModule):
         if self.config.augment.reorient:
             points, labels = reorient(points, random)
         return points, labels, samples
-
-
-def _loader(clouds: OrderedClouds, batch_size: int, order: Sequence[int]) -> DataLoader:
-    # The data set returns whole batches, so there is nothing left to collate.
-    return DataLoader(clouds, batch_size=batch_size, sampler=order, collate_fn=lambda batch: batch)

@@ -1,85 +1,49 @@
-"""Data sets as people have them, brought into one form: labelled clouds."""
+"""Open a data set, however it is stored: an npz file, a prepared folder, or raw shapes that are prepared on the way."""
 
 from __future__ import annotations
 
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from pointcentroid.errors import DataError
-
-VALIDATION_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class CloudSet:
-    """Labelled clouds, preprocessed: centred on the mean of their points, radius 1, z up.
-
-    Attributes:
-        points: (S, N, 3) float32.
-        labels: (S,) int64 indices into `classes`.
-        names: S names, for reports.
-        classes: class names, sorted.
-    """
-
-    points: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    classes: tuple[str, ...]
-
-    def subset(self, index: np.ndarray) -> CloudSet:
-        """The shapes at `index`, an (n,) integer array."""
-        return CloudSet(self.points[index], self.labels[index], [self.names[i] for i in index], self.classes)
-
-    def __len__(self) -> int:
-        return len(self.labels)
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.data.cache import cached_classes, is_cache, open_cache, prepared_clouds
+from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.data.layouts import find_shapes
 
 
-def load_clouds(path: str | Path) -> CloudSet:
-    """Read a data set.
+def open_data(
+    path: str | Path,
+    settings: PreprocessConfig,
+    *,
+    workers: int | None = None,
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _total: items,
+) -> CloudSet:
+    """Open a data set.
 
     Args:
-        path: an npz file with `points` uint16 (S, N, 3), where xyz = points / 2047.5 - 1, `labels` (S,), `names` (S,)
-            and `classes` (C,).
+        path: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows. Raw shapes are
+            prepared in memory; shapes that cannot be read are left out.
+        settings: the preprocessing of the net that will see the clouds.
+        workers: reading processes; None chooses.
+        watch: wraps the shapes as they are prepared, with their number, to show progress.
 
     Raises:
-        DataError: the file is absent, is no such archive, or its arrays contradict each other.
+        DataError: it is not there, of no known layout, damaged, or was prepared otherwise than `settings` say.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such data set; expected an npz file with points, labels, names and classes")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("points", "labels", "names", "classes")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a data set npz ({error})") from None
-    points, labels = arrays["points"], arrays["labels"].astype(np.int64)
-    if points.dtype != np.uint16 or points.ndim != 3 or points.shape[2] != 3:
-        raise DataError(f"{path}: points must be uint16 of shape (S, N, 3), found {points.dtype} {points.shape}")
-    if not len(points) == len(labels) == len(arrays["names"]):
-        raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
-    classes = tuple(map(str, arrays["classes"]))
-    if len(labels) and labels.max() >= len(classes):
-        raise DataError(f"{path}: label {labels.max()} but only {len(classes)} classes")
-    clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
-    return CloudSet(clouds, labels, [str(n) for n in arrays["names"]], classes)
+    if path.is_dir() and is_cache(path):
+        return open_cache(path, settings)
+    if path.suffix.lower() == ".npz":
+        return load_npz(path)
+    return prepared_clouds(find_shapes(path), settings, workers=workers, watch=watch)
 
 
-def split_validation(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Set a tenth of every class aside for validation, the same tenth for everyone.
+def class_names(path: str | Path) -> tuple[str, ...]:
+    """The classes of a data set, without preparing its shapes.
 
-    Args:
-        labels: (S,) integer labels.
-
-    Returns:
-        Indices of the training and of the validation shapes, each sorted.
+    Raises:
+        DataError: it is not there, or of no known layout.
     """
-    rng = np.random.default_rng(0)
-    held_out: list[np.ndarray] = []
-    for label in range(int(labels.max()) + 1):
-        members = np.flatnonzero(labels == label)
-        held_out.append(rng.permutation(members)[: round(VALIDATION_SHARE * len(members))])
-    validation = np.sort(np.concatenate(held_out))
-    return np.setdiff1d(np.arange(len(labels)), validation), validation
+    path = Path(path)
+    return cached_classes(path) if path.is_dir() and is_cache(path) else find_shapes(path).classes

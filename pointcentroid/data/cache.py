@@ -1,0 +1,313 @@
+"""Shapes -> clouds, kept in a folder: prepared once, opened in no time.
+
+    points.npy   (S, N, 3) float32, preprocessed, z up, in farthest-point order; mapped into memory when opened
+    index.npz    labels (S,), names (S,), split (S,)
+    meta.json    version, source and its fingerprint, classes, settings, counts, and the shapes left out with reasons
+
+meta.json is written last: a folder without it is not finished, and preparing again goes on from `parts/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.data.clouds import CloudSet
+from pointcentroid.data.layouts import Catalogue, Entry
+from pointcentroid.errors import DataError
+from pointcentroid.files import replacing
+from pointcentroid.geometry.orientation import TO_Z_UP
+from pointcentroid.prepare import Preparer
+from pointcentroid.results import Failure
+
+VERSION = 1
+_PART = 512  # shapes between two saves
+
+Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What preparing a data set came to.
+
+    Attributes:
+        folder: the prepared data set.
+        shapes: how many clouds it holds.
+        classes: their classes.
+        split: number of shapes of each part that the data set names.
+        quarantined: name and reason of each shape left out.
+    """
+
+    folder: Path
+    shapes: int
+    classes: tuple[str, ...]
+    split: dict[str, int]
+    quarantined: dict[str, str]
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is a prepared data set, or the beginning of one."""
+    return (folder / "meta.json").is_file() or (folder / "parts" / "request.json").is_file()
+
+
+def prepare_cache(
+    catalogue: Catalogue,
+    folder: str | Path,
+    settings: PreprocessConfig,
+    *,
+    up: str | None = None,
+    workers: int | None = None,
+    watch: Watch = lambda items, _total: items,
+) -> Report:
+    """Prepare a data set into a folder, or go on where an earlier attempt stopped.
+
+    Args:
+        catalogue: the shapes.
+        folder: where to; made if it is not there.
+        settings: the preprocessing.
+        up: the axis that points up in every file; None follows the format's standard, then the layout's.
+        workers: reading processes; None chooses.
+        watch: wraps the shapes as they are prepared, with their number, to show progress.
+
+    Raises:
+        DataError: the folder holds another data set, or the same one prepared otherwise; or a class came out empty.
+    """
+    folder = Path(folder)
+    request = {"version": VERSION, "fingerprint": catalogue.fingerprint, "settings": _settings(settings), "up": up}
+    if (folder / "meta.json").is_file():
+        meta = _read_meta(folder)
+        if {key: meta.get(key) for key in request} != request:
+            raise DataError(
+                f"{folder} holds another data set, or this one prepared otherwise; name another folder, or delete it"
+            )
+        return _report(folder, meta)
+    parts = folder / "parts"
+    kept = parts / "request.json"
+    if kept.is_file() and json.loads(kept.read_text()) != request:
+        raise DataError(f"{folder} holds the beginning of another preparation; name another folder, or delete it")
+    if folder.is_dir() and not kept.is_file() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and not a prepared data set; name another folder")
+    with replacing(kept) as temporary:
+        temporary.write_text(json.dumps(request))
+    files = list(_write_parts(catalogue, parts, settings, up, workers, watch))
+    meta = request | {"source": Path(catalogue.source).name}
+    _assemble(folder, files, meta, catalogue, settings)
+    shutil.rmtree(parts)
+    return _report(folder, _read_meta(folder))
+
+
+def prepared_clouds(
+    catalogue: Catalogue, settings: PreprocessConfig, *, up: str | None = None, workers: int | None = None, watch: Watch
+) -> CloudSet:
+    """Prepare a data set in memory; the arguments are those of `prepare_cache`.
+
+    Raises:
+        DataError: no shape of a class could be read.
+    """
+    kept: list[Entry] = []
+    clouds, failures = [], {}
+    for entry, cloud in watch(_clouds(catalogue, catalogue.entries, settings, up, workers), len(catalogue.entries)):
+        if isinstance(cloud, Failure):
+            failures[entry.name] = cloud.error
+        else:
+            kept.append(entry)
+            clouds.append(cloud)
+    _check_classes(catalogue, {entry.category for entry in kept}, failures)
+    labels = np.array([catalogue.classes.index(entry.category) for entry in kept])
+    return CloudSet(
+        _in_order(np.stack(clouds)),
+        labels,
+        [entry.name for entry in kept],
+        catalogue.classes,
+        [entry.split for entry in kept],
+        ordered=True,
+        fingerprint=catalogue.fingerprint,
+        left_out=failures,
+    )
+
+
+def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
+    """Open a prepared data set; its clouds stay on disk until they are used.
+
+    Args:
+        folder: made by `prepare_cache`.
+        settings: the preprocessing of the net that will see the clouds.
+
+    Raises:
+        DataError: the folder is unfinished, damaged, of another version, or prepared with other settings.
+    """
+    folder = Path(folder)
+    meta = _read_meta(folder)
+    again = f"prepare it again: pointcentroid data prepare {meta.get('source')} --to ANOTHER_FOLDER"
+    if meta.get("version") != VERSION:
+        raise DataError(f"{folder}: prepared by another version of pointcentroid; {again}")
+    wanted, found = _settings(settings), meta.get("settings")
+    if found != wanted:
+        raise DataError(f"{folder}: prepared with {found}, but the net needs {wanted}; {again} --points {settings.sample}")
+    try:
+        points = np.load(folder / "points.npy", mmap_mode="r", allow_pickle=False)
+        with np.load(folder / "index.npz", allow_pickle=False) as index:
+            labels, names, split = (index[key] for key in ("labels", "names", "split"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{folder}: damaged ({error}); delete it, and {again}") from None
+    if not points.shape == (len(labels), settings.sample, 3) or not len(labels) == len(names) == len(split):
+        raise DataError(f"{folder}: damaged (points {points.shape}, {len(labels)} labels); delete it, and {again}")
+    return CloudSet(
+        points,
+        labels.astype(np.int64),
+        names.tolist(),
+        tuple(meta["classes"]),
+        split.tolist(),
+        ordered=True,
+        fingerprint=meta["fingerprint"],
+        left_out=meta["quarantined"],
+    )
+
+
+def cached_classes(folder: str | Path) -> tuple[str, ...]:
+    """Classes of a prepared data set."""
+    return tuple(_read_meta(Path(folder))["classes"])
+
+
+def _settings(settings: PreprocessConfig) -> dict[str, int]:
+    """What of the settings the clouds on disk depend on; how many of their points are used does not matter."""
+    return {"sample": settings.sample, "seed": settings.seed}
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        assert isinstance(meta["classes"], list)
+    except OSError:
+        raise DataError(
+            f"{folder}: preparing this data set was interrupted; run the same `data prepare` again, it goes on"
+        ) from None
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise DataError(f"{folder}: its meta.json is damaged; delete the folder, and prepare it again") from None
+    return meta
+
+
+def _report(folder: Path, meta: dict[str, Any]) -> Report:
+    return Report(folder, meta["shapes"], tuple(meta["classes"]), meta["split"], meta["quarantined"])
+
+
+def _clouds(
+    catalogue: Catalogue, entries: list[Entry], settings: PreprocessConfig, up: str | None, workers: int | None
+) -> Iterator[tuple[Entry, np.ndarray | Failure]]:
+    """Preprocess entries in order: (sample, 3) clouds, z up."""
+    with tempfile.TemporaryDirectory(prefix="pointcentroid-") as scratch:
+        sources = catalogue.fetch(entries, Path(scratch))
+        for entry, result in zip(entries, Preparer(settings, workers=workers)(sources), strict=True):
+            if isinstance(result, Failure):
+                yield entry, result
+                continue
+            cloud = result.clouds[0] @ TO_Z_UP[up or result.standard_up or catalogue.up].T.astype(np.float32)
+            # Every cloud of the file has the same number of points; a smaller one repeats its own.
+            yield entry, cloud[np.arange(settings.sample) % len(cloud)]
+
+
+def _write_parts(
+    catalogue: Catalogue, folder: Path, settings: PreprocessConfig, up: str | None, workers: int | None, watch: Watch
+) -> Iterator[Path]:
+    """Prepare a part at a time, and keep each one at once; parts that are there are not made again."""
+
+    def results() -> Iterator[Any]:
+        for start in range(0, len(catalogue.entries), _PART):
+            entries = catalogue.entries[start : start + _PART]
+            path = folder / f"{start // _PART:05d}.npz"
+            if not path.is_file():
+                clouds, failures = np.zeros((len(entries), settings.sample, 3), np.float32), {}
+                rows = []
+                for row, (_, cloud) in enumerate(_clouds(catalogue, entries, settings, up, workers)):
+                    if isinstance(cloud, Failure):
+                        failures[str(row)] = cloud.error
+                    else:
+                        clouds[row] = cloud
+                        rows.append(row)
+                    yield None
+                _save_part(path, _in_order(clouds[rows]), rows, failures)
+            else:
+                yield from entries
+            finished.append(path)
+
+    finished: list[Path] = []
+    for _ in watch(results(), len(catalogue.entries)):
+        pass
+    yield from finished
+
+
+def _save_part(path: Path, clouds: np.ndarray, rows: list[int], failures: dict[str, str]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, clouds=clouds, rows=np.array(rows, dtype=np.int64), failures=json.dumps(failures))
+
+
+def _in_order(clouds: np.ndarray) -> np.ndarray:
+    """(S, N, 3) clouds with their points in farthest-point order, all of them."""
+    import torch
+
+    from pointcentroid.geometry.fps import farthest_first
+    from pointcentroid.geometry.neighbours import gather_points
+
+    ordered = [
+        gather_points(chunk, farthest_first(chunk, chunk.shape[1]))
+        for chunk in torch.from_numpy(clouds).split(64)
+        if len(chunk)
+    ]
+    return torch.cat(ordered).numpy() if ordered else clouds
+
+
+def _assemble(
+    folder: Path, parts: list[Path], meta: dict[str, Any], catalogue: Catalogue, settings: PreprocessConfig
+) -> None:
+    loaded = []
+    for path in parts:
+        with np.load(path, allow_pickle=False) as part:
+            loaded.append((part["rows"], json.loads(str(part["failures"]))))
+    kept = [number * _PART + int(row) for number, (rows, _) in enumerate(loaded) for row in rows]
+    quarantined = {
+        catalogue.entries[number * _PART + int(row)].name: reason
+        for number, (_, failures) in enumerate(loaded)
+        for row, reason in failures.items()
+    }
+    entries = [catalogue.entries[number] for number in kept]
+    _check_classes(catalogue, {entry.category for entry in entries}, quarantined)
+    with replacing(folder / "points.npy") as temporary:
+        points = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(kept), settings.sample, 3))
+        start = 0
+        for path, (rows, _) in zip(parts, loaded, strict=True):
+            with np.load(path, allow_pickle=False) as part:
+                points[start : start + len(rows)] = part["clouds"]
+            start += len(rows)
+        points.flush()
+        del points
+    with replacing(folder / "index.npz") as temporary, temporary.open("wb") as file:
+        labels = np.array([catalogue.classes.index(entry.category) for entry in entries])
+        names, split = ([getattr(entry, key) for entry in entries] for key in ("name", "split"))
+        np.savez(file, labels=labels, names=np.array(names), split=np.array(split))
+    counts = {name: sum(entry.split == name for entry in entries) for name in sorted({e.split for e in entries})}
+    meta = meta | {
+        "classes": list(catalogue.classes),
+        "shapes": len(entries),
+        "split": counts,
+        "quarantined": quarantined,
+    }
+    with replacing(folder / "meta.json") as temporary:
+        temporary.write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _check_classes(catalogue: Catalogue, found: set[str], failures: dict[str, str]) -> None:
+    empty = [name for name in catalogue.classes if name not in found]
+    if empty:
+        first = next(iter(failures.items()), ("", "it has no files"))
+        raise DataError(
+            f"{catalogue.source}: no shape of the class {empty[0]!r} could be read (the first failure: {first[0]} {first[1]})"
+        )

@@ -1,0 +1,118 @@
+"""Labelled clouds, and which of them validate."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from pointcentroid.errors import DataError
+
+VALIDATION_SHARE = 0.1
+SPLITS = ("", "train", "validation", "test")
+"""What a data set may say of a shape; `""` where it says nothing."""
+
+
+@dataclass(frozen=True)
+class CloudSet:
+    """Labelled clouds, preprocessed: centred on the mean of their points, radius 1, z up.
+
+    Attributes:
+        points: (S, N, 3) float32, perhaps mapped from a file.
+        labels: (S,) int64 indices into `classes`.
+        names: S names, for reports.
+        classes: class names, sorted.
+        split: S entries of `SPLITS`.
+        ordered: the clouds are in farthest-point order.
+        fingerprint: a hash that says which data set this is, the same however it is stored.
+        left_out: names of shapes that could not be read, with reasons.
+    """
+
+    points: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    classes: tuple[str, ...]
+    split: list[str]
+    ordered: bool = False
+    fingerprint: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def subset(self, index: np.ndarray) -> CloudSet:
+        """The shapes at `index`, an (n,) integer array."""
+        names, split = ([values[i] for i in index] for values in (self.names, self.split))
+        return replace(self, points=self.points[index], labels=self.labels[index], names=names, split=split)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, name: str) -> np.ndarray:
+        """Indices of the shapes of one part, sorted.
+
+        Args:
+            name: `"all"`; `"test"`; `"training"` and `"validation"`, which divide everything that is not `"test"`: as the
+                data set says, or by `split_validation`.
+        """
+        split = np.array(self.split)
+        if name == "all":
+            return np.arange(len(self))
+        if name == "test":
+            return np.flatnonzero(split == "test")
+        others = np.flatnonzero(split != "test")
+        if (split == "validation").any():
+            chosen = split[others] == "validation"
+            return others[chosen if name == "validation" else ~chosen]
+        training, validation = split_validation(self.labels[others])
+        return others[validation if name == "validation" else training]
+
+
+def split_validation(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Set a tenth of every class aside for validation, the same tenth for everyone.
+
+    Args:
+        labels: (S,) integer labels.
+
+    Returns:
+        Indices of the training and of the validation shapes, each sorted.
+    """
+    rng = np.random.default_rng(0)
+    held_out: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
+    for label in range(int(labels.max(initial=-1)) + 1):
+        members = np.flatnonzero(labels == label)
+        held_out.append(rng.permutation(members)[: round(VALIDATION_SHARE * len(members))])
+    validation = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def load_npz(path: str | Path) -> CloudSet:
+    """Read a data set from one file.
+
+    Args:
+        path: an npz file with `points` uint16 (S, N, 3), where xyz = points / 2047.5 - 1, `labels` (S,), `names` (S,)
+            and `classes` (C,).
+
+    Raises:
+        DataError: the file is absent, is no such archive, or its arrays contradict each other.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such data set; expected an npz file with points, labels, names and classes")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("points", "labels", "names", "classes")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a data set npz ({error})") from None
+    points, labels = arrays["points"], arrays["labels"].astype(np.int64)
+    if points.dtype != np.uint16 or points.ndim != 3 or points.shape[2] != 3:
+        raise DataError(f"{path}: points must be uint16 of shape (S, N, 3), found {points.dtype} {points.shape}")
+    if not len(points) == len(labels) == len(arrays["names"]):
+        raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
+    classes = tuple(map(str, arrays["classes"]))
+    if len(labels) and labels.max() >= len(classes):
+        raise DataError(f"{path}: label {labels.max()} but only {len(classes)} classes")
+    clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
+    names = [str(n) for n in arrays["names"]]
+    fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
+    return CloudSet(clouds, labels, names, classes, [""] * len(names), fingerprint=fingerprint)

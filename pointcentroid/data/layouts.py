@@ -1,0 +1,309 @@
+"""Data sets as people have them: where their shapes lie, what class and which part each one belongs to.
+
+    folder or zip of class folders     class/*.obj, class/train/*.off, train/class/*.ply ... (ModelNet10/40, your own)
+    modelnet40_ply_hdf5_2048           *.h5 with `data` and `label`, shape_names.txt
+    modelnet40_normal_resampled        class/*.txt, lists of names for each part
+    npz                                points, labels, names and classes
+    PyTorch Geometric                  a data set or a list of `Data` with `pos` (and `face`) and `y`
+
+`find_shapes` looks at a source and returns a `Catalogue`: entries, and a way to fetch some of them. Another layout is
+another subclass here, and a line in `find_shapes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pointcentroid.data.clouds import load_npz
+from pointcentroid.errors import DataError, MissingExtraError, ReadError
+from pointcentroid.io import READERS
+from pointcentroid.prepare import Source, as_shape
+
+_SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One shape of a data set.
+
+    Attributes:
+        name: its path in the source, or what else identifies it.
+        category: its class.
+        split: one of `pointcentroid.data.clouds.SPLITS`.
+        key: what `Catalogue.fetch` needs to find it.
+    """
+
+    name: str
+    category: str
+    split: str
+    key: Any
+
+
+class Catalogue(ABC):
+    """The shapes of one source.
+
+    Attributes:
+        source: what a person called it.
+        entries: its shapes, in a stable order.
+        classes: sorted.
+        up: the axis that points up unless a file's format or a person says otherwise.
+        fingerprint: a hash of what is there.
+    """
+
+    up = "z"
+
+    def __init__(self, source: str, entries: list[Entry], contents: Iterable[object]) -> None:
+        self.source, self.entries = source, entries
+        self.classes = tuple(sorted({entry.category for entry in entries}))
+        digest = hashlib.sha256()
+        for entry, content in zip(entries, contents, strict=True):
+            digest.update(f"{entry.name}\t{entry.category}\t{entry.split}\t{content}\n".encode())
+        self.fingerprint = digest.hexdigest()
+
+    @abstractmethod
+    def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
+        """Make shapes readable.
+
+        Args:
+            entries: some of `self.entries`.
+            scratch: an empty folder that may be filled.
+
+        Returns:
+            One source for `pointcentroid.prepare` an entry.
+        """
+
+
+class FolderCatalogue(Catalogue):
+    """Files in class folders."""
+
+    def __init__(self, folder: Path, entries: list[Entry]) -> None:
+        self.folder = folder
+        super().__init__(str(folder), entries, ((folder / entry.key).stat().st_size for entry in entries))
+
+    def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:  # noqa: ARG002
+        """Paths; nothing is copied, and `scratch` not used."""
+        return [self.folder / entry.key for entry in entries]
+
+
+class ZipCatalogue(Catalogue):
+    """Files in class folders in a zip archive, unpacked a few at a time."""
+
+    def __init__(self, path: Path, entries: list[Entry]) -> None:
+        self.path = path
+        with zipfile.ZipFile(path) as archive:
+            super().__init__(str(path), entries, (archive.getinfo(entry.key).CRC for entry in entries))
+
+    def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
+        """Unpack into `scratch`, under names of our own: what an archive calls its members is never used as a path."""
+        paths: list[Source] = []
+        with zipfile.ZipFile(self.path) as archive:
+            for number, entry in enumerate(entries):
+                path = scratch / f"{number}{PurePosixPath(entry.key).suffix.lower()}"
+                try:
+                    with archive.open(entry.key) as packed, path.open("wb") as file:
+                        shutil.copyfileobj(packed, file)
+                except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError):
+                    path.write_bytes(b"")  # damaged or encrypted: read as an empty file, and quarantined as such
+                paths.append(path)
+        return paths
+
+
+class ResampledFolder(FolderCatalogue):
+    """modelnet40_normal_resampled: y up."""
+
+    up = "y"
+
+
+class ResampledZip(ZipCatalogue):
+    """modelnet40_normal_resampled in an archive: y up."""
+
+    up = "y"
+
+
+class ArrayCatalogue(Catalogue):
+    """Shapes that are in memory already."""
+
+    def __init__(self, source: str, entries: list[Entry], shapes: Any, fingerprint: str, up: str = "z") -> None:
+        super().__init__(source, entries, (fingerprint for _ in entries))
+        self.shapes, self.fingerprint, self.up = shapes, fingerprint, up
+
+    def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:  # noqa: ARG002
+        """Shapes; `scratch` is not used."""
+        return [_without_torch(self.shapes[entry.key]) for entry in entries]
+
+
+def _without_torch(source: Source) -> Source:
+    """`Data` as a shape: reading processes then need not import torch to receive it."""
+    if isinstance(source, np.ndarray):
+        return source
+    try:
+        return as_shape(source)
+    except ReadError:
+        return source  # it fails again, there where failures are counted
+
+
+def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
+    """Look at a data set.
+
+    Args:
+        source: a folder, a zip or npz file, or a PyTorch Geometric data set (any sequence of `Data`).
+        classes: names of the classes of a PyTorch Geometric data set, in the order of `y`.
+
+    Raises:
+        DataError: it is not there, or no known layout; what was found and what was expected.
+        MissingExtraError: HDF5 files, and h5py is not installed.
+    """
+    if not isinstance(source, (str, Path)):
+        return _of_geometric(source, classes)
+    path = Path(source)
+    if path.is_dir():
+        names = sorted(
+            (Path(folder) / name).relative_to(path).as_posix()
+            for folder, _, files in os.walk(path, followlinks=True)
+            for name in files
+        )
+        return _of_files(path, names, lambda name: (path / name).read_bytes(), FolderCatalogue, ResampledFolder)
+    if not path.is_file():
+        raise DataError(f"{path}: no such data set; expected a folder of class folders, a zip of one, or an npz file")
+    if path.suffix.lower() == ".npz":
+        return _of_npz(path)
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: neither a folder of class folders, a zip of one, nor an npz file")
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+
+        def read(name: str) -> bytes:
+            try:
+                return archive.read(name)
+            except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+                raise DataError(f"{path}: {name} in it is damaged ({error})") from None
+
+        return _of_files(path, names, read, ZipCatalogue, ResampledZip)
+
+
+def _of_files(
+    path: Path,
+    names: list[str],
+    read: Callable[[str], bytes],
+    plain: Callable[[Path, list[Entry]], Catalogue],
+    resampled: Callable[[Path, list[Entry]], Catalogue],
+) -> Catalogue:
+    names = [name for name in names if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(name).parts)]
+    lists = {PurePosixPath(name).name: name for name in names if name.endswith(".txt")}
+    if any(name.endswith(".h5") for name in names) and "shape_names.txt" in lists:
+        return _of_hdf5(path, names, read, lists["shape_names.txt"])
+    parts = [(split, lists.get(f"modelnet{n}_{split}.txt")) for n in (40, 10) for split in ("train", "test")]
+    if any(name for _, name in parts):
+        return resampled(path, _resampled_entries(path, names, read, [(s, n) for s, n in parts if n]))
+    entries = _class_folder_entries(names)
+    if len({entry.category for entry in entries}) < 2:
+        found = f"{len(names)} files, of them {len(entries)} readable in class folders"
+        raise DataError(
+            f"{path}: expected at least two class folders with shapes in them, such as chair/a.off and table/b.obj; "
+            f"found {found}"
+        )
+    return plain(path, entries)
+
+
+def _class_folder_entries(names: list[str]) -> list[Entry]:
+    files = [PurePosixPath(name) for name in names if PurePosixPath(name).suffix.lower() in READERS]
+    folders = [file.parent.parts for file in files if len(file.parts) > 1]
+    # Folders above the class folders, such as that of the archive, are shared by all.
+    shared = 0
+    while folders and all(len(parts) > shared and parts[shared] == folders[0][shared] for parts in folders):
+        shared += 1
+    entries = []
+    for file in files:
+        own = file.parent.parts[shared:]
+        split = next((_SPLIT_FOLDERS[part.lower()] for part in own if part.lower() in _SPLIT_FOLDERS), "")
+        category = next((part for part in own if part.lower() not in _SPLIT_FOLDERS), None)
+        if category:
+            entries.append(Entry(file.as_posix(), category, split, file.as_posix()))
+    return sorted(entries, key=lambda entry: (entry.category, entry.split, _natural(entry.name)))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts chair_9 before chair_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _resampled_entries(
+    path: Path, names: list[str], read: Callable[[str], bytes], lists: list[tuple[str, str]]
+) -> list[Entry]:
+    by_stem = {PurePosixPath(name).stem: name for name in names}
+    entries = []
+    for split, listed in lists:
+        for shape in read(listed).decode("utf-8", "replace").split():
+            category = shape.rpartition("_")[0]
+            if shape not in by_stem:
+                raise DataError(f"{path}: {listed} names {shape}, but there is no {category}/{shape}.txt; unpack it again")
+            entries.append(Entry(shape, category, split, by_stem[shape]))
+    return entries
+
+
+def _of_hdf5(path: Path, names: list[str], read: Callable[[str], bytes], class_list: str) -> Catalogue:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("reading HDF5 data sets", "train", error.name or "h5py") from None
+    classes = read(class_list).decode("utf-8", "replace").split()
+    entries, shapes, digest = [], [], hashlib.sha256()
+    for name in sorted((n for n in names if n.endswith(".h5")), key=lambda n: ("test" in PurePosixPath(n).name, n)):
+        content = read(name)
+        digest.update(hashlib.sha256(content).digest())
+        split = "test" if "test" in PurePosixPath(name).name else "train"
+        try:
+            with h5py.File(io.BytesIO(content)) as file:
+                points: Any = file["data"]
+                labels: Any = file["label"]
+                points, labels = np.asarray(points[:], dtype=np.float32), np.asarray(labels[:], dtype=np.int64).reshape(-1)
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(f"{path}: {name} is damaged, or has no `data` and `label` ({error})") from None
+        if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels) or labels.max(initial=0) >= len(classes):
+            raise DataError(f"{path}: {name} holds data {points.shape} and {len(labels)} labels of {len(classes)} classes")
+        for row, label in enumerate(labels):
+            entries.append(Entry(f"{PurePosixPath(name).stem}[{row}]", classes[label], split, len(shapes)))
+            shapes.append(points[row])
+    return ArrayCatalogue(str(path), entries, shapes, digest.hexdigest(), up="y")
+
+
+def _of_npz(path: Path) -> Catalogue:
+    clouds = load_npz(path)
+    entries = [
+        Entry(name, clouds.classes[label], "", row)
+        for row, (name, label) in enumerate(zip(clouds.names, clouds.labels, strict=True))
+    ]
+    return ArrayCatalogue(str(path), entries, clouds.points, clouds.fingerprint)
+
+
+def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
+    digest, labels = hashlib.sha256(), []
+    for row in range(len(dataset)):
+        data = dataset[row]
+        if getattr(data, "pos", None) is None or getattr(data, "y", None) is None or data.y.numel() != 1:
+            raise DataError(f"item {row} of the data set has no pos, or no y that says its class")
+        labels.append(int(data.y))
+        digest.update(data.pos.numpy().tobytes())
+    if classes is None:
+        width = len(str(max(labels, default=0)))
+        classes = [f"class_{number:0{width}d}" for number in range(max(labels, default=-1) + 1)]
+    if labels and max(labels) >= len(classes):
+        raise DataError(f"the data set has the label {max(labels)}, but only {len(classes)} class names were given")
+    entries = [Entry(f"item {row}", str(classes[label]), "", row) for row, label in enumerate(labels)]
+    return ArrayCatalogue(type(dataset).__name__, entries, dataset, digest.hexdigest())

@@ -1,0 +1,96 @@
+"""Pictures of numbers: the curves of a training run, the confusion matrix of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcentroid.errors import MissingExtraError
+from pointcentroid.files import replacing
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("drawing plots", "train", error.name or "matplotlib") from None
+    return Figure(figsize=(width, height), layout="constrained")  # no pyplot: no window system, no state
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def plot_history(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Draw loss and accuracy over epochs, and validation accuracy over time.
+
+    Args:
+        rows: as `pointcentroid.train.callbacks.History` keeps them.
+        path: the PNG to write.
+    """
+    figure = _figure(12, 3.6)
+    loss, accuracy, clock = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in rows]
+    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+        right = "validation_loss" if kind == "loss" else "validation_overall"
+        for column, label in ((f"train_{kind}", "training, augmented"), (right, "validation")):
+            axes.plot(epochs, [row[column] for row in rows], label=label)
+        axes.set(xlabel="epoch", ylabel=kind)
+        axes.legend()
+    clock.plot([row["seconds"] / 60 for row in rows], [row["validation_overall"] for row in rows])
+    clock.set(xlabel="minutes", ylabel="validation accuracy")
+    for axes in (loss, accuracy, clock):
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
+    """Draw a confusion matrix, each row as shares of its class.
+
+    Args:
+        confusion: (C, C) counts, rows are true classes.
+        classes: C names.
+        path: the PNG to write.
+    """
+    present = np.flatnonzero(confusion.sum(axis=1) + confusion.sum(axis=0)).tolist()
+    table = confusion[np.ix_(present, present)]
+    names = [classes[i] for i in present]
+    shares = table / table.sum(axis=1, keepdims=True).clip(1)
+    side = max(4.0, 0.3 * len(names) + 2)
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true")
+    for row, column in zip(*np.nonzero(table), strict=True):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=colour)
+    _save(figure, path)
+
+
+def plot_reliability(confidence: np.ndarray, correct: np.ndarray, path: str | Path, bins: int = 15) -> None:
+    """Draw accuracy against confidence, and how many shapes had it.
+
+    Args:
+        confidence: (S,) in [0, 1].
+        correct: (S,) bool.
+        path: the PNG to write.
+        bins: of equal width.
+    """
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    accuracy = np.bincount(which, correct, minlength=bins) / counts.clip(1)
+    middles = (np.arange(bins) + 0.5) / bins
+    figure = _figure(4.5, 5)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.bar(middles[counts > 0], accuracy[counts > 0], width=0.9 / bins)
+    above.plot([0, 1], [0, 1], color="black", linewidth=1)
+    above.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
+    below.bar(middles, counts, width=0.9 / bins)
+    below.set(xlabel="confidence", ylabel="shapes")
+    _save(figure, path)

@@ -1,0 +1,103 @@
+"""What happens around a training run: its history is written down, and a person is told how it goes."""
+# ruff: noqa: ARG002, Lightning calls its hooks with more than each one needs
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from pointcentroid.files import replacing
+
+COLUMNS = (
+    *("epoch", "seconds", "learning_rate", "train_loss", "train_accuracy"),
+    *("validation_loss", "validation_overall", "validation_mean_class"),
+)
+
+
+class History(Callback):
+    """One row an epoch, in metrics.csv. Belongs to the checkpoint, so that a resumed run has its whole history.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self._start = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from rows of an earlier attempt."""
+        self.rows = list(state_dict["rows"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Count seconds on from the last attempt."""
+        self._start = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0.0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the epoch down."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "seconds": round(time.monotonic() - self._start, 2),
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                **values,
+            }
+        )
+        if not trainer.is_global_zero:
+            return
+        with replacing(self.folder / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class EpochLines(Callback):
+    """One line an epoch on standard error, where nobody watches a progress bar.
+
+    Args:
+        history: where the figures are.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Print the epoch."""
+        if not trainer.is_global_zero:
+            return
+        row = self.history.rows[-1]
+        left = row["seconds"] / row["epoch"] * ((trainer.max_epochs or 0) - row["epoch"])
+        print(
+            f"epoch {row['epoch']}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  "
+            f"accuracy {row['train_accuracy']:.1%}  validation {row['validation_overall']:.1%}  {left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class FirstCheckpoint(Callback):
+    """A checkpoint before the first step, so that a run that is stopped at any time can be resumed.
+
+    Args:
+        path: where to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Save it, unless there is a later one."""
+        if trainer.global_step == 0:
+            trainer.save_checkpoint(self.path)

@@ -1,0 +1,214 @@
+"""One training run: data, net, trainer, weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pickle
+import platform
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+import pointcentroid
+from pointcentroid.calibration import FEWEST, calibrated
+from pointcentroid.config import TrainConfig, to_dict
+from pointcentroid.data.cache import Watch, is_cache, prepare_cache
+from pointcentroid.data.clouds import CloudSet
+from pointcentroid.data.layouts import find_shapes
+from pointcentroid.data.module import CloudData
+from pointcentroid.data.sources import open_data
+from pointcentroid.errors import TrainingError, WeightsError
+from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.plots import plot_history
+from pointcentroid.train.callbacks import EpochLines, FirstCheckpoint, History
+from pointcentroid.train.module import ClassifierTraining
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
+
+_MAY_CHANGE = {"output": "", "accelerator": "auto", "devices": 1, "nodes": 1}
+"""Settings that say where a run happens, not what it computes."""
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, watch: Watch = lambda items, _total: items
+) -> Path | None:
+    """Train a classifier.
+
+    In `{output}/{name}`: metrics.csv, curves.png, logs for TensorBoard, last.ckpt and best.ckpt, and the weights.
+
+    Args:
+        config: the run.
+        resume: go on from the last finished epoch; the end is the same, bit for bit, as if nothing had happened.
+        overwrite: throw an earlier run of the same name away.
+        watch: wraps the shapes of a data set that must be prepared first, with their number, to show progress.
+
+    Returns:
+        Path of the finished weights, `{output}/{name}/{name}.safetensors`: the moving average of the net's weights. None
+        in all but the first of several processes.
+
+    Raises:
+        DataError: the data set is absent, damaged, or does not fit the configuration.
+        TrainingError: an earlier run is in the way, there is nothing to resume, or the loss is no longer a number.
+        WeightsError: the weights to start from are absent or belong to another architecture.
+        KeyboardInterrupt: stopped by Ctrl-C; what was reached is kept in last.ckpt.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # its remarks on hardware and its tips
+    warnings.filterwarnings("ignore", module="lightning")  # on how many workers would be nice, and on its own deprecations
+    folder = Path(config.output) / config.name
+    last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
+    if resume:
+        _check_resumable(last, config)
+    elif rank_zero_only.rank == 0:
+        _make_room(folder, last, weights, overwrite)
+
+    lightning.seed_everything(config.seed, verbose=False)
+    clouds = _open(config, folder, watch)
+    data = CloudData(config, clouds)
+    module = ClassifierTraining(config)
+    if config.start and not resume:
+        start_from(module.net, config.start, data.classes)
+    history = History(folder)
+    trainer = _trainer(config, folder, history)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    if not trainer.is_global_zero:
+        return None
+    _finish(config, module, data, clouds, history, weights)
+    return weights
+
+
+def _trainer(config: TrainConfig, folder: Path, history: History) -> lightning.Trainer:
+    watched = sys.stderr.isatty()
+    saved = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    return lightning.Trainer(
+        default_root_dir=folder,
+        max_epochs=config.epochs,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        precision=config.precision,
+        gradient_clip_val=config.clip,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,  # the data module shares batches out itself
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=watched,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        callbacks=[
+            EMAWeightAveraging(decay=config.average),
+            history,
+            RichProgressBar(console_kwargs={"stderr": True}) if watched else EpochLines(history),
+            FirstCheckpoint(folder / "last.ckpt"),
+            ModelCheckpoint(filename="best", monitor="validation_overall", mode="max", **saved),
+            ModelCheckpoint(filename="last", **saved),  # written last: when it is there, all else of its epoch is
+        ],
+    )
+
+
+def _check_resumable(last: Path, config: TrainConfig) -> None:
+    if not last.is_file():
+        raise TrainingError(f"there is nothing to resume: no {last}")
+    try:
+        before = torch.load(last, map_location="cpu", weights_only=True)["config"]
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{last} is damaged ({str(error).splitlines()[0][:120]})") from None
+    now = to_dict(config)
+    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != before.get(key)]
+    if changed:
+        key = changed[0]
+        raise TrainingError(
+            f"{last} was trained with {key}={before.get(key)!r}, not {now[key]!r}; a resumed run keeps its settings, a new "
+            "one needs another name="
+        )
+
+
+def _make_room(folder: Path, last: Path, weights: Path, overwrite: bool) -> None:
+    if not overwrite and (last.is_file() or weights.is_file()):
+        state = "a finished run" if weights.is_file() else "an unfinished run"
+        raise TrainingError(
+            f"{folder} holds {state}: --resume goes on with it, name=other leaves it, --overwrite throws it away"
+        )
+    for path in (last, weights, folder / "best.ckpt", folder / "metrics.csv", folder / "curves.png"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+
+
+def _open(config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
+    """Open the data set; raw shapes are prepared first, into the folder of the run."""
+    path = Path(config.data)
+    if path.suffix.lower() == ".npz" or is_cache(path):
+        return open_data(path, config.preprocess)
+    cache = folder / "data"
+    if rank_zero_only.rank == 0:
+        prepare_cache(find_shapes(path), cache, config.preprocess, watch=watch)
+    while not (cache / "meta.json").is_file():
+        time.sleep(0.5)  # the first process is at it
+    return open_data(cache, config.preprocess)
+
+
+def start_from(net: CentroidClassifier, weights: str, classes: tuple[str, ...]) -> None:
+    """Give a net the tensors of trained weights; where the classes differ, the last layer keeps its random start.
+
+    Args:
+        net: the net to change.
+        weights: shipped weights by name, or a weights file.
+        classes: what the net will tell apart.
+
+    Raises:
+        WeightsError: there are no such weights, or they belong to another architecture.
+    """
+    tensors, card = load_weights(find_weights(weights))
+    if card.classes != classes:
+        tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.4.")}
+    if dataclasses.replace(card.model, classes=len(classes), dropout=0.0) != dataclasses.replace(net.config, dropout=0.0):
+        raise WeightsError(f"{weights} holds another architecture than model: leave model out to train the one it holds")
+    net.load_state_dict(tensors)
+
+
+def _finish(
+    config: TrainConfig, module: ClassifierTraining, data: CloudData, clouds: CloudSet, history: History, path: Path
+) -> None:
+    """Write the weights, with all that is to be known of them, and the curves."""
+    row = history.rows[-1]
+    if config.keep == "best":
+        best = torch.load(path.with_name("best.ckpt"), map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
+        row = max(history.rows, key=lambda r: r["validation_overall"])
+    metrics: dict[str, Any] = {key: row[key] for key in row if key.startswith("validation_")}
+    metrics |= {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
+    card = WeightsCard(
+        config.name, config.model, config.preprocess, tuple(data.classes), metrics, _provenance(config, clouds)
+    )
+    net = module.net.eval().cpu()
+    if not config.augment.reorient and len(data.validation) >= FEWEST:
+        card = calibrated(net, card, data.classes, data.validation)
+    save_weights(path, net.state_dict(), card)
+    plot_history(history.rows, path.with_name("curves.png"))
+
+
+def _provenance(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
+    # No path of the machine it ran on.
+    settings = to_dict(config) | {key: Path(getattr(config, key)).name for key in ("data", "start")} | {"output": ""}
+    return {
+        "config": settings,
+        "data_sha256": clouds.fingerprint,
+        "versions": {
+            "pointcentroid": pointcentroid.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }

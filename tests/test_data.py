@@ -1,0 +1,396 @@
+"""Data sets in every layout people have them, prepared through the public command; downloads from a server of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pointcentroid as pc
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.data.cache import open_cache, prepare_cache
+from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.data.download import download
+from pointcentroid.data.layouts import find_shapes
+from pointcentroid.data.sources import open_data
+from pointcentroid.errors import DataError
+from pointcentroid.geometry.fps import farthest_point_sampling
+from pointcentroid.geometry.sampling import preprocess
+
+from .test_cli import run
+
+SETTINGS = PreprocessConfig(sample=64, points=64)
+
+
+def write_off(path: Path, height: float, seed: int = 0) -> None:
+    """A box of some height, its corners a little displaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    corners = np.array([(x, y, z * height) for x in (0, 1) for y in (0, 1) for z in (0, 1)]) + rng.normal(
+        scale=0.01, size=(8, 3)
+    )
+    quads = ["0 1 3 2", "4 6 7 5", "0 4 5 1", "2 3 7 6", "0 2 6 4", "1 5 7 3"]
+    path.write_text(
+        "\n".join(["OFF", "8 6 12", *(" ".join(map(str, c)) for c in corners), *(f"4 {q}" for q in quads)]) + "\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """The tree of ModelNet: class/train/*.off and class/test/*.off, with a broken file in it."""
+    root = tmp_path_factory.mktemp("raw") / "ModelNet2"
+    for category, height in (("tower", 4.0), ("slab", 0.2)):
+        for number in range(6):
+            write_off(root / category / "train" / f"{category}_{number:04d}.off", height, number)
+        for number in (6, 7):
+            write_off(root / category / "test" / f"{category}_{number:04d}.off", height, number)
+    (root / "slab" / "train" / "slab_0003.off").write_text("OFF\n8 6 12\n0 0 0\n")
+    (root / "README.txt").write_text("not a shape\n")
+    return root
+
+
+def prepare(source: object, to: Path, *more: object) -> dict:
+    done = run("data", "prepare", source, "--to", to, "--points", 64, "--format", "json", *more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def zipped(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder.parent))
+    return path
+
+
+def test_the_tree_of_modelnet_as_folder_and_as_zip(tree: Path, tmp_path: Path) -> None:
+    report = prepare(tree, tmp_path / "a")
+    assert report["shapes"] == 15
+    assert report["classes"] == ["slab", "tower"]
+    assert report["split"] == {"test": 4, "train": 11}
+    assert list(report["quarantined"]) == ["slab/train/slab_0003.off"]
+    assert "line" in report["quarantined"]["slab/train/slab_0003.off"]
+    assert not (tmp_path / "a" / "parts").exists()
+
+    folder = open_cache(tmp_path / "a", SETTINGS)
+    prepare(zipped(tree, tmp_path / "raw.zip"), tmp_path / "b", "--workers", 2)
+    archive = open_cache(tmp_path / "b", SETTINGS)
+    assert folder.points.tobytes() == archive.points.tobytes()
+    assert (folder.labels.tolist(), folder.split) == (archive.labels.tolist(), archive.split)
+    assert isinstance(folder.points, np.memmap)
+
+    # The same clouds, up to the order of their points, that a prediction from the file sees.
+    for row in (0, 9):
+        mesh = pc.read(tree / folder.names[row])
+        expected = torch.from_numpy(preprocess(mesh.vertices, mesh.faces, 64, 0))
+        order = farthest_point_sampling(expected[None], 64)[0]
+        assert torch.equal(torch.from_numpy(np.array(folder.points[row])), expected[order])
+
+
+def test_preparing_again_goes_on_where_it_stopped(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pointcentroid.data.cache._PART", 4)
+    catalogue = find_shapes(tree)
+    whole = prepare_cache(catalogue, tmp_path / "whole", SETTINGS, workers=0)
+    seen = 0
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_ten(items, _total):
+        nonlocal seen
+        for item in items:
+            seen += 1
+            if seen == 10:
+                raise Stop
+            yield item
+
+    with pytest.raises(Stop):
+        prepare_cache(catalogue, tmp_path / "cut", SETTINGS, workers=0, watch=stop_at_ten)
+    with pytest.raises(DataError, match="interrupted; run the same"):
+        open_cache(tmp_path / "cut", SETTINGS)
+    kept = sorted(path.name for path in (tmp_path / "cut" / "parts").glob("*.npz"))
+    assert kept == ["00000.npz", "00001.npz"]
+    with pytest.raises(DataError, match="the beginning of another"):
+        prepare_cache(catalogue, tmp_path / "cut", PreprocessConfig(sample=32, points=32), workers=0)
+
+    stamps = [(tmp_path / "cut" / "parts" / name).stat().st_mtime_ns for name in kept]
+    made: list[Path] = []
+    save = "pointcentroid.data.cache._save_part"
+    original = __import__("pointcentroid.data.cache", fromlist=["_save_part"])._save_part
+    monkeypatch.setattr(save, lambda path, *rest: (made.append(path), original(path, *rest))[1])
+    again = prepare_cache(catalogue, tmp_path / "cut", SETTINGS, workers=0)
+    assert len(stamps) == 2
+    assert [path.name for path in made] == ["00002.npz", "00003.npz"], "finished parts are not made again"
+    assert (again.shapes, again.quarantined) == (whole.shapes, whole.quarantined)
+    assert (tmp_path / "cut" / "points.npy").read_bytes() == (tmp_path / "whole" / "points.npy").read_bytes()
+
+
+def test_what_was_prepared_otherwise_is_an_error_that_names_the_fix(tree: Path, tmp_path: Path) -> None:
+    prepare(tree, tmp_path / "a")
+    prepare(tree, tmp_path / "a")  # the same again: nothing to do
+    done = run("data", "prepare", tree, "--to", tmp_path / "a", "--points", 32)
+    assert done.returncode == 2
+    assert "prepared otherwise" in done.stderr
+    with pytest.raises(DataError, match=r"'sample': 64.*needs.*'sample': 128.*--points 128"):
+        open_cache(tmp_path / "a", PreprocessConfig(sample=128, points=64))
+    meta = json.loads((tmp_path / "a" / "meta.json").read_text())
+    (tmp_path / "a" / "meta.json").write_text(json.dumps(meta | {"version": 0}))
+    with pytest.raises(DataError, match="another version"):
+        open_cache(tmp_path / "a", SETTINGS)
+    (tmp_path / "a" / "meta.json").write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        open_cache(tmp_path / "a", SETTINGS)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("precious")
+    done = run("data", "prepare", tree, "--to", tmp_path / "full")
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+
+
+@pytest.mark.parametrize("layout", ["{c}/{n}.off", "{s}/{c}/{n}.off", "top/{c}/{s}/{n}.off", "top/{c}/scan_{n}/mesh.off"])
+def test_class_folders_in_every_nesting(layout: str, tmp_path: Path) -> None:
+    for category in ("a", "b"):
+        for number, split in enumerate(("train", "train", "test")):
+            write_off(tmp_path / "my" / layout.format(c=category, s=split, n=number), 1 + number)
+    catalogue = find_shapes(tmp_path / "my")
+    assert catalogue.classes == ("a", "b")
+    assert len(catalogue.entries) == 6
+    expected = {"test": 2, "train": 4} if "{s}" in layout else {"": 6}
+    splits = [entry.split for entry in catalogue.entries]
+    assert {name: splits.count(name) for name in set(splits)} == expected
+
+
+def test_own_validation_folders_are_respected_and_formats_mix(tmp_path: Path) -> None:
+    for category in ("a", "b"):
+        for number in range(3):
+            write_off(tmp_path / "my" / "train" / category / f"{number}.off", 1)
+        write_off(tmp_path / "my" / "val" / category / "9.off", 1)
+    rng = np.random.default_rng(0)
+    np.savetxt(tmp_path / "my" / "train" / "a" / "scan.xyz", rng.normal(size=(30, 3)))  # fewer points than asked for
+    glb = Path(__file__).parent.parent / "data" / "examples" / "lamp.glb"
+    shutil.copy(glb, tmp_path / "my" / "train" / "b")
+    prepare(tmp_path / "my", tmp_path / "out")
+    clouds = open_cache(tmp_path / "out", SETTINGS)
+    assert sorted(clouds.names[i] for i in clouds.part("validation")) == ["val/a/9.off", "val/b/9.off"]
+    assert len(clouds.part("training")) == 8
+    lamp = clouds.points[clouds.names.index("train/b/lamp.glb")]
+    mesh = pc.read(glb)
+    y_up = preprocess(mesh.vertices, mesh.faces, 64, 0)
+    turned = np.c_[y_up[:, 0], -y_up[:, 2], y_up[:, 1]]
+    assert sorted(map(tuple, lamp.tolist())) == sorted(map(tuple, turned.tolist()))
+
+
+def test_hdf5_and_resampled_text_are_y_up(tmp_path: Path) -> None:
+    import h5py
+
+    rng = np.random.default_rng(0)
+    shapes = rng.normal(size=(6, 64, 3)).astype(np.float32) * (1, 3, 1)
+    labels = np.array([1, 0, 1, 0, 1, 0])
+    folder = tmp_path / "modelnet40_ply_hdf5_2048"
+    folder.mkdir()
+    (folder / "shape_names.txt").write_text("tower\nslab\n")  # not sorted: labels must follow the names
+    for name, part in (("train0", slice(0, 4)), ("test0", slice(4, 6))):
+        with h5py.File(folder / f"ply_data_{name}.h5", "w") as file:
+            file["data"], file["label"] = shapes[part], labels[part, None].astype(np.uint8)
+    prepare(folder, tmp_path / "a")
+    prepare(zipped(folder, tmp_path / "h5.zip"), tmp_path / "b")
+
+    text = tmp_path / "modelnet40_normal_resampled"
+    names = {"train": [], "test": []}
+    for row in range(6):
+        category = ("tower", "slab")[labels[row]]
+        names["train" if row < 4 else "test"].append(f"{category}_{row:04d}")
+        (text / category).mkdir(parents=True, exist_ok=True)
+        np.savetxt(text / category / f"{category}_{row:04d}.txt", np.c_[shapes[row], shapes[row]], delimiter=",", fmt="%.9g")
+    for split, listed in names.items():
+        (text / f"modelnet40_{split}.txt").write_text("\n".join(listed) + "\n")
+    (text / "modelnet40_shape_names.txt").write_text("slab\ntower\n")
+    prepare(text, tmp_path / "c")
+    prepare(zipped(text, tmp_path / "text.zip"), tmp_path / "d")
+
+    for name in "abcd":
+        clouds = open_cache(tmp_path / name, SETTINGS)
+        assert clouds.classes == ("slab", "tower")
+        assert [clouds.classes[label] for label in clouds.labels] == [("tower", "slab")[label] for label in labels]
+        assert clouds.split == ["train"] * 4 + ["test"] * 2
+        for cloud, shape in zip(clouds.points, shapes, strict=True):
+            centred = shape - shape.mean(axis=0)
+            centred /= np.linalg.norm(centred, axis=1).max()
+            expected = np.c_[centred[:, 0], -centred[:, 2], centred[:, 1]]
+            ours, theirs = (a[np.lexsort(a.round(4).T)] for a in (np.array(cloud), expected))
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+    (text / "slab" / "slab_0000.txt").unlink()
+    with pytest.raises(DataError, match="names slab_0000, but there is no"):
+        find_shapes(text)
+
+
+def test_geometric_data_are_accepted(tree: Path, tmp_path: Path) -> None:
+    from torch_geometric.data import Data
+
+    files = sorted(tree.glob("*/test/*.off"))
+    items = []
+    for file in files:
+        mesh = pc.read(file)
+        assert mesh.faces is not None
+        pos, face = torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.faces.T.copy())
+        items.append(Data(pos=pos, face=face, y=torch.tensor([int("tower" in str(file))])))
+    prepare_cache(find_shapes(items, ["slab", "tower"]), tmp_path / "a", SETTINGS)
+    clouds = open_cache(tmp_path / "a", SETTINGS)
+    assert [clouds.classes[label] for label in clouds.labels] == ["slab", "slab", "tower", "tower"]
+    reference = open_data(tree, SETTINGS)
+    assert clouds.points.tobytes() == reference.subset(reference.part("test")).points.tobytes()
+    assert pc.load("small", "cpu")(items[0], up="z").label == pc.load("small", "cpu")(files[0], up="z").label
+    with pytest.raises(DataError, match="no pos, or no y"):
+        find_shapes([Data(pos=torch.zeros(3, 3))])
+    with pytest.raises(DataError, match="label 1, but only 1"):
+        find_shapes(items, ["slab"])
+
+
+def test_an_npz_keeps_its_fingerprint_in_a_cache(modelnet: Path, tmp_path: Path) -> None:
+    clouds = load_npz(modelnet)
+    few = tmp_path / "few.npz"
+    with np.load(modelnet) as arrays:
+        np.savez(few, **{k: v if k == "classes" else v[::100] for k, v in arrays.items()})
+    missing = set(range(40)) - set(clouds.labels[::100].tolist())
+    if missing:  # classes without shapes are an error, and this stride may leave some out
+        with np.load(few) as arrays:
+            np.savez(few, **{**arrays, "classes": np.array([clouds.classes[i] for i in range(40)])})
+    report = prepare_cache(find_shapes(few), tmp_path / "cache", PreprocessConfig(), workers=0)
+    cached = open_cache(report.folder, PreprocessConfig())
+    assert cached.fingerprint == load_npz(few).fingerprint
+    assert cached.names == load_npz(few).names
+
+
+def test_every_shape_is_in_one_part() -> None:
+    labels = np.repeat(np.arange(3), 20)
+    split = ["test" if i % 5 == 0 else "train" for i in range(60)]
+    clouds = CloudSet(np.zeros((60, 1, 3), np.float32), labels, [str(i) for i in range(60)], ("a", "b", "c"), split)
+    parts = [clouds.part(name) for name in ("training", "validation", "test")]
+    assert sorted(np.concatenate(parts)) == list(range(60)) == clouds.part("all").tolist()
+    assert [len(part) for part in parts] == [42, 6, 12]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: None, "no such data set"),
+        (lambda p: p.mkdir(), "at least two class folders"),
+        (lambda p: p.write_text("x"), "neither a folder of class folders, a zip of one, nor an npz"),
+        (lambda p: write_off(p / "only" / "a.off", 1), "at least two class folders"),
+        (
+            lambda p: [(p / c).mkdir(parents=True) or (p / c / "a.off").write_text("OFF\n") for c in "ab"],
+            "no shape of the class",
+        ),
+    ],
+)
+def test_what_is_no_data_set_says_so(make: Callable[[Path], object], says: str, tmp_path: Path) -> None:
+    make(tmp_path / "it")
+    done = run("data", "prepare", tmp_path / "it", "--to", tmp_path / "out")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
+    write_off(tmp_path / "a.off", 1)
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for name in ("../../escaped/a/1.off", "/tmp/escaped/b/1.off", "a/2.off", "b/2.off"):
+            archive.write(tmp_path / "a.off", name)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    run("data", "prepare", tmp_path / "evil.zip", "--to", tmp_path / "out")
+    after = sorted(path for path in tmp_path.rglob("*") if tmp_path / "out" not in (path, *path.parents))
+    assert after == before
+    assert not Path("/tmp/escaped").exists()
+
+
+class Server:
+    """An HTTP server on the loopback that serves one content, with ranges if asked to, and may break off."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.ranges, self.stop_after = content, True, -1
+        self.requests: list[str | None] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked = self.headers.get("Range")
+                outer.requests.append(asked)
+                if self.path != "/it.zip":
+                    self.send_error(404)
+                    return
+                start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and outer.ranges else 0
+                if start >= len(outer.content):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(outer.content)}")
+                    self.end_headers()
+                    return
+                body = outer.content[start:]
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body if outer.stop_after < 0 else body[: outer.stop_after])
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/it.zip"
+
+
+@pytest.fixture
+def server(tree: Path, tmp_path: Path) -> Iterator[Server]:
+    served = Server(zipped(tree, tmp_path / "served.zip").read_bytes())
+    yield served
+    served.server.shutdown()
+
+
+class TestDownload:
+    def test_the_command_downloads_and_prepares(self, server: Server, tmp_path: Path) -> None:
+        digest = hashlib.sha256(server.content).hexdigest()
+        dead = server.url.replace("it.zip", "gone.zip")
+        more = ["--download", "--mirror", dead, "--mirror", server.url, "--sha256", digest]
+        assert prepare("mynet", tmp_path / "data", *more)["shapes"] == 15
+        assert (tmp_path / "mynet.zip").read_bytes() == server.content
+
+    def test_a_broken_connection_is_resumed(self, server: Server, tmp_path: Path) -> None:
+        server.stop_after = 1000
+        with pytest.raises(DataError, match="ended after 1,000 of"):
+            download([server.url], tmp_path / "it.zip")
+        assert not (tmp_path / "it.zip").exists()
+        server.stop_after = -1
+        assert download([server.url], tmp_path / "it.zip").read_bytes() == server.content
+        assert server.requests == [None, "bytes=1000-"]
+
+    def test_a_server_without_ranges_sends_all_of_it_again(self, server: Server, tmp_path: Path) -> None:
+        (tmp_path / "it.zip.part").write_bytes(server.content[:500])
+        server.ranges = False
+        assert download([server.url], tmp_path / "it.zip").read_bytes() == server.content
+
+    def test_a_part_that_is_whole_is_recognised(self, server: Server, tmp_path: Path) -> None:
+        (tmp_path / "it.zip.part").write_bytes(server.content)
+        assert download([server.url], tmp_path / "it.zip").read_bytes() == server.content
+        (tmp_path / "too_long.zip.part").write_bytes(server.content + b"x")
+        assert download([server.url], tmp_path / "too_long.zip").read_bytes() == server.content
+
+    def test_the_wrong_content_is_refused_and_thrown_away(self, server: Server, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="its sha256 is"):
+            download([server.url], tmp_path / "it.zip", sha256="0" * 64)
+        server.content = b"<html>moved</html>"
+        with pytest.raises(DataError, match="no zip archive, it begins with b'<html>"):
+            download([server.url], tmp_path / "it.zip")
+        assert list(tmp_path.glob("it.zip*")) == []
+
+    def test_an_unknown_name_needs_a_mirror(self, tmp_path: Path) -> None:
+        done = run("data", "prepare", "modelnet4", "--to", tmp_path / "x", "--download")
+        assert done.returncode == 2
+        assert "did you mean 'modelnet4" in done.stderr

@@ -1,0 +1,180 @@
+"""Evaluation, calibration and corruptions, against slow references and through the public command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import pointcentroid as pc
+from pointcentroid.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
+from pointcentroid.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.evaluate import choose_part, evaluate, robustness
+from pointcentroid.weights import load_weights
+
+from .test_cli import run
+
+
+@pytest.fixture(scope="module")
+def few(modelnet: Path, tmp_path_factory) -> Path:
+    """Every 60th shape of ModelNet40, all classes named."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    with np.load(modelnet) as arrays:
+        np.savez(path, **{key: value if key == "classes" else value[::60] for key, value in arrays.items()})
+    return path
+
+
+class TestCalibration:
+    def test_the_temperature_that_made_the_labels_is_found(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(20_000, 10, generator=generator) * 3
+        for truth in (0.5, 1.0, 2.5):
+            labels = torch.multinomial((logits / truth).softmax(dim=1), 1, generator=generator)[:, 0]
+            assert fit_temperature(logits, labels) == pytest.approx(truth, rel=0.04)
+            confidence, correct = cross_fitted(logits, labels)
+            assert calibration_error(confidence, correct) < 0.012
+            assert calibration_error((logits / 6).softmax(dim=1).amax(dim=1).numpy(), correct) > 0.05
+
+    @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
+    def test_the_error_is_its_definition(self, pairs: list[tuple[float, bool]]) -> None:
+        confidence, correct = (np.array(values) for values in zip(*pairs, strict=True))
+        expected = 0.0
+        for number in range(15):
+            low, high = number / 15, (number + 1) / 15
+            inside = [(c, r) for c, r in pairs if min(int(c * 15), 14) == number]
+            assert all(low - 1e-9 <= c <= high + 1e-9 for c, _ in inside)
+            if inside:
+                gap = np.mean([r for _, r in inside]) - np.mean([c for c, _ in inside])
+                expected += len(inside) / len(pairs) * abs(gap)
+        assert calibration_error(confidence, correct) == pytest.approx(expected, abs=1e-9)
+        low, high = bootstrap_interval(confidence, correct, draws=50)
+        assert 0 <= low <= high <= 1
+
+    def test_the_command_stores_the_temperature(self, few: Path, tmp_path: Path, modelnet: Path) -> None:
+        labels_before = [p.label for p in pc.load("small", "cpu").predict(load_npz(few).points[:20], up="z")]
+        path = tmp_path / "calibrated.safetensors"
+        done = run("calibrate", "small", "--data", modelnet, "--to", path)
+        assert done.returncode == 0, done.stderr
+        tensors, card = load_weights(path)
+        assert 0.05 < card.temperature < 1, "label smoothing leaves a net too modest"
+        assert card.metrics["validation_ece"] <= 0.03
+        assert card.metrics["validation_ece_interval"][0] <= card.metrics["validation_ece"]
+        original, _ = load_weights(next(p for p in [Path(pc.__file__).parent / "checkpoints" / "small.safetensors"]))
+        assert all(torch.equal(tensors[name], original[name]) for name in original)
+        labels = [p.label for p in pc.load(path, "cpu").predict(load_npz(few).points[:20], up="z")]
+        assert labels == labels_before
+        done = run("calibrate", "small", "--data", few, "--to", tmp_path / "x.safetensors")
+        assert done.returncode == 2
+        assert "too few to calibrate" in done.stderr
+
+
+class TestEvaluate:
+    def test_figures_are_those_of_single_predictions(self, few: Path) -> None:
+        predictor, clouds = pc.load("small", "cpu"), load_npz(few)
+        result = evaluate(predictor, clouds)
+        answers = [predictor(cloud, up="z", top=40) for cloud in clouds.points]
+        truth = [clouds.classes[label] for label in clouds.labels]
+        right = [a.label == t for a, t in zip(answers, truth, strict=True)]
+        assert result.overall_accuracy == np.mean(right)
+        assert result.correct.tolist() == right
+        per_class = {t: np.mean([r for r, u in zip(right, truth, strict=True) if u == t]) for t in set(truth)}
+        assert result.mean_class_accuracy == pytest.approx(np.mean(list(per_class.values())))
+        assert result.top5 == sum(t in [name for name, _ in a.top[:5]] for a, t in zip(answers, truth, strict=True))
+        np.testing.assert_allclose(result.confidence, [a.confidence for a in answers], atol=1e-4)
+        assert result.ece == calibration_error(result.confidence, result.correct)
+
+    def test_classes_are_matched_by_name(self, few: Path) -> None:
+        clouds = load_npz(few)
+        reverse = tuple(reversed(clouds.classes))
+        labels = len(reverse) - 1 - clouds.labels
+        renamed = CloudSet(clouds.points, labels, clouds.names, reverse, clouds.split)
+        predictor = pc.load("small", "cpu")
+        assert np.array_equal(evaluate(predictor, renamed).confusion, evaluate(predictor, clouds).confusion)
+
+    def test_the_command_prints_draws_and_votes(self, few: Path, tmp_path: Path) -> None:
+        more = ["--votes", 3, "--plots", tmp_path / "plots", "--format", "json", "-o", tmp_path / "out.json"]
+        done = run("evaluate", "small", "--data", few, "--limit", 60, *more)
+        assert done.returncode == 0, done.stderr
+        numbers = json.loads((tmp_path / "out.json").read_text())
+        assert {"overall_accuracy", "mean_class_accuracy", "top5_accuracy", "ece", "per_class"} <= numbers.keys()
+        assert (numbers["split"], numbers["shapes"], numbers["votes"]["votes"]) == ("all", 60, 3)
+        assert abs(numbers["votes"]["overall_accuracy"] - numbers["overall_accuracy"]) < 0.1
+        low, high = numbers["ece_interval"]
+        assert 0 <= low <= high
+        for name in ("confusion", "reliability"):
+            picture = np.asarray(Image.open(tmp_path / "plots" / f"{name}.png").convert("RGB"))
+            assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+    def test_the_part_that_weights_were_not_trained_on_is_chosen(self) -> None:
+        def clouds(split: list[str]) -> CloudSet:
+            return CloudSet(np.zeros((2, 1, 3)), np.arange(2), ["a", "b"], ("a", "b"), split, fingerprint="F")
+
+        assert choose_part(clouds(["train", "test"]), "F") == "test"
+        assert choose_part(clouds(["", ""]), "F") == "validation"
+        assert choose_part(clouds(["", ""]), "other") == "all"
+        assert choose_part(clouds(["", ""]), None) == "all"
+
+    def test_raw_folders_are_evaluated_as_they_are(self, tmp_path: Path, real_meshes: Path) -> None:
+        manifest = [line.split("\t") for line in (real_meshes / "MANIFEST.tsv").read_text().splitlines()[1:]]
+        copied = 0
+        for name, expected, *_ in manifest:
+            if expected in ("chair", "airplane", "lamp") and (real_meshes / name).suffix == ".off":
+                (tmp_path / "mine" / expected).mkdir(parents=True, exist_ok=True)
+                (tmp_path / "mine" / expected / name).write_bytes((real_meshes / name).read_bytes())
+                copied += 1
+        assert copied >= 2
+        done = run("evaluate", "small", "--data", tmp_path / "mine", "--up", "auto", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        numbers = json.loads(done.stdout)
+        assert numbers["shapes"] + numbers["left_out"] == copied
+        assert numbers["left_out"] == done.stderr.count("left out: ") < copied
+
+
+class TestCorruptions:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def clouds(cls) -> np.ndarray:
+        points = np.random.default_rng(0).normal(size=(3, 400, 3)) * (1, 0.6, 0.3)
+        return (points / np.linalg.norm(points, axis=2).max(axis=1)[:, None, None]).astype(np.float32)
+
+    @pytest.mark.parametrize("name", CORRUPTIONS)
+    def test_the_same_every_time_and_worse_with_severity(self, name: str, clouds: np.ndarray) -> None:
+        damage = []
+        for severity in SEVERITIES:
+            damaged = corrupt(clouds, name, severity)
+            assert damaged.tobytes() == corrupt(clouds, name, severity).tobytes()
+            assert damaged.tobytes() == np.concatenate([corrupt(clouds[:2], name, severity), damaged[2:]]).tobytes()
+            assert np.isfinite(damaged).all()
+            # Chamfer distance, from the definition.
+            away = ((damaged[:, :, None] - clouds[:, None]) ** 2).sum(axis=3)
+            damage.append(away.min(axis=2).mean() + away.min(axis=1).mean())
+        assert damage[0] > 0
+        assert damage[4] > 1.5 * damage[0]
+
+    def test_what_each_kind_promises(self, clouds: np.ndarray) -> None:
+        count = clouds.shape[1]
+        assert corrupt(clouds, "density up", 3).shape == clouds.shape
+        assert corrupt(clouds, "cutout", 5).shape[1] == count - 5 * (count // 16)
+        assert corrupt(clouds, "background", 5).shape[1] == count + count * 5 // 50
+        assert corrupt(clouds, "occlusion", 4).shape[1] == count - count * 4 // 10
+        turned = corrupt(clouds, "rotation", 5)
+        np.testing.assert_allclose(np.linalg.norm(turned, axis=2), np.linalg.norm(clouds, axis=2), atol=1e-5)
+        assert max(len(np.unique(cloud[:, 2].round(5))) for cloud in corrupt(clouds, "lidar", 5)) <= 10
+        with pytest.raises(ValueError, match="no corruption"):
+            corrupt(clouds, "rust", 1)
+
+    def test_the_report(self, few: Path) -> None:
+        clouds = load_npz(few)
+        clouds = clouds.subset(np.arange(0, len(clouds), 8))
+        report = robustness(pc.load("small", "cpu"), clouds, watch=lambda items, _total: items)
+        assert list(report.errors) == list(CORRUPTIONS)
+        assert report.mean == pytest.approx(np.mean([e for errors in report.errors.values() for e in errors]))
+        assert report.mean > report.clean
+        assert report.to_dict()["mean_corruption_error"] == report.mean
