@@ -71,7 +71,7 @@ class EncoderConfig:
     initialiser: Literal["fps", "random", "voxel", "kmeans++", "learned"] = "fps"
     axis: Literal["inputs", "centroids"] = "inputs"  # what the softmax runs over
     side: Literal["centroids", "inputs"] = "centroids"  # who lists its nearest neighbours on the other side
-    steps: int = 1  # update steps T of a centroid attention
+    steps: int = 1  # update steps T of a centroid attention; 0 leaves it out, a baseline that only pools
     step_size: float | None = None  # eps, fixed; learnt per channel when None
     centroid_position: Literal["seed", "mean"] = "seed"  # stay at the seed, or move to the attention-weighted mean
 
@@ -79,7 +79,11 @@ class EncoderConfig:
         object.__setattr__(self, "stages", tuple(self.stages))
         _require(len(self.stages) >= 1, "encoder.stages must hold at least one stage")
         _require(self.embed >= 1, f"encoder.embed must be at least 1, found {self.embed}")
-        _require(self.steps >= 1, f"encoder.steps must be at least 1, found {self.steps}")
+        _require(self.steps >= 0, f"encoder.steps must not be negative, found {self.steps}")
+        _require(
+            self.steps > 0 or self.centroid_position == "seed",
+            "encoder.centroid_position must be 'seed' where encoder.steps=0: without attention nothing is weighted",
+        )
         counts = [stage.centroids for stage in self.stages]
         _require(
             all(a >= b for a, b in itertools.pairwise(counts)),
@@ -109,6 +113,7 @@ class AugmentConfig:
     scale: float = 1.5  # each axis is scaled by a factor log-uniform in [1 / scale, scale]
     shift: float = 0.2  # each cloud is moved along each axis by up to this much
     jitter: float = 0.01  # standard deviation of the noise added to every coordinate, cut at three of them
+    dropout: float = 0.0  # of each cloud a share of up to this much of its points is lost (they fall onto its first point)
     mirror: float = 0.0  # probability that a cloud is mirrored left to right
     quarter_turn: float = 0.0  # probability that a cloud is turned about the up axis by 90, 180 or 270 degrees
     turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
@@ -118,7 +123,7 @@ class AugmentConfig:
         _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
         _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
         _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
-        for name in ("mirror", "quarter_turn", "turn"):
+        for name in ("dropout", "mirror", "quarter_turn", "turn"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in [0, 1], found {getattr(self, name)}")
 
 

@@ -101,7 +101,7 @@ def test_preparing_again_goes_on_where_it_stopped(tree: Path, tmp_path: Path, mo
     whole = prepare_cache(catalogue, tmp_path / "whole", SETTINGS, workers=0)
     seen = 0
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_at_ten(items, _total):
@@ -109,10 +109,10 @@ def test_preparing_again_goes_on_where_it_stopped(tree: Path, tmp_path: Path, mo
         for item in items:
             seen += 1
             if seen == 10:
-                raise Stop
+                raise StopError
             yield item
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         prepare_cache(catalogue, tmp_path / "cut", SETTINGS, workers=0, watch=stop_at_ten)
     with pytest.raises(DataError, match="interrupted; run the same"):
         open_cache(tmp_path / "cut", SETTINGS)
@@ -282,7 +282,7 @@ def test_every_shape_is_in_one_part() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda p: None, "no such data set"),
+        (lambda _: None, "no such data set"),
         (lambda p: p.mkdir(), "at least two class folders"),
         (lambda p: p.write_text("x"), "neither a folder of class folders, a zip of one, nor an npz"),
         (lambda p: write_off(p / "only" / "a.off", 1), "at least two class folders"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -207,7 +208,7 @@ def test_a_folder_of_shapes_fine_tunes_the_shipped_weights(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda labels: np.where(np.arange(80) == 0, 0, 1), "training shapes of the class 'rod'; at least 2"),
+        (lambda _: np.where(np.arange(80) == 0, 0, 1), "training shapes of the class 'rod'; at least 2"),
         (lambda labels: np.ones_like(labels), "0 training shapes of the class 'rod'"),
     ],
 )
@@ -225,6 +226,27 @@ def test_a_loss_that_is_no_number_is_an_error(toy: Path, tmp_path: Path) -> None
     assert done.returncode == 2
     assert "lower learning_rate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_an_error_and_what_was_written_stays_whole(toy: Path, tmp_path: Path) -> None:
+    train(toy, tmp_path, "epochs=1")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "toy").iterdir() if p.is_file()}
+    size = (tmp_path / "toy" / "last.ckpt").stat().st_size
+
+    def limit() -> None:  # the largest file that may be written: as if the disk were full half-way through a checkpoint
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    settings = [f"data={toy}", f"output={tmp_path}", "name=full", *SMALL, "epochs=1"]
+    command = [sys.executable, "-m", "pointcentroid", "train", "modelnet40-small", *settings]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    # The first checkpoint, without the optimiser's state, is small enough; the next one is not, and leaves it as it was.
+    assert torch.load(tmp_path / "full" / "last.ckpt", weights_only=True)["global_step"] == 0
+    assert not list((tmp_path / "full").glob(".*"))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "toy").iterdir() if p.is_file()} == before
 
 
 def test_the_best_epoch_can_be_kept(toy: Path, tmp_path: Path) -> None:
@@ -320,6 +342,17 @@ class TestAugmentation:
         turned = augment(clouds, CounterRandom(0, 0, torch.arange(500)), AugmentConfig(scale=1, shift=0, jitter=0, turn=1))
         torch.testing.assert_close(turned[:, 2], clouds[:, 2])
         torch.testing.assert_close(turned.norm(dim=2), torch.ones(500, 3))
+
+    def test_dropped_points_fall_onto_the_first(self) -> None:
+        clouds = torch.randn(400, 200, 3)
+        config = AugmentConfig(scale=1, shift=0, jitter=0, dropout=0.6)
+        dropped = augment(clouds, CounterRandom(0, 0, torch.arange(400)), config)
+        kept = (dropped == clouds).all(dim=2)
+        assert torch.equal(dropped[~kept], clouds[:, :1].expand_as(clouds)[~kept])
+        lost = 1 - kept.float().mean(dim=1)
+        assert 0.27 < lost.mean() < 0.33
+        assert lost.max() < 0.7
+        assert lost.min() < 0.02
 
     def test_reorienting_puts_the_labelled_axis_up(self) -> None:
         pole = torch.tensor([[0.0, 0, 1]]).expand(300, 1, 3)

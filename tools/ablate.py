@@ -34,6 +34,8 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "each centroid lists 8 inputs": [f"model.encoder.stages={STAGES % (8, 8)}"],
     "each centroid lists 32 inputs": [f"model.encoder.stages={STAGES % (32, 16)}"],
+    "no attention: farthest points and max-pooling": ["model.encoder.steps=0"],
+    "slot-style: softmax over centroids, 3 update steps": ["model.encoder.axis=centroids", "model.encoder.steps=3"],
     "2 update steps": ["model.encoder.steps=2"],
     "centroids move to the mean": ["model.encoder.centroid_position=mean"],
     "random seeds": ["model.encoder.initialiser=random"],

@@ -23,12 +23,14 @@ from typing import Annotated
 
 import torch
 import typer
+from classic import CLASSIC
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
+from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict import load
 
@@ -123,6 +125,38 @@ def model(quick: bool) -> list[Row]:
     return rows
 
 
+def race(rounds: int) -> list[Row]:
+    """Our nets against classic ones, all from 16 raw clouds of 1,024 points to logits, in turn: ratios of the same round."""
+    clouds = torch.nn.functional.normalize(torch.randn(16, 1024, 3), dim=2)
+
+    def ours(name: str) -> Callable[[], object]:
+        net = create_model(name).eval()
+        first = net.config.encoder.stages[0].centroids
+        return lambda: net(gather_points(clouds, farthest_first(clouds, first)), ordered=True)
+
+    def theirs(name: str) -> Callable[[], object]:
+        net = CLASSIC[name]().eval()
+        return lambda: net(clouds)
+
+    work = {name: ours(name) for name in ("tiny", "small")} | {name: theirs(name) for name in CLASSIC}
+    times: dict[str, list[float]] = {name: [] for name in work}
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            for name, run in work.items():
+                start = time.perf_counter()
+                run()
+                if number:  # the first round warms up
+                    times[name].append(time.perf_counter() - start)
+    rows: list[Row] = [
+        (f"{name}, raw points to logits, batch 16", 16 / statistics.median(taken), "clouds/s")
+        for name, taken in times.items()
+    ]
+    for name, other in (("small", "DGCNN"), ("small", "PointNet++"), ("tiny", "DGCNN"), ("tiny", "small")):
+        ratio = statistics.median(b / a for a, b in zip(times[name], times[other], strict=True))
+        rows.append((f"{name} against {other}", ratio, "x"))
+    return rows
+
+
 def geometry() -> list[Row]:
     """Farthest points and neighbours at three sizes."""
     rows: list[Row] = []
@@ -154,6 +188,7 @@ def main(
         *start_up(sources[0], 2 if quick else 7),
         *folder(sources, 40 if quick else 200),
         *model(quick),
+        *race(2 if quick else 7),
         *geometry(),
     ]
     table = Table("measure", "value", "unit", title=machine, box=None, header_style="bold")

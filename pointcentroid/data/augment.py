@@ -87,6 +87,9 @@ def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Ten
     mirror = torch.where(chance[:, 2] < config.mirror, -1.0, 1.0)
     factor = torch.stack([factor[:, 0] * mirror, factor[:, 1], factor[:, 2]], dim=1)
     points = (points * factor.unsqueeze(1)) @ _about_z(angle).transpose(1, 2)
+    if config.dropout:
+        lost = random.uniform(count) < config.dropout * random.uniform(1)
+        points = torch.where(lost.unsqueeze(2), points[:, :1], points)
     if config.jitter:
         noise = random.normal(3 * count).view(batch, count, 3).clamp(-3, 3)
         points = points + config.jitter * noise

@@ -309,5 +309,5 @@ def _check_classes(catalogue: Catalogue, found: set[str], failures: dict[str, st
     if empty:
         first = next(iter(failures.items()), ("", "it has no files"))
         raise DataError(
-            f"{catalogue.source}: no shape of the class {empty[0]!r} could be read (the first failure: {first[0]} {first[1]})"
+            f"{catalogue.source}: no shape of the class {empty[0]!r} could be read; the first failure: {first[0]} {first[1]}"
         )

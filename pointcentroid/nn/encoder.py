@@ -161,13 +161,15 @@ class CentroidStage(nn.Module):
         # Free positions were taken from no input, so there is no feature to start from.
         self.seed = None if encoder.initialiser == "learned" else nn.Linear(input_dim, stage.dim)
         self.place = nn.Linear(3, stage.dim)
-        self.attention = CentroidAttention(
-            stage.dim,
-            heads=stage.heads,
-            axis=encoder.axis,
-            steps=encoder.steps,
-            step_size="learned" if encoder.step_size is None else encoder.step_size,
-        )
+        self.attention = None
+        if encoder.steps:
+            self.attention = CentroidAttention(
+                stage.dim,
+                heads=stage.heads,
+                axis=encoder.axis,
+                steps=encoder.steps,
+                step_size="learned" if encoder.step_size is None else encoder.step_size,
+            )
         self.feed_forward = FeedForward(stage.dim)
         self.blocks = nn.ModuleList(
             SelfAttentionBlock(stage.dim, stage.heads, stage.block_neighbours) for _ in range(stage.blocks)
@@ -186,7 +188,12 @@ class CentroidStage(nn.Module):
 
         Returns:
             The stage's centroids, min(M, N) of them.
+
+        Raises:
+            ValueError: assignments are asked of a net that was built without attention.
         """
+        if assignments and self.attention is None:
+            raise ValueError("a net without attention (steps=0) assigns nothing")
         inputs = positions.shape[1]
         count = min(self.config.centroids, inputs)
         seeds = Seeds(positions[:, :count], None) if ordered else self.initialiser(positions, count)
@@ -197,10 +204,11 @@ class CentroidStage(nn.Module):
         if self.seed is not None:
             start = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
             centroids = centroids + self.seed(start)
-        centroids, log_weights = self.attention(centroids, tokens, neighbours)
+        shares = None
+        if self.attention is not None:
+            centroids, log_weights = self.attention(centroids, tokens, neighbours)
+            shares = assignment(log_weights, neighbours) if assignments or self.move else None
         centroids = centroids + self.feed_forward(centroids)
-
-        shares = assignment(log_weights, neighbours) if assignments or self.move else None
         where = seeds.positions
         if self.move and shares is not None:
             where = _mean_position(positions, shares.mean(dim=1), where)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from pointcentroid.files import replacing
 
@@ -85,6 +88,17 @@ class EpochLines(Callback):
             file=sys.stderr,
             flush=True,
         )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all: a full disk, or the end of the process, leaves the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside it, then rename."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
 
 class FirstCheckpoint(Callback):

@@ -30,7 +30,7 @@ from pointcentroid.data.sources import open_data
 from pointcentroid.errors import TrainingError, WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.plots import plot_history
-from pointcentroid.train.callbacks import EpochLines, FirstCheckpoint, History
+from pointcentroid.train.callbacks import EpochLines, FirstCheckpoint, History, WholeCheckpoints
 from pointcentroid.train.module import ClassifierTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
@@ -108,6 +108,7 @@ def _trainer(config: TrainConfig, folder: Path, history: History) -> lightning.T
         enable_model_summary=False,
         enable_progress_bar=watched,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        plugins=[WholeCheckpoints()],
         callbacks=[
             EMAWeightAveraging(decay=config.average),
             history,
