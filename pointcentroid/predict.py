@@ -137,7 +137,7 @@ class Predictor:
         """Classify many shapes; what cannot be read becomes a `Failure`, and the rest goes on.
 
         Args:
-            sources: files, arrays or shapes.
+            sources: files, arrays, shapes or `Data`; or a `Batch` of them.
             up: see `__call__`.
             votes: see `__call__`.
             top: see `__call__`.
@@ -148,7 +148,8 @@ class Predictor:
         Yields:
             One result per source, in order.
         """
-        prepared = Preparer(self.card.preprocess, votes, workers)(sources)
+        split = getattr(sources, "to_data_list", None)  # a `Batch` of PyTorch Geometric
+        prepared = Preparer(self.card.preprocess, votes, workers)(split() if split else sources)
         return self.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
 
     def predict_prepared(

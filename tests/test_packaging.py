@@ -52,7 +52,7 @@ def test_no_room_imports_a_later_one() -> None:
         {"config"},
         {"io", "geometry"},
         {"nn"},
-        {"models", "weights", "prepare"},
+        {"models", "weights", "prepare", "pyg"},
         {"orientation", "yaml_config", "data", "corruptions"},
         {"predict", "calibration"},
         {"viz", "plots"},
