@@ -3,8 +3,8 @@
     pip install 'pointcentroid[pyg]'
     python examples/pyg_pooling.py train.npz --epochs 3
 
-The data set is an npz file of labelled clouds (docs/training.md). To show that batches may be ragged, every cloud keeps a random
-number of its points, between 256 and all of them.
+The data set is an npz file of labelled clouds (docs/training.md). To show that batches may be ragged, every cloud keeps a
+random number of its points, between 256 and all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 import torch
 from torch import nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import Sequential, global_max_pool
 
@@ -71,8 +71,7 @@ def main() -> None:
         net.eval()
         right = 0
         with torch.inference_mode():
-            for first in range(0, len(validation), 64):
-                batch = Batch.from_data_list(validation[first : first + 64])  # type: ignore[arg-type]
+            for batch in DataLoader(validation, batch_size=64):
                 right += int((net(None, batch.pos, batch.batch).argmax(dim=1) == batch.y).sum())
         seconds = time.perf_counter() - start
         print(f"epoch {epoch + 1}  validation {right / len(validation):.1%}  {seconds:.0f} s", flush=True)
