@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pointcentroid.files import replacing
 
@@ -66,8 +67,8 @@ class History(Callback):
             writer.writerows(self.rows)
 
 
-class EpochLines(Callback):
-    """One line an epoch on standard error, where nobody watches a progress bar.
+class Display(Callback):
+    """One line an epoch on standard error, and below it, where a person is watching, a bar with the time left.
 
     Args:
         history: where the figures are.
@@ -75,19 +76,44 @@ class EpochLines(Callback):
 
     def __init__(self, history: History) -> None:
         self.history = history
+        console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}")
+        left = TimeRemainingColumn(), TextColumn("left")
+        self.bar = Progress(*columns, *left, console=console, transient=True, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Begin the bar: all steps of the run, those before a resumption done."""
+        if trainer.is_global_zero:
+            total = int(trainer.estimated_stepping_batches)
+            self._task = self.bar.add_task("training", total=total, completed=trainer.global_step, figures="")
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the bar on."""
+        if self._task is not None:
+            self.bar.update(self._task, completed=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the epoch."""
-        if not trainer.is_global_zero:
+        if self._task is None:
             return
         row = self.history.rows[-1]
         left = row["seconds"] / row["epoch"] * ((trainer.max_epochs or 0) - row["epoch"])
-        print(
-            f"epoch {row['epoch']}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  "
-            f"accuracy {row['train_accuracy']:.1%}  validation {row['validation_overall']:.1%}  {left / 60:.0f} min left",
-            file=sys.stderr,
-            flush=True,
+        figures = (
+            f"loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}  validation {row['validation_overall']:.1%}"
         )
+        self.bar.update(self._task, figures=figures)
+        line = f"epoch {row['epoch']}/{trainer.max_epochs}  {figures}  {left / 60:.0f} min left"
+        self.bar.console.print(line, highlight=False, soft_wrap=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Take the bar away: the cursor comes back."""
+        self.bar.stop()
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -7,7 +7,6 @@ import logging
 import pickle
 import platform
 import shutil
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -30,7 +29,7 @@ from pointcentroid.data.sources import open_data
 from pointcentroid.errors import TrainingError, WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.plots import plot_history
-from pointcentroid.train.callbacks import EpochLines, FirstCheckpoint, History, WholeCheckpoints
+from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints
 from pointcentroid.train.module import ClassifierTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
@@ -92,7 +91,6 @@ def train(
 
 
 def _trainer(config: TrainConfig, folder: Path, history: History) -> lightning.Trainer:
-    watched = sys.stderr.isatty()
     saved = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     return lightning.Trainer(
         default_root_dir=folder,
@@ -106,13 +104,13 @@ def _trainer(config: TrainConfig, folder: Path, history: History) -> lightning.T
         use_distributed_sampler=False,  # the data module shares batches out itself
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        enable_progress_bar=watched,
+        enable_progress_bar=False,
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         plugins=[WholeCheckpoints()],
         callbacks=[
             EMAWeightAveraging(decay=config.average),
             history,
-            RichProgressBar(console_kwargs={"stderr": True}) if watched else EpochLines(history),
+            Display(history),
             FirstCheckpoint(folder / "last.ckpt"),
             ModelCheckpoint(filename="best", monitor="validation_overall", mode="max", **saved),
             ModelCheckpoint(filename="last", **saved),  # written last: when it is there, all else of its epoch is
