@@ -255,6 +255,25 @@ def test_geometric_data_are_accepted(tree: Path, tmp_path: Path) -> None:
         find_shapes(items, ["slab"])
 
 
+def test_the_modelnet_of_geometric_is_accepted(tmp_path: Path) -> None:
+    from torch_geometric.datasets import ModelNet
+
+    names = "bathtub bed chair desk dresser monitor night_stand sofa table toilet".split()
+    for number, name in enumerate(names):
+        for split in ("train", "test"):
+            write_off(tmp_path / "net" / "raw" / name / split / f"{name}_{split}.off", 1 + number, number)
+    dataset = ModelNet(str(tmp_path / "net"), "10", train=True)  # finds its raw files there, and processes them
+    prepare_cache(find_shapes(dataset, names), tmp_path / "a", SETTINGS)
+    prepare(tmp_path / "net", tmp_path / "b")  # its folder, too
+    from_dataset, from_folder = open_cache(tmp_path / "a", SETTINGS), open_cache(tmp_path / "b", SETTINGS)
+    train = from_folder.subset(np.flatnonzero(np.array(from_folder.split) == "train"))
+    assert (from_folder.split.count("test"), len(train)) == (10, 10)
+    assert from_dataset.classes == train.classes == tuple(names)
+    assert from_dataset.labels.tolist() == train.labels.tolist()
+    # Triangles come in another order, so that other points of the same surfaces are drawn.
+    np.testing.assert_allclose(from_dataset.points.std(axis=1), train.points.std(axis=1), atol=0.1)
+
+
 def test_an_npz_keeps_its_fingerprint_in_a_cache(modelnet: Path, tmp_path: Path) -> None:
     clouds = load_npz(modelnet)
     few = tmp_path / "few.npz"

@@ -100,10 +100,9 @@ class Display(Callback):
             return
         row = self.history.rows[-1]
         left = row["seconds"] / row["epoch"] * ((trainer.max_epochs or 0) - row["epoch"])
-        figures = (
-            f"loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}  validation {row['validation_overall']:.1%}"
-        )
-        self.bar.update(self._task, figures=figures)
+        validation = f"validation {row['validation_overall']:.1%}"
+        self.bar.update(self._task, figures=f"loss {row['train_loss']:.3f}  {validation}")
+        figures = f"loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}  {validation}"
         line = f"epoch {row['epoch']}/{trainer.max_epochs}  {figures}  {left / 60:.0f} min left"
         self.bar.console.print(line, highlight=False, soft_wrap=True)
 
