@@ -95,6 +95,7 @@ class EncoderConfig:
 class ClassifierConfig:
     """A classifier: an encoder and a head on the pooled features of its last stage."""
 
+    kind: Literal["classifier"] = "classifier"
     classes: int = 40
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hidden: int = 256  # channels of the head's hidden layer
@@ -104,6 +105,30 @@ class ClassifierConfig:
         _require(self.classes >= 1, f"model.classes must be at least 1, found {self.classes}")
         _require(self.hidden >= 1, f"model.hidden must be at least 1, found {self.hidden}")
         _require(0 <= self.dropout < 1, f"model.dropout must lie in [0, 1), found {self.dropout}")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """An autoencoder: an encoder whose last centroids, with a short code each, are all that the decoder sees."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    encoder: EncoderConfig = field(
+        default_factory=lambda: EncoderConfig(
+            embed=32, stages=(StageConfig(128, 64), StageConfig(64, 128, neighbours=12, blocks=1))
+        )
+    )
+    code: int = 13  # numbers that a centroid keeps of its feature; its position is three more
+    hidden: int = 128  # channels of the decoder
+    blocks: int = 2  # self-attention blocks of the decoder
+
+    def __post_init__(self) -> None:
+        for name in ("code", "hidden"):
+            _require(getattr(self, name) >= 1, f"model.{name} must be at least 1, found {getattr(self, name)}")
+        _require(self.hidden % 4 == 0, f"model.hidden must be a multiple of its 4 heads, found {self.hidden}")
+        _require(self.blocks >= 0, f"model.blocks must not be negative, found {self.blocks}")
+
+
+ModelConfig = ClassifierConfig | AutoencoderConfig
 
 
 @dataclass(frozen=True)
@@ -135,7 +160,7 @@ class TrainConfig:
     data: str = ""  # a data set: see `pointcentroid.data.sources`
     start: str = ""  # weights to start from, by name or file; random ones if empty
     output: str = "runs"  # logs, checkpoints and weights go to {output}/{name}
-    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    model: ModelConfig = field(default_factory=ClassifierConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     epochs: int = 50
@@ -199,6 +224,15 @@ def from_dict(cls: type, values: Any, place: str = "") -> Any:
         raise ConfigError(f"{place or cls.__name__}: {error}") from None
 
 
+def model_from_dict(values: Any, place: str = "model") -> ModelConfig:
+    """Build the configuration of the model whose `kind` is named, a classifier where none is; see `from_dict`."""
+    _require(isinstance(values, dict), f"{place} must be a mapping, found {values!r}")
+    kinds = {choice.kind: choice for choice in typing.get_args(ModelConfig)}
+    kind = values.get("kind", ClassifierConfig.kind)
+    _require(kind in kinds, f"{place}.kind must be one of {', '.join(map(repr, kinds))}, found {kind!r}")
+    return from_dict(kinds[kind], values, place)
+
+
 def _coerce(hint: Any, value: Any, place: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
@@ -209,6 +243,8 @@ def _coerce(hint: Any, value: Any, place: str) -> Any:
     if origin is tuple:
         _require(isinstance(value, (list, tuple)), f"{place} must be a list, found {value!r}")
         return tuple(_coerce(arguments[0], item, f"{place}[{i}]") for i, item in enumerate(value))
+    if origin is types.UnionType and type(None) not in arguments:
+        return model_from_dict(value, place)
     if origin is types.UnionType:
         return None if value is None else _coerce(arguments[0], value, place)
     if hint is float:

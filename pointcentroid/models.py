@@ -9,10 +9,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig, nearest_name
+from pointcentroid.config import (
+    AutoencoderConfig,
+    ClassifierConfig,
+    EncoderConfig,
+    ModelConfig,
+    StageConfig,
+    nearest_name,
+)
 from pointcentroid.errors import ConfigError
 
-MODELS: dict[str, ClassifierConfig] = {
+MODELS: dict[str, ModelConfig] = {
     "small": ClassifierConfig(
         encoder=EncoderConfig(
             embed=32,
@@ -24,6 +31,7 @@ MODELS: dict[str, ClassifierConfig] = {
         dropout=0.3,
         encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 48), StageConfig(16, 96, blocks=2))),
     ),
+    "autoencoder": AutoencoderConfig(),
     "upright": ClassifierConfig(
         classes=6,
         hidden=128,
@@ -31,7 +39,7 @@ MODELS: dict[str, ClassifierConfig] = {
         encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 32), StageConfig(16, 64, blocks=1))),
     ),
 }
-"""`small` classifies; `upright` says which of the six axes points up."""
+"""`tiny` and `small` classify, `autoencoder` reconstructs, `upright` says which of the six axes points up."""
 
 
 def list_models() -> list[str]:
@@ -39,7 +47,7 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
-def model_config(name: str) -> ClassifierConfig:
+def model_config(name: str) -> ModelConfig:
     """Look a configuration up by name.
 
     Raises:
@@ -51,22 +59,26 @@ def model_config(name: str) -> ClassifierConfig:
 
 
 def create_model(name: str, **changes: Any):
-    """Build a classifier with fresh weights.
+    """Build a net with fresh weights.
 
     Args:
         name: one of `list_models()`.
-        changes: fields of `ClassifierConfig` to replace, such as `classes=10`.
+        changes: fields of its configuration to replace, such as `classes=10`.
 
     Returns:
-        A `pointcentroid.nn.classifier.CentroidClassifier`: (B, N, 3) clouds in, (B, classes) logits out.
+        A `pointcentroid.nn.classifier.CentroidClassifier`, (B, N, 3) clouds in, (B, classes) logits out; or a
+        `pointcentroid.nn.autoencoder.CentroidAutoencoder`.
 
     Raises:
         ConfigError: the name or a field is unknown, or a value is out of range.
     """
+    from pointcentroid.nn.autoencoder import CentroidAutoencoder
     from pointcentroid.nn.classifier import CentroidClassifier
 
-    known = [field.name for field in dataclasses.fields(ClassifierConfig)]
+    config: Any = model_config(name)
+    known = [field.name for field in dataclasses.fields(config) if field.name != "kind"]
     for key in changes:
         if key not in known:
             raise ConfigError(f"unknown model setting {key!r}{nearest_name(key, known)}")
-    return CentroidClassifier(dataclasses.replace(model_config(name), **changes))
+    nets: dict[str, Any] = {"classifier": CentroidClassifier, "autoencoder": CentroidAutoencoder}
+    return nets[config.kind](dataclasses.replace(config, **changes))

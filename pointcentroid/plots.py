@@ -25,25 +25,29 @@ def _save(figure: Any, path: str | Path) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def plot_history(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Draw loss and accuracy over epochs, and validation accuracy over time.
+def plot_history(rows: Sequence[dict[str, Any]], headline: str, path: str | Path) -> None:
+    """Draw every measure over epochs, and the most important one over time.
 
     Args:
         rows: as `pointcentroid.train.callbacks.History` keeps them.
+        headline: the most important measure.
         path: the PNG to write.
     """
+    groups = [
+        ("loss", [name for name in rows[0] if name.endswith("_loss")]),
+        ("", [name for name in rows[0] if name.startswith(("train_", "validation_")) and not name.endswith("_loss")]),
+    ]
     figure = _figure(12, 3.6)
-    loss, accuracy, clock = figure.subplots(1, 3)
+    *charts, clock = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in rows]
-    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
-        right = "validation_loss" if kind == "loss" else "validation_overall"
-        for column, label in ((f"train_{kind}", "training, augmented"), (right, "validation")):
-            axes.plot(epochs, [row[column] for row in rows], label=label)
-        axes.set(xlabel="epoch", ylabel=kind)
+    for axes, (title, columns) in zip(charts, groups, strict=True):
+        for column in columns:
+            axes.plot(epochs, [row[column] for row in rows], label=column.replace("_", " "))
+        axes.set(xlabel="epoch", ylabel=title)
         axes.legend()
-    clock.plot([row["seconds"] / 60 for row in rows], [row["validation_overall"] for row in rows])
-    clock.set(xlabel="minutes", ylabel="validation accuracy")
-    for axes in (loss, accuracy, clock):
+    clock.plot([row["seconds"] / 60 for row in rows], [row[headline] for row in rows])
+    clock.set(xlabel="minutes", ylabel=headline.replace("_", " "))
+    for axes in (*charts, clock):
         axes.grid(alpha=0.3)
     _save(figure, path)
 

@@ -4,9 +4,9 @@ The tensors stand beside one metadata entry, `pointcentroid`, a JSON object:
 
     format       1, the version of this layout
     name         of the model
-    model        `ClassifierConfig` as plain data
+    model        `ClassifierConfig` or `AutoencoderConfig` as plain data
     preprocess   `PreprocessConfig` as plain data
-    classes      class names, in the order of the logits
+    classes      class names, in the order of the logits; none for an autoencoder
     metrics      what was measured, by name, with the protocol in the name
     temperature  what logits are divided by, so that confidence means what it says; 1 if absent
     provenance   configuration, data hash, seed and versions of the run that made it
@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from pointcentroid.config import ClassifierConfig, PreprocessConfig, from_dict, nearest_name, to_dict
+from pointcentroid.config import (
+    ClassifierConfig,
+    ModelConfig,
+    PreprocessConfig,
+    from_dict,
+    model_from_dict,
+    nearest_name,
+    to_dict,
+)
 from pointcentroid.errors import ConfigError, WeightsError
 from pointcentroid.files import replacing
 
@@ -40,7 +48,7 @@ class WeightsCard:
     """What a weights file says of itself; the fields stand at the top of `pointcentroid.weights`."""
 
     name: str
-    model: ClassifierConfig
+    model: ModelConfig
     preprocess: PreprocessConfig
     classes: tuple[str, ...]
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +56,7 @@ class WeightsCard:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if len(self.classes) != self.model.classes:
+        if isinstance(self.model, ClassifierConfig) and len(self.classes) != self.model.classes:
             raise WeightsError(f"{self.name}: {len(self.classes)} class names for {self.model.classes} outputs")
         if not self.temperature > 0:
             raise WeightsError(f"{self.name}: the temperature must be positive, found {self.temperature}")
@@ -118,7 +126,7 @@ def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCar
             raise WeightsError(f"{path}: format {version}, but this version reads format {FORMAT}: upgrade pointcentroid")
         return WeightsCard(
             name=str(description["name"]),
-            model=from_dict(ClassifierConfig, description["model"], "model"),
+            model=model_from_dict(description["model"], "model"),
             preprocess=from_dict(PreprocessConfig, description["preprocess"], "preprocess"),
             classes=tuple(map(str, description["classes"])),
             metrics=dict(description["metrics"]),

@@ -258,7 +258,7 @@ def test_geometric_data_are_accepted(tree: Path, tmp_path: Path) -> None:
 def test_the_modelnet_of_geometric_is_accepted(tmp_path: Path) -> None:
     from torch_geometric.datasets import ModelNet
 
-    names = "bathtub bed chair desk dresser monitor night_stand sofa table toilet".split()
+    names = ["bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet"]
     for number, name in enumerate(names):
         for split in ("train", "test"):
             write_off(tmp_path / "net" / "raw" / name / split / f"{name}_{split}.off", 1 + number, number)

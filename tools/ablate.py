@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pointcentroid.config import TrainConfig
+from pointcentroid.config import ClassifierConfig, TrainConfig
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train import train
 from pointcentroid.weights import read_card
@@ -47,6 +47,7 @@ VARIANTS: dict[str, list[str]] = {
 
 def measure(config: TrainConfig) -> dict[str, float]:
     """Parameters, FLOPs of a cloud and clouds per second of an untrained net, batch 32, on the CPU."""
+    assert isinstance(config.model, ClassifierConfig)
     net = CentroidClassifier(config.model).eval()
     clouds = torch.randn(32, config.preprocess.points, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

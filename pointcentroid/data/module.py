@@ -8,7 +8,7 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader
 
-from pointcentroid.config import TrainConfig
+from pointcentroid.config import ClassifierConfig, TrainConfig
 from pointcentroid.data.augment import CounterRandom, augment, reorient
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import Batch, OrderedClouds
@@ -37,16 +37,9 @@ class CloudData(lightning.LightningDataModule):
             found = clouds.points.shape[1]
             raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}")
         self.classes = UP_AXES if config.augment.reorient else clouds.classes
-        if len(self.classes) != config.model.classes:
-            raise DataError(
-                f"{config.data}: {len(self.classes)} classes, but model.classes={config.model.classes}; "
-                f"add model.classes={len(self.classes)}"
-            )
         training, validation = clouds.part("training"), clouds.part("validation")
-        for number, name in enumerate(clouds.classes):
-            count = int((clouds.labels[training] == number).sum())
-            if count < 2:
-                raise DataError(f"{config.data}: {count} training shapes of the class {name!r}; at least 2 are needed")
+        if isinstance(config.model, ClassifierConfig):
+            self._check_classes(config.model.classes, clouds, training)
         if not len(validation):
             raise DataError(
                 f"{config.data}: too few shapes to set some aside for validation; at least 5 of a class are needed"
@@ -55,6 +48,15 @@ class CloudData(lightning.LightningDataModule):
         prefix = max(first, seen if seen < clouds.points.shape[1] else 0)
         self.training = OrderedClouds(clouds, training, prefix, seen)
         self.validation = OrderedClouds(clouds, validation, prefix, seen)
+
+    def _check_classes(self, wanted: int, clouds: CloudSet, training: np.ndarray) -> None:
+        found = len(self.classes)
+        if found != wanted:
+            raise DataError(f"{self.config.data}: {found} classes, but model.classes={wanted}; add model.classes={found}")
+        for number, name in enumerate(clouds.classes):
+            count = int((clouds.labels[training] == number).sum())
+            if count < 2:
+                raise DataError(f"{self.config.data}: {count} training shapes of the class {name!r}; at least 2 are needed")
 
     def setup(self, stage: str) -> None:  # noqa: ARG002, the name is Lightning's
         """Check that a batch can be shared.

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pointcentroid.config import ClassifierConfig
+from pointcentroid.config import ClassifierConfig, ModelConfig
 from pointcentroid.errors import WeightsError
 from pointcentroid.nn.encoder import CentroidEncoder
+from pointcentroid.nn.trained import trained
 
 
 class CentroidClassifier(nn.Module):
@@ -33,7 +34,7 @@ class CentroidClassifier(nn.Module):
         )
 
     @classmethod
-    def from_tensors(cls, config: ClassifierConfig, tensors: Mapping[str, Tensor]) -> CentroidClassifier:
+    def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> CentroidClassifier:
         """Build a trained net, ready for evaluation, without spending time on random weights.
 
         Args:
@@ -41,15 +42,11 @@ class CentroidClassifier(nn.Module):
             tensors: a state dict.
 
         Raises:
-            WeightsError: the tensors are not those of this configuration.
+            WeightsError: the tensors are not those of this configuration, or it is not of a classifier.
         """
-        with torch.device("meta"):
-            net = cls(config)
-        try:
-            net.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:
-            raise WeightsError(f"the tensors do not fit the model: {' '.join(str(error).split())[:200]}") from None
-        return net.eval()
+        if not isinstance(config, ClassifierConfig):
+            raise WeightsError(f"these weights are of an {config.kind}, which does not classify")
+        return trained(lambda: cls(config), tensors)
 
     @property
     def feature_dim(self) -> int:

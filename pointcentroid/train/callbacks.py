@@ -18,11 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from pointcentroid.files import replacing
 
-COLUMNS = (
-    *("epoch", "seconds", "learning_rate", "train_loss", "train_accuracy"),
-    *("validation_loss", "validation_overall", "validation_mean_class"),
-)
-
 
 class History(Callback):
     """One row an epoch, in metrics.csv. Belongs to the checkpoint, so that a resumed run has its whole history.
@@ -50,7 +45,8 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the epoch down."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        measured = trainer.callback_metrics.items()
+        values = {name: float(value) for name, value in measured if name.startswith(("train_", "validation_"))}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
@@ -62,7 +58,7 @@ class History(Callback):
         if not trainer.is_global_zero:
             return
         with replacing(self.folder / "metrics.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            writer = csv.DictWriter(file, list(self.rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
 
@@ -72,10 +68,11 @@ class Display(Callback):
 
     Args:
         history: where the figures are.
+        headline: the measure to show beside the loss.
     """
 
-    def __init__(self, history: History) -> None:
-        self.history = history
+    def __init__(self, history: History, headline: str) -> None:
+        self.history, self.headline = history, headline
         console = Console(stderr=True)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}")
         left = TimeRemainingColumn(), TextColumn("left")
@@ -100,9 +97,10 @@ class Display(Callback):
             return
         row = self.history.rows[-1]
         left = row["seconds"] / row["epoch"] * ((trainer.max_epochs or 0) - row["epoch"])
-        validation = f"validation {row['validation_overall']:.1%}"
-        self.bar.update(self._task, figures=f"loss {row['train_loss']:.3f}  {validation}")
-        figures = f"loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}  {validation}"
+        validation = f"{self.headline.replace('_', ' ')} {row[self.headline]:.4g}"
+        self.bar.update(self._task, figures=f"loss {row['train_loss']:.4g}  {validation}")
+        accuracy = f"accuracy {row['train_accuracy']:.4g}  " if "train_accuracy" in row else ""
+        figures = f"loss {row['train_loss']:.4g}  {accuracy}{validation}"
         line = f"epoch {row['epoch']}/{trainer.max_epochs}  {figures}  {left / 60:.0f} min left"
         self.bar.console.print(line, highlight=False, soft_wrap=True)
 

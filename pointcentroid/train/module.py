@@ -1,9 +1,10 @@
-"""What Lightning needs to know of a classifier: its loss, its metrics, its optimiser."""
+"""What Lightning needs to know of a net: its loss, its metrics, its optimiser."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import lightning
 import numpy as np
@@ -11,28 +12,33 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pointcentroid.config import TrainConfig, to_dict
+from pointcentroid.config import AutoencoderConfig, ClassifierConfig, TrainConfig, to_dict
+from pointcentroid.data.augment import CounterRandom
 from pointcentroid.data.ordered import Batch
 from pointcentroid.errors import TrainingError
+from pointcentroid.geometry.chamfer import chamfer_distance
+from pointcentroid.geometry.fps import farthest_first
+from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.nn.classifier import CentroidClassifier
 
 _CHECK_EVERY = 20  # steps between two looks at whether the loss is a number; each look waits for the device
 
 
-class ClassifierTraining(lightning.LightningModule):
-    """A classifier in training.
+class NetTraining(lightning.LightningModule):
+    """What all trainings share.
 
     Args:
         config: the run.
+        net: the net.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    headline: ClassVar[str]  # the measure that says which epoch is best
+    better: ClassVar[str]  # "max" or "min"
+
+    def __init__(self, config: TrainConfig, net: nn.Module) -> None:
         super().__init__()
-        self.config = config
-        self.net = CentroidClassifier(config.model)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        self.overall = MulticlassAccuracy(config.model.classes, average="micro")
-        self.mean_class = MulticlassAccuracy(config.model.classes, average="macro")
+        self.config, self.net = config, net
         self._compiled: Callable[..., Tensor] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -43,45 +49,32 @@ class ClassifierTraining(lightning.LightningModule):
         """Compile only now: the averaged copy of the net is made before, and a compiled net cannot be copied."""
         self._compiled = torch.compile(self.net, dynamic=False) if self.config.compile else None
 
-    def training_step(self, batch: Batch, number: int) -> Tensor:
-        """Loss on one batch, or on one process's share of it."""
-        points, labels, _samples = batch
-        # What layers draw (dropout, random seeds) comes from here, too: a resumed run draws the same.
+    def run_net(self, *arguments: object, size: int, **options: object) -> Tensor:
+        """Call the net; a compiled one is made for full batches, the odd last batch must not make it compile again."""
+        compiled = self._compiled is not None and size == self.config.batch_size // self.trainer.world_size
+        return (self._compiled if compiled else self.net)(*arguments, **options)  # type: ignore[misc]
+
+    def seed_layers(self, number: int) -> None:
+        """Fix what layers draw (dropout, random seeds) in a step: a resumed run draws the same."""
         key = (self.config.seed, self.current_epoch, number, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
-        # A compiled net is made for full batches; the odd last batch of an epoch must not make it compile again.
-        net = self._compiled if self._compiled is not None and len(labels) == self._share else self.net
-        logits = net(points, ordered=True)
-        loss = self.loss(logits, labels)
+
+    def checked(self, loss: Tensor, size: int, number: int) -> Tensor:
+        """The loss of a step, weighted by the share of the batch that it is of.
+
+        Processes' gradients are averaged; where shares of the last batch differ in size, each must count by its size.
+
+        Raises:
+            TrainingError: it is no longer a number.
+        """
         if number % _CHECK_EVERY == 0 and not loss.isfinite():
             raise TrainingError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch + 1}: lower learning_rate "
                 f"(now {self.config.learning_rate}), or use precision=32-true"
             )
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        values = {"train_loss": loss, "train_accuracy": accuracy}
-        self.log_dict(values, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
-        return loss * self._weight(len(labels), number)
-
-    @property
-    def _share(self) -> int:
-        return self.config.batch_size // self.trainer.world_size
-
-    def _weight(self, size: int, number: int) -> float:
-        """Processes' gradients are averaged; where shares of the last batch differ in size, each counts by its size."""
         data = self.trainer.datamodule.training  # type: ignore[attr-defined]
         batch = min(self.config.batch_size, len(data) - number * self.config.batch_size)
-        return size * self.trainer.world_size / batch
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Metrics on one batch, accumulated over the whole validation set."""
-        points, labels, _samples = batch
-        logits = self.net(points, ordered=True)
-        self.overall(logits, labels)
-        self.mean_class(logits, labels)
-        self.log("validation_loss", self.loss(logits, labels), batch_size=len(labels), sync_dist=True)
-        self.log("validation_overall", self.overall, prog_bar=True)
-        self.log("validation_mean_class", self.mean_class)
+        return loss * (size * self.trainer.world_size / batch)
 
     def configure_optimizers(self):
         """AdamW without decay on vectors (biases, norms, step sizes); linear warm-up, then a cosine to zero."""
@@ -100,3 +93,87 @@ class ClassifierTraining(lightning.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class ClassifierTraining(NetTraining):
+    """A classifier in training: cross entropy with smoothed labels.
+
+    Args:
+        config: the run; its `model` is a `ClassifierConfig`.
+    """
+
+    headline, better = "validation_overall", "max"
+    net: CentroidClassifier
+
+    def __init__(self, config: TrainConfig) -> None:
+        assert isinstance(config.model, ClassifierConfig)
+        super().__init__(config, CentroidClassifier(config.model))
+        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self.overall = MulticlassAccuracy(config.model.classes, average="micro")
+        self.mean_class = MulticlassAccuracy(config.model.classes, average="macro")
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """Loss on one batch, or on one process's share of it."""
+        points, labels, _samples = batch
+        self.seed_layers(number)
+        logits = self.run_net(points, ordered=True, size=len(labels))
+        loss = self.loss(logits, labels)
+        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        values = {"train_loss": loss, "train_accuracy": accuracy}
+        self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        return self.checked(loss, len(labels), number)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Metrics on one batch, accumulated over the whole validation set."""
+        points, labels, _samples = batch
+        logits = self.net(points, ordered=True)
+        self.overall(logits, labels)
+        self.mean_class(logits, labels)
+        self.log("validation_loss", self.loss(logits, labels), batch_size=len(labels), sync_dist=True)
+        self.log("validation_overall", self.overall)
+        self.log("validation_mean_class", self.mean_class)
+
+
+class AutoencoderTraining(NetTraining):
+    """An autoencoder in training: it sees a random half of each cloud and is scored against all of it.
+
+    So it has to find the surface, not the points. The validation figures are Chamfer distances, squared and both directions
+    added: of what was made from one fixed half to the other half, and of the two halves to each other, the oracle.
+
+    Args:
+        config: the run; its `model` is an `AutoencoderConfig`.
+    """
+
+    headline, better = "validation_chamfer", "min"
+    net: CentroidAutoencoder
+
+    def __init__(self, config: TrainConfig) -> None:
+        assert isinstance(config.model, AutoencoderConfig)
+        super().__init__(config, CentroidAutoencoder(config.model))
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """Loss on one batch, or on one process's share of it."""
+        points, _labels, samples = batch
+        self.seed_layers(number)
+        seen, _ = self._halves(points, CounterRandom(self.config.seed + 1, self.current_epoch, samples))
+        made = self.run_net(seen, points.shape[1] // 2, ordered=True, size=len(points))
+        loss = chamfer_distance(made, points).mean()
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(points))
+        return self.checked(loss, len(points), number)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Metrics on one batch, accumulated over the whole validation set."""
+        points, _labels, samples = batch
+        seen, other = self._halves(points, CounterRandom(0, -1, samples))
+        made = self.net(seen, other.shape[1], ordered=True)
+        distance, oracle = chamfer_distance(made, other), chamfer_distance(seen, other)
+        values = {"validation_chamfer": distance.mean(), "validation_oracle": oracle.mean()}
+        self.log_dict(values, batch_size=len(points), sync_dist=True)
+
+    def _halves(self, points: Tensor, random: CounterRandom) -> tuple[Tensor, Tensor]:
+        """Two random halves of each cloud, the first one in farthest-point order."""
+        order = random.uniform(points.shape[1]).argsort(dim=1)
+        half = points.shape[1] // 2
+        first, second = gather_points(points, order[:, :half]), gather_points(points, order[:, half:])
+        seeds = self.net.config.encoder.stages[0].centroids
+        return gather_points(first, farthest_first(first, seeds)), second

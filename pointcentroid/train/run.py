@@ -17,10 +17,11 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
 import pointcentroid
 from pointcentroid.calibration import FEWEST, calibrated
-from pointcentroid.config import TrainConfig, to_dict
+from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.cache import Watch, is_cache, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import find_shapes
@@ -30,7 +31,7 @@ from pointcentroid.errors import TrainingError, WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.plots import plot_history
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints
-from pointcentroid.train.module import ClassifierTraining
+from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 _MAY_CHANGE = {"output": "", "accelerator": "auto", "devices": 1, "nodes": 1}
@@ -40,7 +41,7 @@ _MAY_CHANGE = {"output": "", "accelerator": "auto", "devices": 1, "nodes": 1}
 def train(
     config: TrainConfig, *, resume: bool = False, overwrite: bool = False, watch: Watch = lambda items, _total: items
 ) -> Path | None:
-    """Train a classifier.
+    """Train a classifier, or an autoencoder.
 
     In `{output}/{name}`: metrics.csv, curves.png, logs for TensorBoard, last.ckpt and best.ckpt, and the weights.
 
@@ -73,11 +74,11 @@ def train(
     lightning.seed_everything(config.seed, verbose=False)
     clouds = _open(config, folder, watch)
     data = CloudData(config, clouds)
-    module = ClassifierTraining(config)
+    module = create_training(config)
     if config.start and not resume:
-        start_from(module.net, config.start, data.classes)
+        start_from(module.net, config, data.classes)
     history = History(folder)
-    trainer = _trainer(config, folder, history)
+    trainer = _trainer(config, folder, history, module)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:
@@ -90,7 +91,12 @@ def train(
     return weights
 
 
-def _trainer(config: TrainConfig, folder: Path, history: History) -> lightning.Trainer:
+def create_training(config: TrainConfig) -> NetTraining:
+    """The training that a model needs: one entry here, one class in `pointcentroid.train.module`, one in `config`."""
+    return {"classifier": ClassifierTraining, "autoencoder": AutoencoderTraining}[config.model.kind](config)
+
+
+def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTraining) -> lightning.Trainer:
     saved = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     return lightning.Trainer(
         default_root_dir=folder,
@@ -110,9 +116,9 @@ def _trainer(config: TrainConfig, folder: Path, history: History) -> lightning.T
         callbacks=[
             EMAWeightAveraging(decay=config.average),
             history,
-            Display(history),
+            Display(history, module.headline),
             FirstCheckpoint(folder / "last.ckpt"),
-            ModelCheckpoint(filename="best", monitor="validation_overall", mode="max", **saved),
+            ModelCheckpoint(filename="best", monitor=module.headline, mode=module.better, **saved),
             ModelCheckpoint(filename="last", **saved),  # written last: when it is there, all else of its epoch is
         ],
     )
@@ -159,44 +165,48 @@ def _open(config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
     return open_data(cache, config.preprocess)
 
 
-def start_from(net: CentroidClassifier, weights: str, classes: tuple[str, ...]) -> None:
+def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) -> None:
     """Give a net the tensors of trained weights; where the classes differ, the last layer keeps its random start.
 
     Args:
         net: the net to change.
-        weights: shipped weights by name, or a weights file.
-        classes: what the net will tell apart.
+        config: the run; `start` names the weights.
+        classes: what a classifier will tell apart.
 
     Raises:
         WeightsError: there are no such weights, or they belong to another architecture.
     """
-    tensors, card = load_weights(find_weights(weights))
-    if card.classes != classes:
-        tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.4.")}
-    if dataclasses.replace(card.model, classes=len(classes), dropout=0.0) != dataclasses.replace(net.config, dropout=0.0):
-        raise WeightsError(f"{weights} holds another architecture than model: leave model out to train the one it holds")
+    tensors, card = load_weights(find_weights(config.start))
+    holds = card.model
+    if isinstance(holds, ClassifierConfig) and isinstance(config.model, ClassifierConfig):
+        holds = dataclasses.replace(holds, classes=config.model.classes, dropout=config.model.dropout)
+        if card.classes != classes:
+            tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.4.")}
+    if holds != config.model:
+        raise WeightsError(
+            f"{config.start} holds another architecture than model: leave model out to train the one it holds"
+        )
     net.load_state_dict(tensors)
 
 
 def _finish(
-    config: TrainConfig, module: ClassifierTraining, data: CloudData, clouds: CloudSet, history: History, path: Path
+    config: TrainConfig, module: NetTraining, data: CloudData, clouds: CloudSet, history: History, path: Path
 ) -> None:
     """Write the weights, with all that is to be known of them, and the curves."""
     row = history.rows[-1]
     if config.keep == "best":
         best = torch.load(path.with_name("best.ckpt"), map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
-        row = max(history.rows, key=lambda r: r["validation_overall"])
+        row = (max if module.better == "max" else min)(history.rows, key=lambda r: r[module.headline])
     metrics: dict[str, Any] = {key: row[key] for key in row if key.startswith("validation_")}
     metrics |= {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
-    card = WeightsCard(
-        config.name, config.model, config.preprocess, tuple(data.classes), metrics, _provenance(config, clouds)
-    )
+    classes = tuple(data.classes) if isinstance(config.model, ClassifierConfig) else ()
+    card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, _provenance(config, clouds))
     net = module.net.eval().cpu()
-    if not config.augment.reorient and len(data.validation) >= FEWEST:
+    if isinstance(net, CentroidClassifier) and not config.augment.reorient and len(data.validation) >= FEWEST:
         card = calibrated(net, card, data.classes, data.validation)
     save_weights(path, net.state_dict(), card)
-    plot_history(history.rows, path.with_name("curves.png"))
+    plot_history(history.rows, module.headline, path.with_name("curves.png"))
 
 
 def _provenance(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
