@@ -69,8 +69,12 @@ def prepare_shape(source: Source, shape: Shape, settings: PreprocessConfig, vote
     """As `prepare`, of a shape that has been read from the source already."""
     seeds = range(settings.seed, settings.seed + votes)
     clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
-    suffix = Path(source).suffix.lower() if isinstance(source, (str, Path)) else ""
-    return Prepared(_name(source), clouds, io.STANDARD_UP.get(suffix))
+    return Prepared(_name(source), clouds, standard_up(source))
+
+
+def standard_up(source: Source) -> str | None:
+    """The axis that the standard of a file's format puts up, or None."""
+    return io.STANDARD_UP.get(Path(source).suffix.lower()) if isinstance(source, (str, Path)) else None
 
 
 def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepared | Failure:

@@ -20,6 +20,7 @@ from pointcentroid.cli.data import app as data
 from pointcentroid.cli.embed import embed
 from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.models import models
+from pointcentroid.cli.reconstruct import reconstruct
 from pointcentroid.cli.train import train
 from pointcentroid.cli.view import compare, view
 from pointcentroid.errors import PointCentroidError
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, view, compare, assignments, embed, train, evaluate, calibrate, models):
+for command in (classify, view, compare, assignments, embed, reconstruct, train, evaluate, calibrate, models):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +32,7 @@ def assignments(
     distance to the centroid, and stability: the adjusted Rand index against other samplings of the same shape.
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
-    from pointcentroid.cli.inputs import expand
+    from pointcentroid.cli.inputs import expand, result_names
     from pointcentroid.cli.output import check_writable, note, print_table, tracked, write
     from pointcentroid.errors import ReadError
     from pointcentroid.explain import StageMeasures, measure, resampled, save_assignments
@@ -42,7 +41,7 @@ def assignments(
     check_writable(output)
     files = expand(paths, recursive)
     predictor = load(weights, device)
-    places = _places(files)
+    places = result_names(files)
     rows, failed = [], 0
     for file in tracked(files, len(files), "measuring"):
         try:
@@ -71,15 +70,6 @@ def assignments(
     if failed:
         note(f"{failed} of {len(files)} could not be read")
         raise typer.Exit(1)
-
-
-def _places(files: list[str]) -> dict[str, Path]:
-    """Where in a folder the results of each file go: its name, with its folders where two files have the same name."""
-    names = {file: Path(Path(file).name) for file in files}
-    if len(set(names.values())) == len(names):
-        return names
-    top = os.path.commonpath([Path(file).absolute().parent for file in files])
-    return {file: Path(file).absolute().relative_to(top) for file in files}
 
 
 def _cell(value: object) -> str:

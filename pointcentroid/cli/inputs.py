@@ -49,6 +49,15 @@ def expand(paths: list[str], recursive: bool) -> list[str]:
     return files
 
 
+def result_names(files: list[str]) -> dict[str, Path]:
+    """Where in a folder the results of each file go: its name, with its folders where two files have the same name."""
+    names = {file: Path(Path(file).name) for file in files}
+    if len(set(names.values())) == len(names):
+        return names
+    top = os.path.commonpath([Path(file).absolute().parent for file in files])
+    return {file: Path(file).absolute().relative_to(top) for file in files}
+
+
 def start(
     files: list[str], weights: str, device: str, votes: int, workers: int | None
 ) -> tuple[Predictor, Iterator[Prepared | Failure]]:

@@ -1,0 +1,151 @@
+"""A file in, the shape that its few centroids remember out, in the file's own frame and units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointcentroid.geometry.chamfer import chamfer_distance, f_score
+from pointcentroid.geometry.fps import farthest_first
+from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.geometry.orientation import TO_Z_UP
+from pointcentroid.geometry.sampling import normalise, preprocess, preprocessed_frame
+from pointcentroid.nn.autoencoder import CentroidAutoencoder
+from pointcentroid.orientation import UPRIGHT_POINTS, UprightNet
+from pointcentroid.predict import Up, choose_device
+from pointcentroid.prepare import Source, as_shape, standard_up
+from pointcentroid.weights import find_weights, load_weights
+
+F_THRESHOLD = 0.05
+"""Within which distance, of a shape of radius 1, a point counts as found."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A shape through its latent and back.
+
+    Attributes:
+        file: the file, or `"<array>"`.
+        points: (count, 3) float64, in the file's frame and units.
+        centroids: (M, 3) float64 positions of the latent centroids, there too.
+        patch: (count,) int64, the centroid that grew each point.
+        latent: (M, 3 + code) float32, all that the decoder saw: positions, in the frame of the net, and codes.
+        up: the axis of the file that was taken to point up.
+        chamfer: of what was made from one sampling of the surface, to another; squared, both directions added, radius 1.
+        oracle: the same of the two samplings, the floor.
+        f_score: of what was made, to the other sampling, within `F_THRESHOLD`.
+        oracle_f_score: of the two samplings.
+        compression: coordinates that the net was shown, by numbers in the latent.
+    """
+
+    file: str
+    points: np.ndarray
+    centroids: np.ndarray
+    patch: np.ndarray
+    latent: np.ndarray
+    up: str
+    chamfer: float
+    oracle: float
+    f_score: float
+    oracle_f_score: float
+    compression: float
+
+
+class Reconstructor:
+    """A trained autoencoder that takes shapes as people have them.
+
+    Args:
+        weights: the name of shipped weights or a weights file.
+        device: `"auto"`, or a torch device.
+
+    Raises:
+        WeightsError: there are no such weights, they are damaged, or of a classifier.
+        ConfigError: there is no such device.
+    """
+
+    def __init__(self, weights: str | Path = "autoencoder", device: str = "auto") -> None:
+        self.device = choose_device(device)
+        tensors, self.card = load_weights(find_weights(weights))
+        self.net = CentroidAutoencoder.from_tensors(self.card.model, tensors).to(self.device)
+
+    @cached_property
+    def _upright(self) -> UprightNet:
+        return UprightNet(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, source: Source, count: int = 2048, *, up: Up = "auto") -> Reconstruction:
+        """Reconstruct one shape.
+
+        Args:
+            source: a file, an (N, 3) array, a shape, or `Data` of PyTorch Geometric.
+            count: points to make.
+            up: the axis that points up in the source; `"auto"` follows the format's standard or estimates it.
+
+        Raises:
+            ReadError: the source cannot be read, or holds no usable geometry.
+            MissingExtraError: the format needs an optional dependency.
+            ValueError: `count` is not positive.
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, found {count}")
+        shape, settings = as_shape(source), self.card.preprocess
+        cloud = preprocess(shape.vertices, shape.faces, settings.sample, settings.seed)
+        frame = preprocessed_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+        axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud)
+        turn = TO_Z_UP[axis]
+        latent = self.net.encode(self._ordered(cloud @ turn.T), ordered=True)
+        grown = self.net.decode(latent, count)
+
+        def back(points: Tensor) -> np.ndarray:
+            return points[0].cpu().double().numpy() @ turn * frame.scale + frame.centre
+
+        seen, other = (self._tensor(half @ turn.T) for half in self._two_samplings(shape.vertices, shape.faces, cloud))
+        scored = self.net(self._ordered(seen[0].cpu().numpy()), other.shape[1], ordered=True)
+        return Reconstruction(
+            file=str(source) if isinstance(source, (str, Path)) else "<array>",
+            points=back(grown),
+            centroids=back(latent.positions),
+            patch=np.arange(count) % latent.positions.shape[1],
+            latent=torch.cat(latent, dim=2)[0].cpu().numpy(),
+            up=axis,
+            chamfer=float(chamfer_distance(scored, other)),
+            oracle=float(chamfer_distance(seen, other)),
+            f_score=float(f_score(scored, other, F_THRESHOLD)),
+            oracle_f_score=float(f_score(seen, other, F_THRESHOLD)),
+            compression=3 * len(cloud) / torch.cat(latent, dim=2).numel(),
+        )
+
+    def _two_samplings(
+        self, vertices: np.ndarray, faces: np.ndarray | None, cloud: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Two independent samplings in one frame: of a mesh, or the two random halves of a point file."""
+        settings = self.card.preprocess
+        if faces is None:
+            order = np.random.default_rng(settings.seed).permutation(len(cloud))
+            half = max(1, len(cloud) // 2)
+            return normalise(cloud[order[:half]]), _like(cloud[order[:half]], cloud[order[half:]])
+        frames = [preprocessed_frame(vertices, faces, settings.sample, settings.seed + k) for k in (0, 1)]
+        again = preprocess(vertices, faces, settings.sample, settings.seed + 1)
+        return cloud, (again * frames[1].scale + frames[1].centre - frames[0].centre) / frames[0].scale
+
+    def _tensor(self, cloud: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32)).unsqueeze(0).to(self.device)
+
+    def _ordered(self, cloud: np.ndarray) -> Tensor:
+        points = self._tensor(cloud)
+        first = max(self.net.config.encoder.stages[0].centroids, UPRIGHT_POINTS)
+        return gather_points(points, farthest_first(points, first))
+
+    def _estimated_up(self, cloud: np.ndarray) -> str:
+        return self._upright.candidates(self._ordered(cloud))[0].axis
+
+
+def _like(reference: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points in the frame in which the reference is normalised."""
+    mean = reference.mean(axis=0, dtype=np.float64)
+    return (points - mean) / (np.linalg.norm(reference - mean, axis=1).max() or 1.0)

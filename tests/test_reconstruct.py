@@ -1,0 +1,169 @@
+"""Chamfer distance against its definition; the autoencoder; reconstruction through the public command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pointcentroid as pc
+from pointcentroid.config import AutoencoderConfig, EncoderConfig, StageConfig
+from pointcentroid.errors import ReadError, WeightsError
+from pointcentroid.geometry.chamfer import chamfer_distance, f_score, nearest_distances
+from pointcentroid.nn.autoencoder import CentroidAutoencoder, square_samples
+from pointcentroid.reconstruct import Reconstructor
+
+from .conftest import EXAMPLES
+from .test_cli import run
+
+
+def clouds(first: int, second: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(2, n, 3, generator=generator, dtype=torch.float64) for n in (first, second))  # type: ignore
+
+
+class TestChamfer:
+    @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 9), st.booleans())
+    def test_its_definition(self, first: int, second: int, seed: int, squared: bool) -> None:
+        one, other = clouds(first, second, seed)
+        away = (one[:, :, None] - other[:, None]).square().sum(dim=3)
+        away = away if squared else away.sqrt()
+        expected = away.amin(dim=2).mean(dim=1) + away.amin(dim=1).mean(dim=1)
+        torch.testing.assert_close(chamfer_distance(one, other, squared=squared), expected)
+        torch.testing.assert_close(chamfer_distance(other, one, squared=squared), expected)
+
+    @pytest.mark.parametrize("squared", [True, False])
+    def test_gradients_flow_to_both(self, squared: bool) -> None:
+        one, other = (cloud.requires_grad_() for cloud in clouds(5, 7))
+        assert torch.autograd.gradcheck(lambda a, b: chamfer_distance(a, b, squared=squared), (one, other))
+
+    def test_equal_sets_are_at_zero_with_finite_gradients(self) -> None:
+        one, _ = clouds(20, 1)
+        shuffled = one[:, torch.randperm(20)].requires_grad_()
+        distance = chamfer_distance(shuffled, one, squared=False)
+        assert not distance.any()
+        distance.sum().backward()
+        assert shuffled.grad is not None
+        assert shuffled.grad.isfinite().all()
+
+    def test_digits_survive_far_from_the_origin(self) -> None:
+        one, other = (cloud.float() for cloud in clouds(200, 200))
+        near = chamfer_distance(one, other)
+        offset = torch.tensor([4096.0, -2048.0, 8192.0])
+        rounded = ((one + offset) - offset, (other + offset) - offset)
+        torch.testing.assert_close(chamfer_distance(one + offset, other + offset), chamfer_distance(*rounded))
+        assert near.dtype == torch.float32
+
+    def test_f_score(self) -> None:
+        one = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [9, 0, 0]]])
+        other = torch.tensor([[[0.0, 0.1, 0], [1, 0.1, 0]]])
+        precision, recall = 2 / 4, 2 / 2
+        assert float(f_score(one, other, 0.2)) == pytest.approx(2 * precision * recall / (precision + recall))
+        assert float(f_score(one, other, 0.05)) == 0
+        assert nearest_distances(one, other, squared=False)[0, 3] == pytest.approx(np.hypot(8, 0.1))
+
+
+class TestAutoencoder:
+    CONFIG = AutoencoderConfig(
+        encoder=EncoderConfig(embed=8, stages=(StageConfig(16, 16, neighbours=8), StageConfig(8, 16, neighbours=8))),
+        code=5,
+        hidden=16,
+        blocks=1,
+    )
+
+    def test_any_number_of_points_and_the_first_ones_are_the_same(self) -> None:
+        torch.manual_seed(0)
+        net = CentroidAutoencoder(self.CONFIG).eval()
+        points = torch.randn(3, 60, 3)
+        many = net(points, 101)
+        assert many.shape == (3, 101, 3)
+        for count in (1, 8, 9, 64):
+            torch.testing.assert_close(net(points, count), many[:, :count])
+        latent = net.encode(points)
+        assert sum(part[0].numel() for part in latent) == net.latent_size == 8 * (3 + 5)
+
+    def test_each_centroid_grows_its_own_patch(self) -> None:
+        torch.manual_seed(0)
+        net = CentroidAutoencoder(AutoencoderConfig(self.CONFIG.kind, self.CONFIG.encoder, 5, 16, blocks=0)).eval()
+        latent = net.encode(torch.randn(1, 60, 3))
+        before = net.decode(latent, 80)
+        latent.codes[0, 3] += 1
+        moved = (net.decode(latent, 80) != before).any(dim=2)[0]
+        assert moved.nonzero()[:, 0].tolist() == list(range(3, 80, 8))
+
+    def test_a_latent_is_all_that_the_decoder_sees(self) -> None:
+        torch.manual_seed(0)
+        net = CentroidAutoencoder(self.CONFIG).eval()
+        one, other = torch.randn(2, 60, 3)
+        latents = [net.encode(cloud[None]) for cloud in (one, other)]
+        together = net.encode(torch.stack([one, other]))
+        for number, latent in enumerate(latents):
+            torch.testing.assert_close(together.codes[number], latent.codes[0])
+
+    def test_samples_fill_the_square(self) -> None:
+        samples = square_samples(256)
+        assert samples.abs().max() <= 1
+        assert torch.equal(square_samples(40), samples[:40])
+        cells = ((samples + 1) / 2 * 8).long().clamp(max=7)
+        assert len(torch.unique(cells[:, 0] * 8 + cells[:, 1])) == 64, "one at least in each of 8 x 8 cells"
+
+
+class TestReconstruct:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def reconstructor(cls) -> Reconstructor:
+        return Reconstructor(device="cpu")
+
+    def test_it_resembles_the_shape(self, reconstructor: Reconstructor) -> None:
+        for name in ("chair.off", "lamp.glb", "sofa_ascii.pcd"):
+            made = reconstructor(EXAMPLES / name, 1500)
+            assert made.points.shape == (1500, 3)
+            assert made.latent.size <= 1024
+            assert made.chamfer < 4 * made.oracle
+            shape = pc.read(EXAMPLES / name)
+            low, high = shape.vertices.min(axis=0), shape.vertices.max(axis=0)
+            slack = 0.15 * (high - low).max()
+            assert (made.points > low - slack).all()
+            assert (made.points < high + slack).all(), "in the file's own frame and units"
+
+    def test_units_and_place_of_the_file_come_back(self, reconstructor: Reconstructor) -> None:
+        shape = pc.read(EXAMPLES / "chair.off")
+        plain = reconstructor(shape, up="z")
+        moved = pc.io.Shape(shape.vertices * 1000 + (5e5, -4e6, 100), shape.faces)
+        other = reconstructor(moved, up="z")
+        np.testing.assert_allclose((other.points - (5e5, -4e6, 100)) / 1000, plain.points, atol=2e-4 * np.ptp(plain.points))
+        turned = pc.io.Shape(shape.vertices[:, [0, 2, 1]] * (1, 1, -1), shape.faces)  # z up -> y up
+        again = reconstructor(turned, up="y")
+        np.testing.assert_allclose(again.points[:, [0, 2, 1]] * (1, -1, 1), plain.points, atol=1e-4 * np.ptp(plain.points))
+
+    @pytest.mark.parametrize("kind", ["ply", "xyz", "npy"])
+    def test_the_command(self, kind: str, tmp_path: Path, reconstructor: Reconstructor) -> None:
+        (tmp_path / "bad.off").write_text("OFF\n")
+        sources = [EXAMPLES / "chair.off", tmp_path / "bad.off"]
+        done = run("reconstruct", *sources, "-o", tmp_path / "out", "--points", 300, "--format", kind, "--json")
+        assert done.returncode == 1
+        assert "bad.off" in done.stderr
+        assert "Traceback" not in done.stderr
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert "error" in rows[1]
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [f"chair.off.{kind}"]
+        expected = reconstructor(EXAMPLES / "chair.off", 300)
+        assert rows[0]["chamfer"] == pytest.approx(expected.chamfer, rel=1e-4)
+        assert pc.read(rows[0]["output"]).vertices == pytest.approx(expected.points, abs=1e-6)
+
+    def test_odd_input(self, reconstructor: Reconstructor) -> None:
+        few = reconstructor(np.random.default_rng(0).normal(size=(9, 3)), 50, up="z")
+        assert np.isfinite(few.points).all()
+        with pytest.raises(ReadError):
+            reconstructor(np.full((10, 3), np.nan))
+        with pytest.raises(ValueError, match="at least 1"):
+            reconstructor(EXAMPLES / "chair.off", 0)
+        with pytest.raises(WeightsError, match="does not reconstruct"):
+            Reconstructor("small")
+        with pytest.raises(WeightsError, match="does not classify"):
+            pc.load("autoencoder")
