@@ -21,7 +21,9 @@ from pointcentroid.weights import WeightsCard
 BINS = 15
 _FOLDS = 5
 FEWEST = 50
-"""Validation shapes that a temperature can be fitted on."""
+FEWEST_WRONG = 5
+"""Validation shapes that a temperature can be fitted on, and how many of them the net must get wrong: one that makes no
+mistakes has no reason to be less than certain."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -115,7 +117,7 @@ def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str
         clouds: validation clouds.
 
     Raises:
-        DataError: a class of the clouds is unknown to the net, or there are fewer clouds than `FEWEST`.
+        DataError: a class of the clouds is unknown to the net, or there are too few clouds, or too few wrong answers.
     """
     if len(clouds) < FEWEST:
         raise DataError(f"{len(clouds)} validation shapes are too few to calibrate on; at least {FEWEST} are needed")
@@ -124,6 +126,9 @@ def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str
         raise DataError(f"the data set has the class {unknown[0]!r}, which the weights do not know")
     logits, labels = validation_logits(net, clouds)
     labels = torch.tensor([card.classes.index(name) for name in classes])[labels]
+    wrong = int((logits.argmax(dim=1) != labels).sum())
+    if wrong < FEWEST_WRONG:
+        raise DataError(f"{wrong} wrong answers are too few to calibrate on; at least {FEWEST_WRONG} are needed")
     confidence, correct = cross_fitted(logits, labels)
     metrics = card.metrics | {
         "validation_ece": calibration_error(confidence, correct),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -181,6 +182,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs must be at least 1, found {self.epochs}")
+        _require(
+            bool(re.fullmatch(r"\w[\w .-]*", self.name)),
+            f"name must be letters, digits, '_', '-', '.' or blanks, found {self.name!r}",
+        )
+        _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         _require(self.learning_rate > 0, f"learning_rate must be positive, found {self.learning_rate}")

@@ -40,7 +40,7 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     try:
         import yaml
         from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
+        from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
     except ImportError as error:
         raise MissingExtraError("reading configurations", "train", error.name or "omegaconf") from None
 
@@ -69,6 +69,8 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
             own = {"model": to_dict(card.model), "preprocess": to_dict(card.preprocess)}
             values = OmegaConf.to_container(OmegaConf.merge(own, values))
         OmegaConf.to_container(OmegaConf.create(values), throw_on_missing=True)  # ??? must have been given a value
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{path} leaves {error.full_key} to you: add {error.full_key}=...") from None
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:200]}") from None
     return from_dict(TrainConfig, values)

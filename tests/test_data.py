@@ -304,7 +304,7 @@ def test_every_shape_is_in_one_part() -> None:
         (lambda _: None, "no such data set"),
         (lambda p: p.mkdir(), "at least two class folders"),
         (lambda p: p.write_text("x"), "neither a folder of class folders, a zip of one, nor an npz"),
-        (lambda p: write_off(p / "only" / "a.off", 1), "at least two class folders"),
+        (lambda p: write_off(p / "only" / "a.off", 1), "1 in a readable format, and no two class folders"),
         (
             lambda p: [(p / c).mkdir(parents=True) or (p / c / "a.off").write_text("OFF\n") for c in "ab"],
             "no shape of the class",

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,26 @@ class TestInterrupted:
         assert "was trained with" in other.stderr
         self.assert_equal(train(toy, tmp_path, *self.SETTINGS, "--resume"), uninterrupted)
 
+    def test_resuming_a_finished_run_changes_nothing(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+        shutil.copytree(uninterrupted.parent, tmp_path / "toy")
+        again = train(toy, tmp_path, *self.SETTINGS, "--resume")
+        self.assert_equal(again, uninterrupted)
+        (tmp_path / "toy" / "toy.safetensors").unlink()  # as if it had been stopped between the last epoch and this file
+        self.assert_equal(train(toy, tmp_path, *self.SETTINGS, "--resume"), uninterrupted)
+
+    def test_other_data_cannot_be_resumed_on(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+        shutil.copytree(uninterrupted.parent, tmp_path / "toy")
+        copy = tmp_path / "toy.npz"
+        with np.load(toy) as arrays:
+            np.savez(copy, **{k: v if k == "classes" else v[:70] for k, v in arrays.items()})
+        checkpoint = torch.load(tmp_path / "toy" / "last.ckpt", weights_only=True)
+        checkpoint["config"]["data"] = str(copy)
+        torch.save(checkpoint, tmp_path / "toy" / "last.ckpt")
+        settings = [f"data={copy}", f"output={tmp_path}", "name=toy", *SMALL, *self.SETTINGS, "--resume"]
+        done = run("train", "modelnet40-small", *settings)
+        assert done.returncode == 2
+        assert "it has changed since" in done.stderr
+
     def test_checkpoints_hold_plain_data(self, uninterrupted: Path) -> None:
         for name in ("last", "best"):
             checkpoint = torch.load(uninterrupted.with_name(f"{name}.ckpt"), weights_only=True)
@@ -161,6 +182,9 @@ class TestInterrupted:
         done = run("train", "modelnet40-small", *settings)
         assert done.returncode == 2
         assert "holds a finished run" in done.stderr
+        for wrong in ("model.classes=3", "accelerator=gpu", "data=nowhere"):
+            assert run("train", "modelnet40-small", *settings, wrong, "--overwrite").returncode == 2
+            assert (tmp_path / "toy" / "toy.safetensors").exists(), "what is wrong is said before anything is thrown away"
         train(toy, tmp_path, "epochs=1", "--overwrite")
         done = run("train", "modelnet40-small", *settings, "name=other", "--resume")
         assert done.returncode == 2
@@ -209,7 +233,7 @@ def test_a_folder_of_shapes_fine_tunes_the_shipped_weights(tmp_path: Path) -> No
     ("change", "says"),
     [
         (lambda _: np.where(np.arange(80) == 0, 0, 1), "training shapes of the class 'rod'; at least 2"),
-        (lambda labels: np.ones_like(labels), "0 training shapes of the class 'rod'"),
+        (lambda labels: np.ones_like(labels), "1 classes, but model.classes=2; add model.classes=1"),
     ],
 )
 def test_a_class_with_too_few_shapes_is_an_error(toy: Path, tmp_path: Path, change: Callable, says: str) -> None:
@@ -222,7 +246,8 @@ def test_a_class_with_too_few_shapes_is_an_error(toy: Path, tmp_path: Path, chan
 
 
 def test_a_loss_that_is_no_number_is_an_error(toy: Path, tmp_path: Path) -> None:
-    done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, "learning_rate=1e30", "warmup=0")
+    settings = [f"data={toy}", f"output={tmp_path}", *SMALL, "batch_size=64", "learning_rate=1e30", "warmup=0"]
+    done = run("train", "modelnet40-small", *settings)
     assert done.returncode == 2
     assert "lower learning_rate" in done.stderr
     assert "Traceback" not in done.stderr

@@ -28,7 +28,7 @@ def prepare(
         ),
     ],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where the prepared data set goes.")],
-    points: Annotated[int, typer.Option(min=1, help="Points to sample from each surface.")] = 1024,
+    points: Annotated[int, typer.Option(min=1, max=1_000_000, help="Points to sample from each surface.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     up: Annotated[
         Literal["standard", "x", "-x", "y", "-y", "z", "-z"],
@@ -53,9 +53,12 @@ def prepare(
     from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
     from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.cache import prepare_cache
+    from pointcentroid.data.download import MIRRORS
     from pointcentroid.data.layouts import find_shapes
 
     check_writable(output)
+    if source in MIRRORS and not download and not Path(source).exists():
+        raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")
     if download:
         source = str(_downloaded(source, to, mirror or [], sha256))
     report = prepare_cache(

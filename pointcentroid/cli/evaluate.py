@@ -54,6 +54,7 @@ def evaluate(
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     """
     from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
+    from pointcentroid.errors import DataError
     from pointcentroid.evaluate import choose_part, robustness
     from pointcentroid.evaluate import evaluate as run
     from pointcentroid.predict import load
@@ -67,6 +68,8 @@ def evaluate(
         split = choose_part(clouds, predictor.card.provenance.get("data_sha256"))  # type: ignore[assignment]
         note({"validation": "the validation part: these weights were trained on the rest"}.get(split, f"split: {split}"))
     rows = clouds.part(split)
+    if not len(rows):
+        raise DataError(f"{data} has no {split} part")
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     clouds = clouds.subset(rows)
@@ -112,7 +115,9 @@ def calibrate(
     data: Data,
     to: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the calibrated weights go.  [default: the weights file itself]"),
+        typer.Option(
+            metavar="FILE", help="Where the calibrated weights go; a weights file of your own may be replaced without."
+        ),
     ] = None,
 ) -> None:
     """Fit the temperature of weights on validation shapes, so that confidence means what it says.
@@ -124,10 +129,14 @@ def calibrate(
     from pointcentroid.cli.output import check_writable, print_measures
     from pointcentroid.data.ordered import OrderedClouds
     from pointcentroid.nn.classifier import CentroidClassifier
-    from pointcentroid.weights import find_weights, load_weights, save_weights
+    from pointcentroid.weights import find_weights, load_weights, save_weights, shipped_weights
 
-    check_writable(to)
+    check_writable(to, "--to")
     path = find_weights(weights)
+    if to is None and weights in shipped_weights():
+        raise typer.BadParameter(
+            f"{weights} came with the package and stays as it is; say where the new weights go", param_hint="--to"
+        )
     tensors, card = load_weights(path)
     clouds = _open(data, card.preprocess, None)
     stages = card.model.encoder.stages

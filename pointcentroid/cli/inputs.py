@@ -38,7 +38,7 @@ def expand(paths: list[str], recursive: bool) -> list[str]:
             files += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
         elif Path(path).is_dir():
             inside = Path(path).rglob("*") if recursive else Path(path).glob("*")
-            files += sorted(str(p) for p in inside if p.suffix.lower() in READERS and p.is_file())
+            files += sorted(str(p) for p in inside if _wanted(p))
         elif glob.has_magic(path) and not Path(path).exists():
             files += sorted(glob.glob(path, recursive=True)) or [path]
         else:
@@ -47,6 +47,10 @@ def expand(paths: list[str], recursive: bool) -> list[str]:
         hint = "" if recursive else "; --recursive looks into subfolders"
         raise typer.BadParameter(f"no readable files in {' '.join(paths)}{hint}")
     return files
+
+
+def _wanted(path: Path) -> bool:
+    return path.suffix.lower() in READERS and path.is_file() and not path.name.startswith(".")
 
 
 def result_names(files: list[str]) -> dict[str, Path]:

@@ -21,8 +21,12 @@ from pointcentroid.files import replacing
 Row = dict[str, Any]
 
 
-def check_writable(path: Path | None) -> None:
+def check_writable(path: Path | None, option: str = "-o") -> None:
     """Refuse an output path that cannot be written, before any work is done for it.
+
+    Args:
+        path: the path, or None.
+        option: what it was given to.
 
     Raises:
         typer.BadParameter: it is a folder, or its folder is not there.
@@ -30,9 +34,9 @@ def check_writable(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder; name a file", param_hint="-o")
+        raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
     if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint="-o")
+        raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint=option)
 
 
 def write(rows: Iterable[Row], columns: list[str], kind: str, path: Path | None) -> None:

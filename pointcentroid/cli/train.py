@@ -59,6 +59,8 @@ def train(
             settings, resume=resume, overwrite=overwrite, watch=lambda items, total: tracked(items, total, "preparing")
         )
     except KeyboardInterrupt:
+        if not (Path(settings.output) / settings.name / "last.ckpt").is_file():
+            raise
         again = " ".join(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))
         note(f"the finished epochs are kept; to go on: pointcentroid {again} --resume")
         raise
@@ -81,7 +83,11 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
         return load_train_config(what, overrides)
 
     from pointcentroid.data.sources import class_names
+    from pointcentroid.errors import ConfigError
 
     name = re.sub(r"[^\w.-]+", "-", path.absolute().stem)
     classes = len(class_names(path))
-    return load_train_config("finetune", [f"data={what}", f"name={name}", f"model.classes={classes}", *overrides])
+    settings = load_train_config("finetune", [f"data={what}", f"name={name}", f"model.classes={classes}", *overrides])
+    if path.is_dir() and path.absolute() in (Path(settings.output).absolute() / "x").parents:
+        raise ConfigError(f"output={settings.output} lies inside {what}, among the shapes; add output=elsewhere")
+    return settings

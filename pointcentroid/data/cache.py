@@ -30,7 +30,7 @@ from pointcentroid.prepare import Preparer
 from pointcentroid.results import Failure
 
 VERSION = 1
-_PART = 512  # shapes between two saves
+_PART = 128  # shapes between two saves
 
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -59,6 +59,17 @@ def is_cache(folder: Path) -> bool:
     return (folder / "meta.json").is_file() or (folder / "parts" / "request.json").is_file()
 
 
+def is_of(folder: Path, catalogue: Catalogue, settings: PreprocessConfig, up: str | None = None) -> bool:
+    """Whether a folder holds, or begins to hold, these shapes prepared in this way."""
+    kept = folder / ("meta.json" if (folder / "meta.json").is_file() else "parts/request.json")
+    request = _request(catalogue, settings, up)
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        return {key: found.get(key) for key in request} == request
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def prepare_cache(
     catalogue: Catalogue,
     folder: str | Path,
@@ -82,17 +93,18 @@ def prepare_cache(
         DataError: the folder holds another data set, or the same one prepared otherwise; or a class came out empty.
     """
     folder = Path(folder)
-    request = {"version": VERSION, "fingerprint": catalogue.fingerprint, "settings": _settings(settings), "up": up}
+    request = _request(catalogue, settings, up)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; name a folder")
     if (folder / "meta.json").is_file():
-        meta = _read_meta(folder)
-        if {key: meta.get(key) for key in request} != request:
+        if not is_of(folder, catalogue, settings, up):
             raise DataError(
                 f"{folder} holds another data set, or this one prepared otherwise; name another folder, or delete it"
             )
-        return _report(folder, meta)
+        return _report(folder, _read_meta(folder))
     parts = folder / "parts"
     kept = parts / "request.json"
-    if kept.is_file() and json.loads(kept.read_text()) != request:
+    if kept.is_file() and not is_of(folder, catalogue, settings, up):
         raise DataError(f"{folder} holds the beginning of another preparation; name another folder, or delete it")
     if folder.is_dir() and not kept.is_file() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and not a prepared data set; name another folder")
@@ -176,6 +188,10 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
 def cached_classes(folder: str | Path) -> tuple[str, ...]:
     """Classes of a prepared data set."""
     return tuple(_read_meta(Path(folder))["classes"])
+
+
+def _request(catalogue: Catalogue, settings: PreprocessConfig, up: str | None) -> dict[str, Any]:
+    return {"version": VERSION, "fingerprint": catalogue.fingerprint, "settings": _settings(settings), "up": up}
 
 
 def _settings(settings: PreprocessConfig) -> dict[str, int]:

@@ -112,6 +112,8 @@ def load_npz(path: str | Path) -> CloudSet:
     classes = tuple(map(str, arrays["classes"]))
     if len(labels) and labels.max() >= len(classes):
         raise DataError(f"{path}: label {labels.max()} but only {len(classes)} classes")
+    present, labels = np.unique(labels, return_inverse=True)  # classes without shapes are left out
+    classes = tuple(classes[label] for label in present)
     clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
     names = [str(n) for n in arrays["names"]]
     fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -172,6 +172,8 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
     if not isinstance(source, (str, Path)):
         return _of_geometric(source, classes)
     path = Path(source)
+    if path.is_dir() and (path / "points.npy").is_file() and (path / "meta.json").is_file():
+        raise DataError(f"{path} is a prepared data set already")
     if path.is_dir():
         names = sorted(
             (Path(folder) / name).relative_to(path).as_posix()
@@ -213,7 +215,8 @@ def _of_files(
         return resampled(path, _resampled_entries(path, names, read, [(s, n) for s, n in parts if n]))
     entries = _class_folder_entries(names)
     if len({entry.category for entry in entries}) < 2:
-        found = f"{len(names)} files, of them {len(entries)} readable in class folders"
+        readable = sum(PurePosixPath(name).suffix.lower() in READERS for name in names)
+        found = f"{len(names)} files, of them {readable} in a readable format, and no two class folders among their folders"
         raise DataError(
             f"{path}: expected at least two class folders with shapes in them, such as chair/a.off and table/b.obj; "
             f"found {found}"

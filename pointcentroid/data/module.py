@@ -31,7 +31,7 @@ class CloudData(lightning.LightningDataModule):
 
     def __init__(self, config: TrainConfig, clouds: CloudSet) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.fingerprint = config, clouds.fingerprint
         sample = config.preprocess.sample
         if clouds.points.shape[1] < sample:
             found = clouds.points.shape[1]

@@ -44,10 +44,26 @@ class NetTraining(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """A checkpoint says which run it belongs to."""
         checkpoint["config"] = to_dict(self.config)
+        checkpoint["data"] = self.trainer.datamodule.fingerprint  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
         """Compile only now: the averaged copy of the net is made before, and a compiled net cannot be copied."""
         self._compiled = torch.compile(self.net, dynamic=False) if self.config.compile else None
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the loss once more.
+
+        Raises:
+            TrainingError: it is no longer a number.
+        """
+        self._check_number(self.trainer.callback_metrics["train_loss"])
+
+    def _check_number(self, loss: Tensor) -> None:
+        if not loss.isfinite():
+            raise TrainingError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}: lower learning_rate "
+                f"(now {self.config.learning_rate}), or use precision=32-true"
+            )
 
     def run_net(self, *arguments: object, size: int, **options: object) -> Tensor:
         """Call the net; a compiled one is made for full batches, the odd last batch must not make it compile again."""
@@ -67,11 +83,8 @@ class NetTraining(lightning.LightningModule):
         Raises:
             TrainingError: it is no longer a number.
         """
-        if number % _CHECK_EVERY == 0 and not loss.isfinite():
-            raise TrainingError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}: lower learning_rate "
-                f"(now {self.config.learning_rate}), or use precision=32-true"
-            )
+        if number % _CHECK_EVERY == 0:
+            self._check_number(loss)
         data = self.trainer.datamodule.training  # type: ignore[attr-defined]
         batch = min(self.config.batch_size, len(data) - number * self.config.batch_size)
         return loss * (size * self.trainer.world_size / batch)

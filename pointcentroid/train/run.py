@@ -7,8 +7,10 @@ import logging
 import pickle
 import platform
 import shutil
+import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,18 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 import pointcentroid
-from pointcentroid.calibration import FEWEST, calibrated
+from pointcentroid.calibration import calibrated
 from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
-from pointcentroid.data.cache import Watch, is_cache, prepare_cache
+from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import find_shapes
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.sources import open_data
-from pointcentroid.errors import TrainingError, WeightsError
+from pointcentroid.errors import DataError, TrainingError, WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.plots import plot_history
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints
@@ -66,19 +69,35 @@ def train(
     warnings.filterwarnings("ignore", module="lightning")  # on how many workers would be nice, and on its own deprecations
     folder = Path(config.output) / config.name
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
+    first = rank_zero_only.rank == 0
     if resume:
-        _check_resumable(last, config)
-    elif rank_zero_only.rank == 0:
-        _make_room(folder, last, weights, overwrite)
+        before = _check_resumable(last, config)
+    elif first and not overwrite and (last.is_file() or weights.is_file()):
+        state = "a finished run" if weights.is_file() else "an unfinished run"
+        raise TrainingError(
+            f"{folder} holds {state}: --resume goes on with it, name=other keeps it, --overwrite throws it away"
+        )
 
     lightning.seed_everything(config.seed, verbose=False)
     clouds = _open(config, folder, watch)
+    if resume and before != clouds.fingerprint:
+        raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
+    if clouds.left_out and first:
+        print(
+            f"{len(clouds.left_out)} shapes cannot be read and are left out, such as {next(iter(clouds.left_out))}",
+            file=sys.stderr,
+        )
     data = CloudData(config, clouds)
     module = create_training(config)
     if config.start and not resume:
         start_from(module.net, config, data.classes)
     history = History(folder)
-    trainer = _trainer(config, folder, history, module)
+    try:
+        trainer = _trainer(config, folder, history, module)
+    except MisconfigurationException as error:
+        raise TrainingError(str(error)) from None
+    if first and not resume:
+        _make_room(folder)  # only now, when all that can be known to be wrong would have been said
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:
@@ -124,11 +143,13 @@ def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTra
     )
 
 
-def _check_resumable(last: Path, config: TrainConfig) -> None:
+def _check_resumable(last: Path, config: TrainConfig) -> str:
+    """Fingerprint of the data set of an earlier attempt, if the run is the same."""
     if not last.is_file():
         raise TrainingError(f"there is nothing to resume: no {last}")
     try:
-        before = torch.load(last, map_location="cpu", weights_only=True)["config"]
+        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        before, data = checkpoint["config"], checkpoint["data"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{last} is damaged ({str(error).splitlines()[0][:120]})") from None
     now = to_dict(config)
@@ -139,16 +160,15 @@ def _check_resumable(last: Path, config: TrainConfig) -> None:
             f"{last} was trained with {key}={before.get(key)!r}, not {now[key]!r}; a resumed run keeps its settings, a new "
             "one needs another name="
         )
+    return data
 
 
-def _make_room(folder: Path, last: Path, weights: Path, overwrite: bool) -> None:
-    if not overwrite and (last.is_file() or weights.is_file()):
-        state = "a finished run" if weights.is_file() else "an unfinished run"
-        raise TrainingError(
-            f"{folder} holds {state}: --resume goes on with it, name=other leaves it, --overwrite throws it away"
-        )
-    for path in (last, weights, folder / "best.ckpt", folder / "metrics.csv", folder / "curves.png"):
-        path.unlink(missing_ok=True)
+def _make_room(folder: Path) -> None:
+    """Throw an earlier run away."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    for name in ("last.ckpt", "best.ckpt", "metrics.csv", "curves.png"):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
@@ -159,7 +179,10 @@ def _open(config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
         return open_data(path, config.preprocess)
     cache = folder / "data"
     if rank_zero_only.rank == 0:
-        prepare_cache(find_shapes(path), cache, config.preprocess, watch=watch)
+        catalogue = find_shapes(path)
+        if is_cache(cache) and not is_of(cache, catalogue, config.preprocess):
+            shutil.rmtree(cache)  # of shapes that have changed since; it was made here, and is made again
+        prepare_cache(catalogue, cache, config.preprocess, watch=watch)
     while not (cache / "meta.json").is_file():
         time.sleep(0.5)  # the first process is at it
     return open_data(cache, config.preprocess)
@@ -193,18 +216,20 @@ def _finish(
     config: TrainConfig, module: NetTraining, data: CloudData, clouds: CloudSet, history: History, path: Path
 ) -> None:
     """Write the weights, with all that is to be known of them, and the curves."""
+    # From the checkpoint, which has the averaged ones: so they are the same after a resumption that had nothing left to do.
+    kept = torch.load(path.with_name(f"{config.keep}.ckpt"), map_location="cpu", weights_only=True)
+    module.load_state_dict(kept["state_dict"])
     row = history.rows[-1]
     if config.keep == "best":
-        best = torch.load(path.with_name("best.ckpt"), map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
         row = (max if module.better == "max" else min)(history.rows, key=lambda r: r[module.headline])
     metrics: dict[str, Any] = {key: row[key] for key in row if key.startswith("validation_")}
     metrics |= {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
     classes = tuple(data.classes) if isinstance(config.model, ClassifierConfig) else ()
     card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, _provenance(config, clouds))
     net = module.net.eval().cpu()
-    if isinstance(net, CentroidClassifier) and not config.augment.reorient and len(data.validation) >= FEWEST:
-        card = calibrated(net, card, data.classes, data.validation)
+    if isinstance(net, CentroidClassifier) and not config.augment.reorient:
+        with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
+            card = calibrated(net, card, data.classes, data.validation)
     save_weights(path, net.state_dict(), card)
     plot_history(history.rows, module.headline, path.with_name("curves.png"))
 
