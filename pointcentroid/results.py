@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-LOW_CONFIDENCE = 0.4
+LOW_CONFIDENCE = 0.75
 """Below this confidence a prediction deserves a warning."""
 
 

@@ -19,10 +19,11 @@ def models(format: options.FormatOption = "table", output: options.Output = None
         rows.append(
             {
                 "name": name,
+                "kind": card.model.kind,
                 "classes": len(card.classes),
                 "points": card.preprocess.points,
                 "megabytes": round(path.stat().st_size / 1e6, 2),
-                **card.metrics,
+                **{name: value for name, value in card.metrics.items() if not isinstance(value, list)},
             }
         )
     columns = list(dict.fromkeys(key for row in rows for key in row))

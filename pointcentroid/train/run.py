@@ -97,7 +97,7 @@ def train(
     except MisconfigurationException as error:
         raise TrainingError(str(error)) from None
     if first and not resume:
-        _make_room(folder)  # only now, when all that can be known to be wrong would have been said
+        _make_room(weights)  # only now, when all that can be known to be wrong would have been said
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:
@@ -163,13 +163,11 @@ def _check_resumable(last: Path, config: TrainConfig) -> str:
     return data
 
 
-def _make_room(folder: Path) -> None:
-    """Throw an earlier run away."""
-    for path in folder.glob("*.safetensors"):
-        path.unlink()
-    for name in ("last.ckpt", "best.ckpt", "metrics.csv", "curves.png"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+def _make_room(weights: Path) -> None:
+    """Throw an earlier run away, all but its prepared data."""
+    for name in (weights.name, "last.ckpt", "best.ckpt", "metrics.csv", "curves.png"):
+        weights.with_name(name).unlink(missing_ok=True)
+    shutil.rmtree(weights.with_name("tensorboard"), ignore_errors=True)
 
 
 def _open(config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
