@@ -187,7 +187,7 @@ class TestOtherCommands:
 
     def test_models_lists_the_shipped_weights(self) -> None:
         rows = [json.loads(line) for line in run("models", "--format", "json").stdout.splitlines()]
-        assert {row["name"] for row in rows} == {"small", "upright"}
+        assert {row["name"] for row in rows} == {"autoencoder", "small", "tiny", "upright"}
 
     @pytest.mark.parametrize("command", ["classify", "embed", "train", "evaluate", "models"])
     def test_help_of_every_command(self, command: str) -> None:

@@ -157,7 +157,7 @@ class TestReconstruct:
         assert pc.read(rows[0]["output"]).vertices == pytest.approx(expected.points, abs=1e-6)
 
     def test_odd_input(self, reconstructor: Reconstructor) -> None:
-        few = reconstructor(np.random.default_rng(0).normal(size=(9, 3)), 50, up="z")
+        few = reconstructor(np.random.default_rng(0).normal(size=(20, 3)), 50, up="z")
         assert np.isfinite(few.points).all()
         with pytest.raises(ReadError):
             reconstructor(np.full((10, 3), np.nan))
