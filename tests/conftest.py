@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,12 @@ def cube(tmp_path: Path) -> Path:
 def points() -> np.ndarray:
     """(500, 3) points, with the size and place of something real."""
     return np.random.default_rng(0).normal(size=(500, 3)) * (1.0, 2.0, 3.0) + (10.0, -5.0, 100.0)
+
+
+def pytest_configure() -> None:
+    """A shell's background commands ignore Ctrl-C, and their children inherit that; tests of it need it to arrive."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
