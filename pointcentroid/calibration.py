@@ -53,16 +53,19 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error: the mean distance of confidence from accuracy, over bins of equal width.
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """(S,) confidences in [0, 1] -> (S,) which of `BINS` bins of equal width each one falls into."""
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error: the mean distance of confidence from accuracy, over `BINS` bins of equal width.
 
     Args:
         confidence: (S,) in [0, 1].
         correct: (S,) bool.
-        bins: how many.
     """
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    sums = np.bincount(which, confidence - correct, minlength=bins)
+    sums = np.bincount(bin_of(confidence), confidence - correct, minlength=BINS)
     return float(np.abs(sums).sum() / len(confidence))
 
 

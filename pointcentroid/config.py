@@ -76,6 +76,11 @@ class EncoderConfig:
     step_size: float | None = None  # eps, fixed; learnt per channel when None
     centroid_position: Literal["seed", "mean"] = "seed"  # stay at the seed, or move to the attention-weighted mean
 
+    @property
+    def seeds(self) -> int:
+        """How many points of a cloud the encoder wants in farthest-point order: the seeds of its first stage."""
+        return self.stages[0].centroids
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
         _require(len(self.stages) >= 1, "encoder.stages must hold at least one stage")
@@ -102,6 +107,11 @@ class ClassifierConfig:
     hidden: int = 256  # channels of the head's hidden layer
     dropout: float = 0.4
 
+    @property
+    def seeds(self) -> int:
+        """See `EncoderConfig.seeds`."""
+        return self.encoder.seeds
+
     def __post_init__(self) -> None:
         _require(self.classes >= 1, f"model.classes must be at least 1, found {self.classes}")
         _require(self.hidden >= 1, f"model.hidden must be at least 1, found {self.hidden}")
@@ -122,6 +132,11 @@ class AutoencoderConfig:
     hidden: int = 128  # channels of the decoder
     blocks: int = 2  # self-attention blocks of the decoder
 
+    @property
+    def seeds(self) -> int:
+        """See `EncoderConfig.seeds`."""
+        return self.encoder.seeds
+
     def __post_init__(self) -> None:
         for name in ("code", "hidden"):
             _require(getattr(self, name) >= 1, f"model.{name} must be at least 1, found {getattr(self, name)}")
@@ -129,7 +144,30 @@ class AutoencoderConfig:
         _require(self.blocks >= 0, f"model.blocks must not be negative, found {self.blocks}")
 
 
-ModelConfig = ClassifierConfig | AutoencoderConfig
+@dataclass(frozen=True)
+class CapsuleAutoencoderConfig:
+    """The baseline that the autoencoder is measured against, see `pointcentroid.nn.capsules`."""
+
+    kind: Literal["capsule-autoencoder"] = "capsule-autoencoder"
+    primary: int = 1024  # primary capsules
+    primary_dim: int = 16
+    capsules: int = 64  # latent capsules
+    dim: int = 64  # numbers in each of them
+    iterations: int = 3  # rounds of routing
+    folds: int = 32  # folding MLPs
+
+    @property
+    def seeds(self) -> int:
+        """It does not care for the order of points."""
+        return 1
+
+    def __post_init__(self) -> None:
+        for name in ("primary", "primary_dim", "capsules", "iterations", "folds"):
+            _require(getattr(self, name) >= 1, f"model.{name} must be at least 1, found {getattr(self, name)}")
+        _require(self.dim >= 2, f"model.dim must be at least 2, found {self.dim}")
+
+
+ModelConfig = ClassifierConfig | AutoencoderConfig | CapsuleAutoencoderConfig
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pointcentroid.config import (
     AutoencoderConfig,
+    CapsuleAutoencoderConfig,
     ClassifierConfig,
     EncoderConfig,
     ModelConfig,
@@ -32,6 +33,7 @@ MODELS: dict[str, ModelConfig] = {
         encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 48), StageConfig(16, 96, blocks=2))),
     ),
     "autoencoder": AutoencoderConfig(),
+    "capsules": CapsuleAutoencoderConfig(dim=16),
     "upright": ClassifierConfig(
         classes=6,
         hidden=128,
@@ -39,7 +41,8 @@ MODELS: dict[str, ModelConfig] = {
         encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 32), StageConfig(16, 64, blocks=1))),
     ),
 }
-"""`tiny` and `small` classify, `autoencoder` reconstructs, `upright` says which of the six axes points up."""
+"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers; `upright`
+says which of the six axes points up."""
 
 
 def list_models() -> list[str]:
@@ -58,6 +61,16 @@ def model_config(name: str) -> ModelConfig:
     return MODELS[name]
 
 
+def build_net(config: ModelConfig) -> Any:
+    """Build the net of a configuration, with fresh weights: one entry here for each kind."""
+    from pointcentroid.nn.autoencoder import CentroidAutoencoder
+    from pointcentroid.nn.capsules import CapsuleAutoencoder
+    from pointcentroid.nn.classifier import CentroidClassifier
+
+    nets = (CentroidClassifier, CentroidAutoencoder, CapsuleAutoencoder)
+    return next(net for net in nets if net.configured_by is type(config))(config)  # type: ignore[arg-type]
+
+
 def create_model(name: str, **changes: Any):
     """Build a net with fresh weights.
 
@@ -67,18 +80,14 @@ def create_model(name: str, **changes: Any):
 
     Returns:
         A `pointcentroid.nn.classifier.CentroidClassifier`, (B, N, 3) clouds in, (B, classes) logits out; or a
-        `pointcentroid.nn.autoencoder.CentroidAutoencoder`.
+        `pointcentroid.nn.autoencoder.CentroidAutoencoder`; or a `pointcentroid.nn.capsules.CapsuleAutoencoder`.
 
     Raises:
         ConfigError: the name or a field is unknown, or a value is out of range.
     """
-    from pointcentroid.nn.autoencoder import CentroidAutoencoder
-    from pointcentroid.nn.classifier import CentroidClassifier
-
     config: Any = model_config(name)
     known = [field.name for field in dataclasses.fields(config) if field.name != "kind"]
     for key in changes:
         if key not in known:
             raise ConfigError(f"unknown model setting {key!r}{nearest_name(key, known)}")
-    nets: dict[str, Any] = {"classifier": CentroidClassifier, "autoencoder": CentroidAutoencoder}
-    return nets[config.kind](dataclasses.replace(config, **changes))
+    return build_net(dataclasses.replace(config, **changes))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pointcentroid.calibration import BINS, bin_of
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.files import replacing
 
@@ -77,24 +78,23 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     _save(figure, path)
 
 
-def plot_reliability(confidence: np.ndarray, correct: np.ndarray, path: str | Path, bins: int = 15) -> None:
+def plot_reliability(confidence: np.ndarray, correct: np.ndarray, path: str | Path) -> None:
     """Draw accuracy against confidence, and how many shapes had it.
 
     Args:
         confidence: (S,) in [0, 1].
         correct: (S,) bool.
         path: the PNG to write.
-        bins: of equal width.
     """
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(which, minlength=bins)
-    accuracy = np.bincount(which, correct, minlength=bins) / counts.clip(1)
-    middles = (np.arange(bins) + 0.5) / bins
+    which = bin_of(confidence)
+    counts = np.bincount(which, minlength=BINS)
+    accuracy = np.bincount(which, correct, minlength=BINS) / counts.clip(1)
+    middles = (np.arange(BINS) + 0.5) / BINS
     figure = _figure(4.5, 5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.bar(middles[counts > 0], accuracy[counts > 0], width=0.9 / bins)
+    above.bar(middles[counts > 0], accuracy[counts > 0], width=0.9 / BINS)
     above.plot([0, 1], [0, 1], color="black", linewidth=1)
     above.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-    below.bar(middles, counts, width=0.9 / bins)
+    below.bar(middles, counts, width=0.9 / BINS)
     below.set(xlabel="confidence", ylabel="shapes")
     _save(figure, path)

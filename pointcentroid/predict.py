@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.config import EncoderConfig, from_dict, to_dict
+from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_dict
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
-from pointcentroid.geometry.sampling import preprocessed_frame
+from pointcentroid.geometry.sampling import preprocess_in_frame
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import compose
 from pointcentroid.orientation import CONFIDENCE_WEIGHT, UPRIGHT_POINTS, UpCandidate, UprightNet
@@ -62,7 +61,7 @@ class Predictor:
     def __init__(self, weights: str | Path = "small", device: str = "auto", **changes: Any) -> None:
         self.device = choose_device(device)
         tensors, self.card = load_weights(find_weights(weights))
-        if changes:
+        if changes and isinstance(self.card.model, ClassifierConfig):
             encoder = from_dict(EncoderConfig, to_dict(self.card.model.encoder) | changes, "encoder")
             self.card = dataclasses.replace(self.card, model=dataclasses.replace(self.card.model, encoder=encoder))
         self.net = CentroidClassifier.from_tensors(self.card.model, tensors).to(self.device)
@@ -118,7 +117,7 @@ class Predictor:
             StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
             for out, shares in zip(outputs, compose(outputs), strict=True)
         ]
-        frame = preprocessed_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+        _, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
         transform = np.eye(4)
         transform[:3, :3] = turn / frame.scale
         transform[:3, 3] = -transform[:3, :3] @ frame.centre
@@ -204,8 +203,8 @@ class Predictor:
     def _ordered(self, clouds: Tensor) -> Tensor:
         """Put clouds in farthest-point order, as far as the nets need it."""
         seen, sample = self.card.preprocess.points, clouds.shape[1]
-        prefix = max(self.card.model.encoder.stages[0].centroids, UPRIGHT_POINTS, seen if seen < sample else 0)
-        return gather_points(clouds, farthest_first(clouds, prefix))
+        prefix = max(self.card.model.seeds, UPRIGHT_POINTS, seen if seen < sample else 0)
+        return farthest_first(clouds, prefix)
 
     def _run(self, clouds: Tensor, axes: list[str]) -> tuple[Tensor, Tensor]:
         """(B, V, N, 3) clouds with the given axes up -> (B, V, classes) logits and (B, F) features."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.geometry.orientation import TO_Z_UP
-from pointcentroid.geometry.sampling import normalise, preprocess, preprocessed_frame
+from pointcentroid.geometry.sampling import Frame, normalise, preprocess_in_frame
+from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.orientation import UPRIGHT_POINTS, UprightNet
 from pointcentroid.predict import Up, choose_device
@@ -94,17 +94,16 @@ class Reconstructor:
         if count < 1:
             raise ValueError(f"count must be at least 1, found {count}")
         shape, settings = as_shape(source), self.card.preprocess
-        cloud = preprocess(shape.vertices, shape.faces, settings.sample, settings.seed)
-        frame = preprocessed_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+        cloud, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
         axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud)
         turn = TO_Z_UP[axis]
         latent = self.net.encode(self._ordered(cloud @ turn.T), ordered=True)
         grown = self.net.decode(latent, count)
 
         def back(points: Tensor) -> np.ndarray:
-            return points[0].cpu().double().numpy() @ turn * frame.scale + frame.centre
+            return frame.left(points[0].cpu().double().numpy() @ turn)
 
-        seen, other = (self._tensor(half @ turn.T) for half in self._two_samplings(shape.vertices, shape.faces, cloud))
+        seen, other = (self._tensor(half @ turn.T) for half in self._two_samplings(shape, cloud, frame))
         scored = self.net(self._ordered(seen[0].cpu().numpy()), other.shape[1], ordered=True)
         return Reconstruction(
             file=str(source) if isinstance(source, (str, Path)) else "<array>",
@@ -120,32 +119,24 @@ class Reconstructor:
             compression=3 * len(cloud) / torch.cat(latent, dim=2).numel(),
         )
 
-    def _two_samplings(
-        self, vertices: np.ndarray, faces: np.ndarray | None, cloud: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _two_samplings(self, shape: Shape, cloud: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Two independent samplings in one frame: of a mesh, or the two random halves of a point file."""
         settings = self.card.preprocess
-        if faces is None:
+        if shape.faces is None:
             order = np.random.default_rng(settings.seed).permutation(len(cloud))
             half = max(1, len(cloud) // 2)
-            return normalise(cloud[order[:half]]), _like(cloud[order[:half]], cloud[order[half:]])
-        frames = [preprocessed_frame(vertices, faces, settings.sample, settings.seed + k) for k in (0, 1)]
-        again = preprocess(vertices, faces, settings.sample, settings.seed + 1)
-        return cloud, (again * frames[1].scale + frames[1].centre - frames[0].centre) / frames[0].scale
+            first, inner = normalise(cloud[order[:half]])
+            return first, inner.entered(cloud[order[half:]])
+        again, other = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed + 1)
+        return cloud, frame.entered(other.left(again))
 
     def _tensor(self, cloud: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32)).unsqueeze(0).to(self.device)
 
     def _ordered(self, cloud: np.ndarray) -> Tensor:
         points = self._tensor(cloud)
-        first = max(self.net.config.encoder.stages[0].centroids, UPRIGHT_POINTS)
-        return gather_points(points, farthest_first(points, first))
+        first = max(self.net.config.seeds, UPRIGHT_POINTS)
+        return farthest_first(points, first)
 
     def _estimated_up(self, cloud: np.ndarray) -> str:
         return self._upright.candidates(self._ordered(cloud))[0].axis
-
-
-def _like(reference: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points in the frame in which the reference is normalised."""
-    mean = reference.mean(axis=0, dtype=np.float64)
-    return (points - mean) / (np.linalg.norm(reference - mean, axis=1).max() or 1.0)

@@ -4,7 +4,7 @@ The tensors stand beside one metadata entry, `pointcentroid`, a JSON object:
 
     format       1, the version of this layout
     name         of the model
-    model        `ClassifierConfig` or `AutoencoderConfig` as plain data
+    model        a `ModelConfig` as plain data
     preprocess   `PreprocessConfig` as plain data
     classes      class names, in the order of the logits; none for an autoencoder
     metrics      what was measured, by name, with the protocol in the name
@@ -60,6 +60,11 @@ class WeightsCard:
             raise WeightsError(f"{self.name}: {len(self.classes)} class names for {self.model.classes} outputs")
         if not self.temperature > 0:
             raise WeightsError(f"{self.name}: the temperature must be positive, found {self.temperature}")
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The metrics that are one number each, without intervals."""
+        return {name: value for name, value in self.metrics.items() if not isinstance(value, list)}
 
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:

@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import pointcentroid as pc
-from pointcentroid.config import AutoencoderConfig, EncoderConfig, StageConfig
+from pointcentroid.config import AutoencoderConfig, CapsuleAutoencoderConfig, EncoderConfig, StageConfig
 from pointcentroid.errors import ReadError, WeightsError
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score, nearest_distances
 from pointcentroid.nn.autoencoder import CentroidAutoencoder, square_samples
+from pointcentroid.nn.capsules import CapsuleAutoencoder, PooledLinear
 from pointcentroid.reconstruct import Reconstructor
 
 from .conftest import EXAMPLES
@@ -113,6 +115,50 @@ class TestAutoencoder:
         assert len(torch.unique(cells[:, 0] * 8 + cells[:, 1])) == 64, "one at least in each of 8 x 8 cells"
 
 
+class TestCapsules:
+    def test_sizes_are_those_of_the_paper(self) -> None:
+        with torch.device("meta"):
+            net = CapsuleAutoencoder(CapsuleAutoencoderConfig())
+        assert net.routes.numel() == 67_108_864
+        assert sum(p.numel() for p in net.parameters()) == pytest.approx(69.5e6, rel=1e-3)
+        assert net.latent_size == 64 * 64
+
+    def test_pooling_equals_its_three_layers(self) -> None:
+        torch.manual_seed(0)
+        pooled, linear, norm = PooledLinear(6, 10), nn.Linear(6, 10), nn.BatchNorm1d(10)
+        linear.weight, norm.weight, norm.bias = pooled.weight, pooled.gain, pooled.bias
+        with torch.no_grad():
+            pooled.gain.copy_(torch.randn(10))  # negative ones turn the maximum round
+            pooled.bias.copy_(torch.randn(10))
+        for mode in (True, True, False):
+            for module in (pooled, norm):
+                module.train(mode)
+            x = (torch.randn(4, 30, 6) + 3).requires_grad_()
+            slow = norm(linear(x).flatten(0, 1)).unflatten(0, (4, 30)).amax(dim=1)
+            fast = pooled(x)
+            if mode:
+                torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
+                of = (x, pooled.weight, pooled.gain, pooled.bias)
+                gradients = zip(*(torch.autograd.grad(y.square().sum(), of) for y in (fast, slow)), strict=True)
+                for one, other in gradients:
+                    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+        # Batch norm's average starts at a variance of 1, and ours at a covariance that stands for another one.
+        decay = 0.9**2
+        ours = (pooled.weight @ pooled.covariance * pooled.weight).sum(dim=1)
+        torch.testing.assert_close(ours - decay * pooled.weight.square().sum(dim=1), norm.running_var - decay)
+
+    def test_a_cloud_is_evaluated_alone_and_grows_any_number(self) -> None:
+        torch.manual_seed(0)
+        net = CapsuleAutoencoder(CapsuleAutoencoderConfig(primary=8, capsules=4, dim=5, folds=3)).eval()
+        points = torch.randn(3, 40, 3)
+        together = net(points, 30)
+        assert together.shape == (3, 30, 3)
+        torch.testing.assert_close(net(points[1:2], 30)[0], together[1])
+        torch.testing.assert_close(net(points.flip(1), 30), together)
+        torch.testing.assert_close(net(points, 7), together[:, :7])
+        assert net.encode(points).norm(dim=2).max() < 1
+
+
 class TestReconstruct:
     @pytest.fixture(scope="class")
     @classmethod
@@ -163,7 +209,7 @@ class TestReconstruct:
             reconstructor(np.full((10, 3), np.nan))
         with pytest.raises(ValueError, match="at least 1"):
             reconstructor(EXAMPLES / "chair.off", 0)
-        with pytest.raises(WeightsError, match="does not reconstruct"):
+        with pytest.raises(WeightsError, match="of a classifier, not of an autoencoder"):
             Reconstructor("small")
-        with pytest.raises(WeightsError, match="does not classify"):
+        with pytest.raises(WeightsError, match="of an autoencoder, not of a classifier"):
             pc.load("autoencoder")

@@ -29,7 +29,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
-from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
+from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict import load
@@ -92,12 +92,12 @@ def folder(sources: list[Path], copies: int) -> list[Row]:
 def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compiled: bool) -> float:
     """Clouds a second from raw points to logits, sampling included."""
     clouds = torch.nn.functional.normalize(torch.randn(batch, 1024, 3), dim=2)
-    first = net.config.encoder.stages[0].centroids
+    first = net.config.seeds
     run = torch.compile(net, dynamic=False) if compiled else net
 
     def work() -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            run(gather_points(clouds, farthest_first(clouds, first)), ordered=True)
+            run(farthest_first(clouds, first), ordered=True)
 
     return batch / median_time(work)
 
@@ -131,8 +131,8 @@ def race(rounds: int) -> list[Row]:
 
     def ours(name: str) -> Callable[[], object]:
         net = create_model(name).eval()
-        first = net.config.encoder.stages[0].centroids
-        return lambda: net(gather_points(clouds, farthest_first(clouds, first)), ordered=True)
+        first = net.config.seeds
+        return lambda: net(farthest_first(clouds, first), ordered=True)
 
     def theirs(name: str) -> Callable[[], object]:
         net = CLASSIC[name]().eval()

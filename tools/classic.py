@@ -14,25 +14,7 @@ from torch import Tensor, nn
 
 from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.geometry.neighbours import gather_points
-
-
-class PointwiseMLP(nn.Sequential):
-    """Linear, batch norm and activation, repeated; acts on the last axis of tensors of any shape.
-
-    Args:
-        widths: channels, from the input's on.
-        slope: of the leaky rectifier for negative values.
-    """
-
-    def __init__(self, widths: list[int], slope: float = 0.0) -> None:
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.LeakyReLU(slope)]
-        super().__init__(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C')."""
-        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+from pointcentroid.nn.capsules import PointwiseMLP
 
 
 def _head(width: int, classes: int, slope: float) -> nn.Sequential:

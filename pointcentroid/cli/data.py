@@ -50,7 +50,7 @@ def prepare(
     Parallel and resumable: run it again after an interruption, and it goes on. Shapes that cannot be read are left out
     and listed, with reasons, in DIR/meta.json.
     """
-    from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
+    from pointcentroid.cli.output import check_writable, note_left_out, print_measures, tracked, write
     from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.cache import prepare_cache
     from pointcentroid.data.download import MIRRORS
@@ -76,10 +76,7 @@ def prepare(
         print_measures(shown | {"left out": len(report.quarantined)}, output)
     else:
         write([row | {"classes": list(report.classes)}], list(row), format, output)
-    for name, reason in list(report.quarantined.items())[:5]:
-        note(f"left out: {name}: {reason}")
-    if len(report.quarantined) > 5:
-        note(f"and {len(report.quarantined) - 5} more, see {report.folder / 'meta.json'}")
+    note_left_out(report.quarantined, str(report.folder / "meta.json"))
 
 
 def _downloaded(name: str, to: Path, mirrors: list[str], sha256: str | None) -> Path:

@@ -53,7 +53,7 @@ def evaluate(
 
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     """
-    from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
+    from pointcentroid.cli.output import check_writable, note, note_left_out, print_measures, tracked, write
     from pointcentroid.errors import DataError
     from pointcentroid.evaluate import choose_part, robustness
     from pointcentroid.evaluate import evaluate as run
@@ -62,8 +62,7 @@ def evaluate(
     check_writable(output)
     predictor = load(weights, device)
     clouds = _open(data, predictor.card.preprocess, workers)
-    for name, reason in list(clouds.left_out.items())[:5]:
-        note(f"left out: {name}: {reason}")
+    note_left_out(clouds.left_out)
     if split == "auto":
         split = choose_part(clouds, predictor.card.provenance.get("data_sha256"))  # type: ignore[assignment]
         note({"validation": "the validation part: these weights were trained on the rest"}.get(split, f"split: {split}"))
@@ -139,8 +138,7 @@ def calibrate(
         )
     tensors, card = load_weights(path)
     clouds = _open(data, card.preprocess, None)
-    stages = card.model.encoder.stages
-    ordered = OrderedClouds(clouds, clouds.part("validation"), stages[0].centroids, card.preprocess.points)
+    ordered = OrderedClouds(clouds, clouds.part("validation"), card.model.seeds, card.preprocess.points)
     card = calibrated(CentroidClassifier.from_tensors(card.model, tensors), card, clouds.classes, ordered)
     save_weights(to or path, tensors, card)
     low, high = card.metrics["validation_ece_interval"]

@@ -23,7 +23,7 @@ def models(format: options.FormatOption = "table", output: options.Output = None
                 "classes": len(card.classes),
                 "points": card.preprocess.points,
                 "megabytes": round(path.stat().st_size / 1e6, 2),
-                **{name: value for name, value in card.metrics.items() if not isinstance(value, list)},
+                **card.figures,
             }
         )
     columns = list(dict.fromkeys(key for row in rows for key in row))

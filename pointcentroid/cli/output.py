@@ -114,6 +114,19 @@ def byte_bar(what: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def note_left_out(reasons: dict[str, str], where: str = "") -> None:
+    """Name the first few shapes that were left out, with reasons.
+
+    Args:
+        reasons: by name.
+        where: where all of them are listed.
+    """
+    for name, reason in list(reasons.items())[:5]:
+        note(f"left out: {name}: {reason}")
+    if len(reasons) > 5:
+        note(f"and {len(reasons) - 5} more{where and f', see {where}'}")
+
+
 def note(message: str) -> None:
     """Tell a person something, on standard error."""
     typer.secho(message, fg="yellow", err=True)

@@ -66,7 +66,7 @@ def train(
         raise
     if weights is None:
         return  # the first process of this run has them, and says so
-    row = {"weights": str(weights), **{k: v for k, v in read_card(weights).metrics.items() if not isinstance(v, list)}}
+    row = {"weights": str(weights), **read_card(weights).figures}
     if format == "table":
         print_measures(row, output)
     else:

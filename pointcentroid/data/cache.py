@@ -202,12 +202,13 @@ def _settings(settings: PreprocessConfig) -> dict[str, int]:
 def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        assert isinstance(meta["classes"], list)
+        if not isinstance(meta["classes"], list):
+            raise TypeError("classes must be a list")
     except OSError:
         raise DataError(
             f"{folder}: preparing this data set was interrupted; run the same `data prepare` again, it goes on"
         ) from None
-    except (ValueError, KeyError, TypeError, AssertionError):
+    except (ValueError, KeyError, TypeError):
         raise DataError(f"{folder}: its meta.json is damaged; delete the folder, and prepare it again") from None
     return meta
 
@@ -271,13 +272,8 @@ def _in_order(clouds: np.ndarray) -> np.ndarray:
     import torch
 
     from pointcentroid.geometry.fps import farthest_first
-    from pointcentroid.geometry.neighbours import gather_points
 
-    ordered = [
-        gather_points(chunk, farthest_first(chunk, chunk.shape[1]))
-        for chunk in torch.from_numpy(clouds).split(64)
-        if len(chunk)
-    ]
+    ordered = [farthest_first(chunk, chunk.shape[1]) for chunk in torch.from_numpy(clouds).split(64) if len(chunk)]
     return torch.cat(ordered).numpy() if ordered else clouds
 
 

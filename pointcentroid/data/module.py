@@ -44,7 +44,7 @@ class CloudData(lightning.LightningDataModule):
             raise DataError(
                 f"{config.data}: too few shapes to set some aside for validation; at least 5 of a class are needed"
             )
-        first, seen = config.model.encoder.stages[0].centroids, config.preprocess.points
+        first, seen = config.model.seeds, config.preprocess.points
         prefix = max(first, seen if seen < clouds.points.shape[1] else 0)
         self.training = OrderedClouds(clouds, training, prefix, seen)
         self.validation = OrderedClouds(clouds, validation, prefix, seen)

@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.neighbours import gather_points
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clouds (B, N, 3), labels (B,), sample numbers (B,)."""
@@ -34,7 +33,7 @@ class OrderedClouds(Dataset[Batch]):
             return
         ordered = []
         for chunk in torch.from_numpy(clouds.points[rows]).split(64):
-            ordered.append(gather_points(chunk, farthest_first(chunk, prefix)[:, :points]))
+            ordered.append(farthest_first(chunk, prefix)[:, :points])
         self.points = torch.cat(ordered).numpy() if ordered else clouds.points[rows]
 
     def __len__(self) -> int:

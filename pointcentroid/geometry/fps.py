@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pointcentroid.geometry.neighbours import gather_points
+
 
 def farthest_point_sampling(
     points: Tensor,
@@ -76,10 +78,10 @@ def farthest_first(points: Tensor, count: int) -> Tensor:
         count: length of the farthest-point prefix; more than N counts as N.
 
     Returns:
-        (B, N) int64 permutation of each cloud: `points.gather(1, order[..., None].expand(-1, -1, 3))` is the new cloud.
+        (B, N, 3), the same points.
     """
     batch, total, _ = points.shape
     picked = farthest_point_sampling(points, min(count, total))
     rank = torch.arange(total, total * 2, device=points.device).repeat(batch, 1)
     rank.scatter_(1, picked, torch.arange(picked.shape[1], device=points.device).expand_as(picked))
-    return rank.argsort(dim=1)
+    return gather_points(points, rank.argsort(dim=1))

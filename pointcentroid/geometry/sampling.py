@@ -18,6 +18,14 @@ class Frame(NamedTuple):
     centre: np.ndarray
     scale: float
 
+    def entered(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) points of the file in the frame of the cloud."""
+        return (points - self.centre) / self.scale
+
+    def left(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) points in the frame of the cloud, in the file's frame and units."""
+        return points * self.scale + self.centre
+
 
 def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw points uniformly by area from a triangle mesh.
@@ -84,19 +92,15 @@ def thin(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray
     return points[np.sort(rng.choice(len(points), count, replace=False))]
 
 
-def normalise(points: np.ndarray) -> np.ndarray:
+def normalise(points: np.ndarray) -> tuple[np.ndarray, Frame]:
     """Centre a cloud on the mean of its points and scale it to radius 1.
 
     Args:
         points: (N, 3).
 
     Returns:
-        (N, 3) float64 with zero mean and a largest norm of 1 (of 0, where all points coincide).
+        (N, 3) float64 with zero mean and a largest norm of 1 (of 0, where all points coincide), and where it lay.
     """
-    return _normalise(points)[0]
-
-
-def _normalise(points: np.ndarray) -> tuple[np.ndarray, Frame]:
     mean = points.mean(axis=0, dtype=np.float64)
     centred = points.astype(np.float64) - mean
     # The largest coordinate goes first, so that squares neither overflow nor vanish.
@@ -118,14 +122,14 @@ def preprocess(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed:
     Returns:
         (count, 3) float32, fewer for smaller point clouds; zero mean and radius 1, in the frame of the input.
     """
-    return _normalise(_drawn(vertices, faces, count, seed))[0].astype(np.float32)
+    return normalise(_drawn(vertices, faces, count, seed))[0].astype(np.float32)
 
 
-def preprocessed_frame(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> Frame:
-    """Where the cloud that `preprocess` makes of the same arguments lies in the frame of the vertices."""
-    inner = _normalise(_drawn(vertices, faces, count, seed))[1]
+def preprocess_in_frame(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> tuple[np.ndarray, Frame]:
+    """What `preprocess` makes of the same arguments, and where it lies in the frame of the vertices."""
+    cloud, inner = normalise(_drawn(vertices, faces, count, seed))
     outer = Frame(np.zeros(3), 1.0) if faces is None else _box(np.asarray(vertices, dtype=np.float64), faces)
-    return Frame(outer.centre + outer.scale * inner.centre, outer.scale * inner.scale)
+    return cloud.astype(np.float32), Frame(outer.left(inner.centre), outer.scale * inner.scale)
 
 
 def _drawn(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> np.ndarray:

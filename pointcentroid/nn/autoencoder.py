@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pointcentroid.config import AutoencoderConfig, ModelConfig
-from pointcentroid.errors import WeightsError
+from pointcentroid.config import AutoencoderConfig
 from pointcentroid.nn.encoder import CentroidEncoder, SelfAttentionBlock
-from pointcentroid.nn.trained import trained
+from pointcentroid.nn.net import Net
 
 _REACH = 0.25  # how far from its centroid a patch reaches, about, before training
 
@@ -28,7 +26,7 @@ class Latent(NamedTuple):
     codes: Tensor
 
 
-class CentroidAutoencoder(nn.Module):
+class CentroidAutoencoder(Net[AutoencoderConfig]):
     """Encoder, codes, decoder.
 
     The decoder lets centroids exchange what they know (self-attention among near ones), and unrolls a square on each: a
@@ -39,9 +37,10 @@ class CentroidAutoencoder(nn.Module):
         config: sizes and options.
     """
 
+    configured_by = AutoencoderConfig
+
     def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = CentroidEncoder(config.encoder)
         self.squeeze = nn.Sequential(nn.LayerNorm(self.encoder.dim), nn.Linear(self.encoder.dim, config.code))
         self.expand = nn.Linear(config.code, config.hidden)
@@ -50,21 +49,6 @@ class CentroidAutoencoder(nn.Module):
         self.centre = nn.Sequential(nn.LayerNorm(config.hidden), nn.Linear(config.hidden, config.hidden))
         self.square = nn.Linear(2, config.hidden, bias=False)
         self.fold = nn.Sequential(nn.GELU(), nn.Linear(config.hidden, config.hidden), nn.GELU(), nn.Linear(config.hidden, 3))
-
-    @classmethod
-    def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> CentroidAutoencoder:
-        """Build a trained net, ready for evaluation.
-
-        Args:
-            config: sizes and options.
-            tensors: a state dict.
-
-        Raises:
-            WeightsError: the tensors are not those of this configuration, or it is not of an autoencoder.
-        """
-        if not isinstance(config, AutoencoderConfig):
-            raise WeightsError(f"these weights are of a {config.kind}, which does not reconstruct")
-        return trained(lambda: cls(config), tensors)
 
     @property
     def latent_size(self) -> int:

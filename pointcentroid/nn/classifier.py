@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from pointcentroid.config import ClassifierConfig, ModelConfig
-from pointcentroid.errors import WeightsError
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.nn.encoder import CentroidEncoder
-from pointcentroid.nn.trained import trained
+from pointcentroid.nn.net import Net
 
 
-class CentroidClassifier(nn.Module):
+class CentroidClassifier(Net[ClassifierConfig]):
     """Encode a cloud into centroids, pool the last stage, and score the classes.
 
     Args:
         config: sizes and options.
     """
 
+    configured_by = ClassifierConfig
+
     def __init__(self, config: ClassifierConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = CentroidEncoder(config.encoder)
         pooled = self.feature_dim
         self.head = nn.Sequential(
@@ -32,21 +30,6 @@ class CentroidClassifier(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, config.classes),
         )
-
-    @classmethod
-    def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> CentroidClassifier:
-        """Build a trained net, ready for evaluation, without spending time on random weights.
-
-        Args:
-            config: sizes and options.
-            tensors: a state dict.
-
-        Raises:
-            WeightsError: the tensors are not those of this configuration, or it is not of a classifier.
-        """
-        if not isinstance(config, ClassifierConfig):
-            raise WeightsError(f"these weights are of an {config.kind}, which does not classify")
-        return trained(lambda: cls(config), tensors)
 
     @property
     def feature_dim(self) -> int:

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pointcentroid.config import AutoencoderConfig, ClassifierConfig, TrainConfig, to_dict
+from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.augment import CounterRandom
 from pointcentroid.data.ordered import Batch
 from pointcentroid.errors import TrainingError
 from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.models import build_net
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
+from pointcentroid.nn.capsules import CapsuleAutoencoder
 from pointcentroid.nn.classifier import CentroidClassifier
 
 _CHECK_EVERY = 20  # steps between two looks at whether the loss is a number; each look waits for the device
@@ -30,15 +32,14 @@ class NetTraining(lightning.LightningModule):
 
     Args:
         config: the run.
-        net: the net.
     """
 
     headline: ClassVar[str]  # the measure that says which epoch is best
     better: ClassVar[str]  # "max" or "min"
 
-    def __init__(self, config: TrainConfig, net: nn.Module) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        self.config, self.net = config, net
+        self.config, self.net = config, build_net(config.model)
         self._compiled: Callable[..., Tensor] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -120,7 +121,7 @@ class ClassifierTraining(NetTraining):
 
     def __init__(self, config: TrainConfig) -> None:
         assert isinstance(config.model, ClassifierConfig)
-        super().__init__(config, CentroidClassifier(config.model))
+        super().__init__(config)
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.overall = MulticlassAccuracy(config.model.classes, average="micro")
         self.mean_class = MulticlassAccuracy(config.model.classes, average="macro")
@@ -154,15 +155,11 @@ class AutoencoderTraining(NetTraining):
     added: of what was made from one fixed half to the other half, and of the two halves to each other, the oracle.
 
     Args:
-        config: the run; its `model` is an `AutoencoderConfig`.
+        config: the run; its `model` is an `AutoencoderConfig` or a `CapsuleAutoencoderConfig`.
     """
 
     headline, better = "validation_chamfer", "min"
-    net: CentroidAutoencoder
-
-    def __init__(self, config: TrainConfig) -> None:
-        assert isinstance(config.model, AutoencoderConfig)
-        super().__init__(config, CentroidAutoencoder(config.model))
+    net: CentroidAutoencoder | CapsuleAutoencoder
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """Loss on one batch, or on one process's share of it."""
@@ -188,5 +185,4 @@ class AutoencoderTraining(NetTraining):
         order = random.uniform(points.shape[1]).argsort(dim=1)
         half = points.shape[1] // 2
         first, second = gather_points(points, order[:, :half]), gather_points(points, order[:, half:])
-        seeds = self.net.config.encoder.stages[0].centroids
-        return gather_points(first, farthest_first(first, seeds)), second
+        return farthest_first(first, self.net.config.seeds), second

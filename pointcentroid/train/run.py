@@ -37,7 +37,7 @@ from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, Who
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
-_MAY_CHANGE = {"output": "", "accelerator": "auto", "devices": 1, "nodes": 1}
+_MAY_CHANGE = {"output", "accelerator", "devices", "nodes"}
 """Settings that say where a run happens, not what it computes."""
 
 
@@ -111,8 +111,8 @@ def train(
 
 
 def create_training(config: TrainConfig) -> NetTraining:
-    """The training that a model needs: one entry here, one class in `pointcentroid.train.module`, one in `config`."""
-    return {"classifier": ClassifierTraining, "autoencoder": AutoencoderTraining}[config.model.kind](config)
+    """The training that a model needs; its net is made by `pointcentroid.models.build_net`."""
+    return ClassifierTraining(config) if isinstance(config.model, ClassifierConfig) else AutoencoderTraining(config)
 
 
 def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTraining) -> lightning.Trainer:
