@@ -17,12 +17,13 @@ from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
-from pointcentroid.geometry.sampling import preprocess_in_frame
+from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
+from pointcentroid.io.shape import Shape
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.nn.encoder import compose
+from pointcentroid.nn.encoder import CentroidEncoder, compose
 from pointcentroid.orientation import CONFIDENCE_WEIGHT, UPRIGHT_POINTS, UpCandidate, UprightNet
 from pointcentroid.prepare import Prepared, Preparer, Source, as_shape, prepare, prepare_shape
-from pointcentroid.results import Explanation, Failure, Prediction, StageExplanation
+from pointcentroid.results import Explanation, Failure, Hierarchy, Prediction, StageExplanation
 from pointcentroid.weights import find_weights, load_weights
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
@@ -112,16 +113,9 @@ class Predictor:
         turn = TO_Z_UP[prediction.up]
         cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))[:, : settings.points]
         cloud = cloud @ torch.from_numpy(turn).to(cloud).T
-        outputs = self.net.encoder(cloud, ordered=True, assignments=True)
-        stages = [
-            StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
-            for out, shares in zip(outputs, compose(outputs), strict=True)
-        ]
         _, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
-        transform = np.eye(4)
-        transform[:3, :3] = turn / frame.scale
-        transform[:3, 3] = -transform[:3, :3] @ frame.centre
-        return Explanation(prediction, cloud[0].cpu().numpy(), stages, transform, shape.vertices, shape.faces)
+        seen = hierarchy(self.net.encoder, cloud, shape, frame, turn)
+        return Explanation(**vars(seen), prediction=prediction)
 
     def predict(
         self,
@@ -221,6 +215,27 @@ class Predictor:
         best = probability.topk(min(top, len(self.classes)))
         ranked = [(self.classes[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
         return Prediction(item.name, ranked[0][0], ranked[0][1], ranked, up, points, feature)
+
+
+def hierarchy(encoder: CentroidEncoder, cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:
+    """The centroids an encoder sees one cloud through.
+
+    Args:
+        encoder: in evaluation mode.
+        cloud: (1, N, 3) preprocessed, z up, in farthest-point order.
+        shape: what it was made of.
+        frame: where it lies in the shape's frame.
+        turn: (3, 3) the rotation that then put z up.
+    """
+    outputs = encoder(cloud, ordered=True, assignments=True)
+    stages = [
+        StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
+        for out, shares in zip(outputs, compose(outputs), strict=True)
+    ]
+    transform = np.eye(4)
+    transform[:3, :3] = turn / frame.scale
+    transform[:3, 3] = -transform[:3, :3] @ frame.centre
+    return Hierarchy(cloud[0].cpu().numpy(), stages, transform, shape.vertices, shape.faces)
 
 
 def _check_up(up: str) -> None:

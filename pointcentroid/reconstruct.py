@@ -12,13 +12,15 @@ from torch import Tensor
 
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.orientation import TO_Z_UP
+from pointcentroid.geometry.orientation import TO_Z_UP, transformed
 from pointcentroid.geometry.sampling import Frame, normalise, preprocess_in_frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.orientation import UPRIGHT_POINTS, UprightNet
-from pointcentroid.predict import Up, choose_device
+from pointcentroid.predict import Up, choose_device, hierarchy
 from pointcentroid.prepare import Source, as_shape, standard_up
+from pointcentroid.results import Hierarchy, StageExplanation
+from pointcentroid.viz.panel import Panel
 from pointcentroid.weights import find_weights, load_weights
 
 F_THRESHOLD = 0.05
@@ -41,6 +43,7 @@ class Reconstruction:
         f_score: of what was made, to the other sampling, within `F_THRESHOLD`.
         oracle_f_score: of the two samplings.
         compression: coordinates that the net was shown, by numbers in the latent.
+        seen: the cloud that the net was shown, and the centroids of the encoder.
     """
 
     file: str
@@ -54,6 +57,7 @@ class Reconstruction:
     f_score: float
     oracle_f_score: float
     compression: float
+    seen: Hierarchy
 
 
 class Reconstructor:
@@ -97,7 +101,8 @@ class Reconstructor:
         cloud, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
         axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud)
         turn = TO_Z_UP[axis]
-        latent = self.net.encode(self._ordered(cloud @ turn.T), ordered=True)
+        shown = self._ordered(cloud @ turn.T)
+        latent = self.net.encode(shown, ordered=True)
         grown = self.net.decode(latent, count)
 
         def back(points: Tensor) -> np.ndarray:
@@ -117,6 +122,7 @@ class Reconstructor:
             f_score=float(f_score(scored, other, F_THRESHOLD)),
             oracle_f_score=float(f_score(seen, other, F_THRESHOLD)),
             compression=3 * len(cloud) / torch.cat(latent, dim=2).numel(),
+            seen=hierarchy(self.net.encoder, shown, shape, frame, turn),
         )
 
     def _two_samplings(self, shape: Shape, cloud: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -140,3 +146,26 @@ class Reconstructor:
 
     def _estimated_up(self, cloud: np.ndarray) -> str:
         return self._upright.candidates(self._ordered(cloud))[0].axis
+
+
+SIDE_BY_SIDE = (0, 1, 0)
+"""The stages at which a picture shows the three panels of `panels`."""
+
+
+def panels(made: Reconstruction) -> list[Panel]:
+    """What there is to see of a reconstruction, in one frame: the original, seen through the encoder's centroids; what was
+    made of it, by the centroid that grew it; and that without its centroids.
+
+    Args:
+        made: the reconstruction.
+    """
+    grown = transformed(made.points, made.seen.transform).astype(np.float32)
+    last = made.seen.stages[-1]
+    shares = np.eye(len(last.positions), dtype=np.float32)[made.patch]
+    patches = StageExplanation(last.positions, last.features, shares[None], shares)
+    figures = f"Chamfer x 1000 {1000 * made.chamfer:.2f}, oracle {1000 * made.oracle:.2f}"
+    return [
+        Panel(made.seen, f"{made.file}: original"),
+        Panel(Hierarchy(grown, [patches], made.seen.transform, made.points, None), "patches"),
+        Panel(Hierarchy(grown, [], made.seen.transform, made.points, None), f"reconstruction: {figures}"),
+    ]

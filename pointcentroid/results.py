@@ -82,11 +82,10 @@ class StageExplanation:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """The hierarchy a net saw a shape through.
+class Hierarchy:
+    """The centroids a net saw a shape through.
 
     Attributes:
-        prediction: what it said.
         points: (P, 3) float32, the cloud as the net saw it: normalised, z up, in farthest-point order.
         stages: one entry per stage, finest first.
         transform: (4, 4) float64, from the file's frame and units to the frame of `points`.
@@ -94,12 +93,22 @@ class Explanation:
         faces: (F, 3) int64 faces of the mesh, or None.
     """
 
-    prediction: Prediction
     points: np.ndarray
     stages: list[StageExplanation]
     transform: np.ndarray
     vertices: np.ndarray
     faces: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Explanation(Hierarchy):
+    """The centroids a net saw a shape through, and what it said.
+
+    Attributes:
+        prediction: what it said.
+    """
+
+    prediction: Prediction
 
     # What draws imports these results; only here, in the bodies of these three, does the arrow run back.
 
@@ -141,6 +150,6 @@ class Explanation:
             DisplayError: a system library is missing.
         """
         from pointcentroid.viz.panel import Panel
-        from pointcentroid.viz.picture import write_picture
+        from pointcentroid.viz.picture import stage_rows, write_picture
 
-        write_picture([Panel(self)], path, views=views)
+        write_picture(stage_rows([Panel(self)]), path, views=views)

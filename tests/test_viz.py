@@ -20,12 +20,13 @@ from PIL import Image, ImageGrab
 
 import pointcentroid as pc
 from pointcentroid.errors import ConfigError, DisplayError
+from pointcentroid.reconstruct import Reconstructor, panels
 from pointcentroid.results import Explanation
 from pointcentroid.viz.open3d_scene import import_open3d
 from pointcentroid.viz.page import MOST_POINTS, write_page
 from pointcentroid.viz.palette import UNASSIGNED, UNLIT, hierarchy_colours, oklch_to_rgb, soft_colours
 from pointcentroid.viz.panel import Panel
-from pointcentroid.viz.picture import write_picture, write_turntable
+from pointcentroid.viz.picture import stage_rows, write_picture, write_turntable
 
 from .conftest import EXAMPLES
 from .test_cli import run
@@ -51,6 +52,13 @@ def saturated(image: Image.Image) -> int:
     """Number of pixels with a hue: what is coloured by a centroid, not grey, white or black."""
     values = np.asarray(image.convert("RGB")).astype(int)
     return int((values.max(axis=2) - values.min(axis=2) > 60).sum())
+
+
+def hues(image: Image.Image) -> int:
+    """How many of twelve hues are on it, where it has any."""
+    hue, saturation, value = np.moveaxis(np.asarray(image.convert("HSV")).astype(int), 2, 0)
+    seen = np.bincount(hue[(saturation > 60) & (value > 60)] * 12 // 256, minlength=12)
+    return int((seen > 0.01 * seen.sum()).sum())
 
 
 class TestPalette:
@@ -131,7 +139,7 @@ class TestPanel:
 class TestPicture:
     def test_stages_stand_in_columns_and_have_their_centroids_colours(self, chair: Explanation, tmp_path: Path) -> None:
         path = tmp_path / "chair.png"
-        write_picture([Panel(chair)], path, mesh=True)
+        write_picture(stage_rows([Panel(chair)], mesh=True), path)
         image = Image.open(path).convert("RGB")
         tile = image.height - 34
         assert image.width == 5 * tile
@@ -146,7 +154,7 @@ class TestPicture:
 
     def test_views_are_rows_and_differ(self, chair: Explanation, tmp_path: Path) -> None:
         path = tmp_path / "chair.png"
-        write_picture([Panel(chair)], path, views=2, stages=[3])
+        write_picture(stage_rows([Panel(chair)], [3]), path, views=2)
         image = Image.open(path).convert("RGB")
         tile = image.width
         first, second = (np.asarray(image.crop((0, 60 + row * tile, tile, (row + 1) * tile))) for row in range(2))
@@ -154,14 +162,24 @@ class TestPicture:
 
     def test_a_turntable_turns(self, chair: Explanation, tmp_path: Path) -> None:
         path = tmp_path / "chair.gif"
-        write_turntable([Panel(chair)], path, stages=[3], frames=4, size=160)
+        write_turntable(stage_rows([Panel(chair)], [3]), path, frames=4, size=160)
         frames = Image.open(path)
         assert frames.n_frames == 4  # type: ignore[attr-defined]
         assert len({frames.seek(k) or frames.convert("RGB").tobytes() for k in range(4)}) == 4
 
+    def test_a_reconstruction_beside_its_original(self, tmp_path: Path) -> None:
+        path = tmp_path / "made.png"
+        done = run("view", EXAMPLES / "chair.off", "--weights", "autoencoder", "--png", path, "--views", 2)
+        assert done.returncode == 0, done.stderr
+        image = Image.open(path)
+        assert image.size == (3 * 420, 34 + 2 * 420)
+        tiles = [image.crop((420 * k, 34, 420 * k + 420, image.height)) for k in range(3)]
+        assert min(map(saturated, tiles)) > 5000
+        assert [hues(tile) > 6 for tile in tiles] == [False, True, False], "only patches are coloured by centroid"
+
     def test_a_stage_that_is_not_there_is_an_error(self, chair: Explanation, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no stage 7"):
-            write_picture([Panel(chair)], tmp_path / "x.png", stages=[7])
+            stage_rows([Panel(chair)], [7])
         assert not list(tmp_path.iterdir())
 
 
@@ -181,6 +199,8 @@ def browser() -> Iterator:
 
 
 class TestPage:
+    UNLIT = f"rgb({','.join(str(round(255 * c)) for c in UNLIT)})"
+
     @pytest.fixture
     def opened(self, browser) -> Iterator[Callable]:
         pages, complaints = [], []
@@ -277,8 +297,7 @@ class TestPage:
         assert self.colours(page) != before
         assert f"centroid {picked}:" in page.inner_text("#panel-0 .said")
         weights = np.rint(255 * chair.stages[2].composed[:, picked])
-        unlit = f"rgb({','.join(str(round(255 * c)) for c in UNLIT)})"
-        assert [colour == unlit for colour in self.colours(page)] == (weights == 0).tolist()
+        assert [colour == self.UNLIT for colour in self.colours(page)] == (weights == 0).tolist()
 
         page.select_option("#picked", "")
         assert self.colours(page) == before
@@ -300,6 +319,25 @@ class TestPage:
         page = opened(path)
         assert "10,000 of 100,000 points" in page.inner_text(".note")
         assert len(self.colours(page)) == MOST_POINTS
+
+    def test_a_reconstruction_beside_its_original(self, tmp_path: Path, opened: Callable) -> None:
+        path = tmp_path / "made.html"
+        done = run("view", EXAMPLES / "chair.off", "--weights", "autoencoder", "--points", 600, "--html", path)
+        assert done.returncode == 0, done.stderr
+        page = opened(path, 1300, 760)
+        original, patches, made = panels(Reconstructor(device="cpu")(EXAMPLES / "chair.off", 600))
+        assert [page.inner_text(f"#panel-{k} h1") for k in range(3)] == [original.title, "patches", made.title]
+        self.slide(page, 2)
+        for number, (panel, stage) in enumerate([(original, 2), (patches, 1)]):
+            expected = [f"rgb({r},{g},{b})" for r, g, b in (255 * panel.colours(stage)).round().astype(int)]
+            shown = [c.replace("#cccccc", "rgb(204,204,204)") for c in self.colours(page, panel=number)]  # on no list
+            assert shown == expected, "a net with fewer stages stays at its last"
+        assert len(set(self.colours(page, panel=1))) == 64
+        assert len(self.colours(page, panel=2)) == 600
+        assert len(set(self.colours(page, panel=2))) > 100, "coloured by height"
+        page.select_option("#picked", "5")
+        lit = np.array([colour != self.UNLIT for colour in self.colours(page, panel=1)])
+        assert np.flatnonzero(lit).tolist() == list(range(5, 600, 64)), "a centroid and its patch"
 
 
 @pytest.fixture(scope="module")
@@ -442,6 +480,26 @@ class TestWindow:
         changed("n shows the next file")
         self.do(screen, "key", "h")
         changed("h lists the keys")
+        self.do(screen, "key", "q")
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+    def test_a_reconstruction_beside_its_original(self, window: Callable, screen: str) -> None:
+        process = window("view", EXAMPLES / "chair.off", "--weights", "autoencoder")
+        self.do(screen, "mousemove", 1270, 890)
+        first = self.look(screen)
+        left, top, width, height = self.place(screen)
+        scene = (left, top, left + width - 290, top + height)
+        third = (scene[2] - scene[0]) // 3
+        parts = [first.crop((scene[0] + third * k, scene[1], scene[0] + third * (k + 1), scene[3])) for k in range(3)]
+        assert [hues(part) > 6 for part in parts] == [True, True, False], "clusters, patches, and a cloud by height"
+        # A click anywhere, on the panel without stages too, does no harm.
+        for x in (scene[0] + 60, (scene[0] + scene[2]) // 2, scene[2] - 90):
+            y = top + height // 2
+            self.do(screen, "mousemove", x, y, "sleep", 0.3, "mousedown", 1, "sleep", 0.1, "mouseup", 1, "sleep", 0.5)
+        self.do(screen, "mousemove", left + 20, top + 20, "key", "0")
+        until(lambda: hues(ImageGrab.grab(xdisplay=screen).crop(scene)) < 6, "0 shows clouds by height")
         self.do(screen, "key", "q")
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from pointcentroid.errors import ConfigError
 
 if TYPE_CHECKING:
     from pointcentroid.viz.panel import Panel
+    from pointcentroid.viz.picture import Row
 
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page, for any browser.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture; needs no screen.")]
@@ -33,15 +34,16 @@ def view(
     views: Views = 1,
     stages: Stages = "all",
     mesh: Mesh = False,
+    points: Annotated[int, typer.Option(min=1, max=10_000_000, help="Points that an autoencoder makes.")] = 2048,
     device: options.Device = "auto",
 ) -> None:
     """See the centroids of shapes: in a window, or with --html, --png, --gif in a file.
 
-    In the window, n and p step through the files, h lists the keys.
+    In the window, n and p step through the files, h lists the keys. With --weights autoencoder: the original, the centroids
+    with the patches they grow, and the reconstruction, side by side.
     """
     from pointcentroid.cli.inputs import expand
-    from pointcentroid.predict import load
-    from pointcentroid.viz.panel import Panel
+    from pointcentroid.weights import find_weights, read_card
 
     chosen = _stages(stages)
     files = expand(paths, recursive)
@@ -53,16 +55,48 @@ def view(
         from pointcentroid.viz.window import ready
 
         ready()  # what is missing is better said now than after the net is loaded
-    predictor = load(weights, device)
+    reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
+    panels_of = _reconstructions(weights, device, up, points) if reconstructs else _explanations(weights, device, up)
 
     def opened(file: str) -> Callable[[], list[Panel]]:
-        return lambda: [Panel(predictor.explain(file, up=up))]
+        return lambda: panels_of(file)
 
     shapes = [opened(file) for file in files]
     if len(files) == 1:
         only = shapes[0]()  # what cannot be read is said here, not in an empty window
         shapes = [lambda: only]
-    _deliver(shapes, html, png, gif, views, chosen, mesh)
+    _deliver(shapes, html, png, gif, views, _side_by_side if reconstructs else _by_stages(chosen, mesh))
+
+
+def _explanations(weights: str, device: str, up: Any) -> Callable[[str], list[Panel]]:
+    from pointcentroid.predict import load
+    from pointcentroid.viz.panel import Panel
+
+    predictor = load(weights, device)
+    return lambda file: [Panel(predictor.explain(file, up=up))]
+
+
+def _reconstructions(weights: str, device: str, up: Any, points: int) -> Callable[[str], list[Panel]]:
+    from pointcentroid.reconstruct import Reconstructor, panels
+
+    reconstructor = Reconstructor(weights, device)
+    return lambda file: panels(reconstructor(file, points, up=up))
+
+
+def _by_stages(stages: list[int] | None, mesh: bool) -> Callable[[list[Panel]], list[Row]]:
+    def rows(panels: list[Panel]) -> list[Row]:
+        from pointcentroid.viz.picture import stage_rows
+
+        return stage_rows(panels, stages, mesh)
+
+    return rows
+
+
+def _side_by_side(panels: list[Panel]) -> list[Row]:
+    from pointcentroid.reconstruct import SIDE_BY_SIDE
+    from pointcentroid.viz.picture import Row
+
+    return [Row(panels[0].title.removesuffix(": original"), list(zip(panels, SIDE_BY_SIDE, strict=True)))]
 
 
 def compare(
@@ -101,7 +135,7 @@ def compare(
         explanation = load(name, device, **dict(map(_setting, settings))).explain(file, up=up)
         prediction = explanation.prediction
         panels.append(Panel(explanation, f"{net}: {prediction.label} {prediction.confidence:.0%}"))
-    _deliver([lambda: panels], html, png, gif, views, chosen, mesh)
+    _deliver([lambda: panels], html, png, gif, views, _by_stages(chosen, mesh))
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -129,8 +163,7 @@ def _deliver(
     png: Path | None,
     gif: Path | None,
     views: int,
-    stages: list[int] | None,
-    mesh: bool,
+    rows: Callable[[list[Panel]], list[Row]],
 ) -> None:
     """Write what was asked for; open the window if nothing was."""
     if not (html or png or gif):
@@ -147,12 +180,12 @@ def _deliver(
     if png:
         from pointcentroid.viz.picture import write_picture
 
-        write_picture(panels, png, views=views, stages=stages, mesh=mesh)
+        write_picture(rows(panels), png, views=views)
         typer.echo(png)
     if gif:
         from pointcentroid.viz.picture import write_turntable
 
-        write_turntable(panels, gif, stages=stages)
+        write_turntable(rows(panels), gif)
         typer.echo(gif)
 
 

@@ -57,7 +57,6 @@ def write_page(panels: list[Panel], path: str | Path) -> None:
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    prediction = panel.explanation.prediction
     notes = []
     if panel.thinned:
         notes.append(f"{len(panel.cloud):,} of {panel.available:,} points are drawn")
@@ -67,7 +66,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
         mesh = None
     return {
         "title": panel.title,
-        "top": prediction.top,
+        "top": panel.top,
         "notes": notes,
         "points": _array(panel.cloud, np.float32),
         "nearest": _array(panel.nearest, np.uint16),

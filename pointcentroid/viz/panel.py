@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from pointcentroid.geometry.orientation import transformed
-from pointcentroid.results import Explanation, largest_share
+from pointcentroid.results import Explanation, Hierarchy, largest_share
 from pointcentroid.viz.palette import UNASSIGNED, height_colours, hierarchy_colours, soft_colours
 
 
@@ -23,19 +23,22 @@ class Panel:
 
     Args:
         explanation: what a net saw.
-        title: a heading; the file, the label and its probability if None.
+        title: a heading; of an `Explanation` it may be left out: the file, the label and its probability.
         most: the most points to draw.
 
     Attributes:
         cloud: (P, 3) float32, the points that are drawn, in the frame the net saw.
         nearest: (P,) for each of them, the row of the nearest point that the net was shown.
         available: how many points there are to draw.
+        top: the most probable classes with their probabilities; none where nothing was classified.
     """
 
-    def __init__(self, explanation: Explanation, title: str | None = None, most: int = 200_000) -> None:
-        self.explanation = explanation
-        prediction = explanation.prediction
-        self.title = title or f"{prediction.file}: {prediction.label} {prediction.confidence:.0%}"
+    def __init__(self, explanation: Hierarchy, title: str = "", most: int = 200_000) -> None:
+        self.explanation, self.title, self.top = explanation, title, []
+        if isinstance(explanation, Explanation):
+            prediction = explanation.prediction
+            self.top = prediction.top
+            self.title = title or f"{prediction.file}: {prediction.label} {prediction.confidence:.0%}"
         self.cloud, self.nearest = explanation.points, np.arange(len(explanation.points))
         self.available = len(self.cloud) if explanation.faces is not None else len(explanation.vertices)
         if explanation.faces is None and len(explanation.vertices) > len(self.cloud) and most > len(self.cloud):

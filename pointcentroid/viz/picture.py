@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,88 +30,104 @@ _ELEVATION = np.deg2rad(20)
 _BACKGROUND = (255, 255, 255)
 
 
-def write_picture(
-    panels: list[Panel], path: str | Path, *, views: int = 1, stages: list[int] | None = None, mesh: bool = False
-) -> None:
-    """Draw panels, each in as many rows as there are views, with stages in columns.
+class Row(NamedTuple):
+    """What stands side by side in a picture.
+
+    Attributes:
+        title: above it.
+        tiles: panels, each with the stage to draw it at: 0 for the cloud before any, None for the mesh.
+    """
+
+    title: str
+    tiles: list[tuple[Panel, int | None]]
+
+
+def stage_rows(panels: list[Panel], stages: list[int] | None = None, mesh: bool = False) -> list[Row]:
+    """A row for each panel, with its stages in columns.
 
     Args:
         panels: what to draw.
+        stages: which stages, 0 for the cloud before any; None for all.
+        mesh: begin with the mesh of the shape.
+
+    Raises:
+        ConfigError: a stage does not exist.
+    """
+    most = max(panel.stages for panel in panels)
+    for stage in stages or []:
+        if not 0 <= stage <= most:
+            raise ConfigError(f"no stage {stage}: this net has stages 1..{most}, and 0 is the cloud before them")
+    columns = [*([None] if mesh else []), *(range(most + 1) if stages is None else stages)]
+    return [Row(panel.title, [(panel, stage) for stage in columns]) for panel in panels]
+
+
+def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
+    """Draw rows of tiles, each in as many rows as there are views.
+
+    Args:
+        rows: what to draw.
         path: a PNG file.
         views: directions to look from, evenly around the up axis.
-        stages: which stages, 0 for the cloud before any; None for all.
-        mesh: draw the mesh of the shape in a column of its own, before the others.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
         DisplayError: a system library is missing.
-        ConfigError: a stage does not exist.
     """
     image_module, draw_module = _pillow()
-    chosen = _chosen(panels, stages)
-    columns = len(chosen) + mesh
-    sheet = image_module.new("RGB", (columns * _TILE, len(panels) * (views * _TILE + _HEADING)), _BACKGROUND)
+    columns = max(len(row.tiles) for row in rows)
+    sheet = image_module.new("RGB", (columns * _TILE, len(rows) * (views * _TILE + _HEADING)), _BACKGROUND)
     draw = draw_module.Draw(sheet)
     with _Camera(_TILE) as camera:
-        for row, panel in enumerate(panels):
-            top = row * (views * _TILE + _HEADING)
-            draw.text((10, top + 8), panel.title, fill=(20, 20, 20), font_size=17)
-            for column, stage in enumerate(([None] if mesh else []) + list(chosen)):
+        for number, row in enumerate(rows):
+            top = number * (views * _TILE + _HEADING)
+            draw.text((10, top + 8), row.title, fill=(20, 20, 20), font_size=17)
+            for column, (panel, stage) in enumerate(row.tiles):
                 camera.show(panel, stage)
-                name = _name(panel, stage)
                 for view in range(views):
                     tile = camera.take(-0.9 + 2 * np.pi * view / views)
                     sheet.paste(tile, (column * _TILE, top + _HEADING + view * _TILE))
-                draw.text((column * _TILE + 10, top + _HEADING + 6), name, fill=(90, 90, 90), font_size=15)
+                at = (column * _TILE + 10, top + _HEADING + 6)
+                draw.text(at, _caption(row, panel, stage), fill=(90, 90, 90), font_size=15)
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
 
-def write_turntable(
-    panels: list[Panel], path: str | Path, *, stages: list[int] | None = None, frames: int = 36, size: int = 360
-) -> None:
-    """Draw panels turning about their up axis, with stages in columns, as an endless GIF.
+def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size: int = 360) -> None:
+    """Draw rows of tiles turning about their up axis, as an endless GIF.
 
     Args:
-        panels: what to draw, in rows.
+        rows: what to draw.
         path: a GIF file.
-        stages: which stages, 0 for the cloud before any; None for all.
         frames: of one turn.
         size: pixels of a tile.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
         DisplayError: a system library is missing.
-        ConfigError: a stage does not exist.
     """
     image_module, _ = _pillow()
-    chosen = _chosen(panels, stages)
-    sheets = [image_module.new("RGB", (len(chosen) * size, len(panels) * size), _BACKGROUND) for _ in range(frames)]
+    columns = max(len(row.tiles) for row in rows)
+    sheets = [image_module.new("RGB", (columns * size, len(rows) * size), _BACKGROUND) for _ in range(frames)]
     with _Camera(size) as camera:
-        for row, panel in enumerate(panels):
-            for column, stage in enumerate(chosen):
+        for number, row in enumerate(rows):
+            for column, (panel, stage) in enumerate(row.tiles):
                 camera.show(panel, stage)
-                for number, sheet in enumerate(sheets):
-                    sheet.paste(camera.take(2 * np.pi * number / frames), (column * size, row * size))
+                for frame, sheet in enumerate(sheets):
+                    sheet.paste(camera.take(2 * np.pi * frame / frames), (column * size, number * size))
     with replacing(path) as temporary:
         first, *rest = [sheet.quantize(128) for sheet in sheets]
         first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
 
 
-def _chosen(panels: list[Panel], stages: list[int] | None) -> list[int]:
-    most = max(panel.stages for panel in panels)
-    for stage in stages or []:
-        if not 0 <= stage <= most:
-            raise ConfigError(f"no stage {stage}: this net has stages 1..{most}, and 0 is the cloud before them")
-    return list(range(most + 1)) if stages is None else stages
-
-
-def _name(panel: Panel, stage: int | None) -> str:
+def _caption(row: Row, panel: Panel, stage: int | None) -> str:
     if stage is None:
         return "mesh"
     if stage > panel.stages:
         return ""
-    return f"stage {stage}: {len(panel.centroids(stage)[0])} centroids" if stage else f"{len(panel.cloud):,} points"
+    what = f"{len(panel.centroids(stage)[0])} centroids" if stage else f"{len(panel.cloud):,} points"
+    if panel.title != row.title:
+        return f"{panel.title.removeprefix(f'{row.title}: ')}: {what}"
+    return f"stage {stage}: {what}" if stage else what
 
 
 def _pillow() -> tuple[Any, Any]:

@@ -242,11 +242,12 @@ class Viewer:
     def _say(self) -> None:
         titles = []
         for panel in self.panels:
-            top = panel.explanation.prediction.top[:5]
-            titles.append("\n".join([_wrapped(panel.title), *(f"  {name}  {share:.1%}" for name, share in top)]))
+            lines = (f"  {name}  {share:.1%}" for name, share in panel.top[:5])
+            titles.append("\n".join([_wrapped(panel.title), *lines]))
         position = f"{self.number + 1} of {len(self.shapes)}\n" if len(self.shapes) > 1 else ""
         self.heading.text = position + "\n\n".join(titles)
-        counts = {len(p.centroids(min(self.stage, p.stages))[0]) for p in self.panels} if self.stage > 0 else set()
+        shown = [(panel, min(self.stage, panel.stages)) for panel in self.panels]
+        counts = {len(panel.centroids(stage)[0]) for panel, stage in shown if stage > 0}
         self.stage_name.text = (
             f"{' / '.join(map(str, sorted(counts)))} centroids" if counts else "the cloud" if self.panels else ""
         )
@@ -358,6 +359,8 @@ class Viewer:
         best: tuple[float, float, tuple[int, int]] | None = None
         for number, (panel, shift) in enumerate(zip(self.panels, offsets(self.panels), strict=True)):
             stage = min(self.stage, panel.stages)
+            if not stage:
+                continue
             positions, _ = panel.centroids(stage)
             hard = largest_share(panel.weights(stage, self.composed, self.head))
             for points, centroid in ((positions, np.arange(len(positions))), (panel.inputs(stage, self.composed), hard)):
