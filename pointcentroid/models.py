@@ -61,14 +61,14 @@ def model_config(name: str) -> ModelConfig:
     return MODELS[name]
 
 
-def build_net(config: ModelConfig) -> Any:
-    """Build the net of a configuration, with fresh weights: one entry here for each kind."""
+def net_class(config: ModelConfig) -> Any:
+    """The net that a configuration is of: one entry here for each kind."""
     from pointcentroid.nn.autoencoder import CentroidAutoencoder
     from pointcentroid.nn.capsules import CapsuleAutoencoder
     from pointcentroid.nn.classifier import CentroidClassifier
 
     nets = (CentroidClassifier, CentroidAutoencoder, CapsuleAutoencoder)
-    return next(net for net in nets if net.configured_by is type(config))(config)  # type: ignore[arg-type]
+    return next(net for net in nets if net.configured_by is type(config))
 
 
 def create_model(name: str, **changes: Any):
@@ -90,4 +90,5 @@ def create_model(name: str, **changes: Any):
     for key in changes:
         if key not in known:
             raise ConfigError(f"unknown model setting {key!r}{nearest_name(key, known)}")
-    return build_net(dataclasses.replace(config, **changes))
+    config = dataclasses.replace(config, **changes)
+    return net_class(config)(config)

@@ -17,6 +17,7 @@ from pointcentroid.calibration import bootstrap_interval, calibration_error, cro
 from pointcentroid.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.evaluate import choose_part, evaluate, robustness
+from pointcentroid.probe import fit_linear, linear_probe
 from pointcentroid.weights import load_weights
 
 from .test_cli import run
@@ -178,3 +179,40 @@ class TestCorruptions:
         assert report.mean == pytest.approx(np.mean([e for errors in report.errors.values() for e in errors]))
         assert report.mean > report.clean
         assert report.to_dict()["mean_corruption_error"] == report.mean
+
+
+class TestProbe:
+    def test_it_finds_the_minimum(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x, y = torch.randn(200, 5, generator=generator), torch.arange(200) % 3
+        linear = fit_linear(x, y, 3, 1e-2)
+        cost = torch.nn.functional.cross_entropy(linear(x), y) + 1e-2 * linear.weight.square().sum()
+        slope = torch.autograd.grad(cost, [linear.weight, linear.bias])
+        assert max(float(s.abs().max()) for s in slope) < 1e-4
+
+    def test_classes_in_different_places_are_found_whatever_the_units(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.arange(300) % 4
+        x = torch.randn(4, 6, generator=generator)[labels] * 3 + torch.randn(300, 6, generator=generator)
+        answers = linear_probe(x[:200], labels[:200], x[200:])
+        assert (answers == labels[200:]).double().mean() > 0.9
+        units = 10.0 ** torch.arange(-3, 3)
+        assert torch.equal(linear_probe(x[:200] * units + 7, labels[:200], x[200:] * units + 7), answers)
+
+    def test_noise_teaches_nothing(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x, labels = torch.randn(600, 6, generator=generator), torch.randint(4, (600,), generator=generator)
+        assert (linear_probe(x[:300], labels[:300], x[300:]) == labels[300:]).double().mean() < 0.4
+
+    def test_what_an_autoencoder_knows_does_not_depend_on_the_order_of_points(self) -> None:
+        net = pc.create_model("autoencoder").eval()
+        points = torch.randn(2, 300, 3, generator=torch.Generator().manual_seed(0))
+        features = net.features(points)
+        assert features.shape == (2, 13 * net.config.hidden)
+        torch.testing.assert_close(net.features(points.flip(1)), features, rtol=1e-4, atol=1e-5)
+
+    def test_the_shipped_autoencoder_tells_classes_apart(self, few: Path) -> None:
+        done = run("evaluate", "autoencoder", "--data", few, "--split", "validation", "--probe", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["probe_overall_accuracy"] > 0.4, "of 40 classes, from 4 shapes each"

@@ -54,7 +54,7 @@ def test_no_room_imports_a_later_one() -> None:
         {"nn"},
         {"models", "weights", "prepare", "pyg"},
         {"orientation", "yaml_config", "data", "corruptions"},
-        {"predict", "calibration"},
+        {"predict", "calibration", "fidelity", "probe"},
         {"viz", "plots"},
         {"explain", "train", "evaluate", "reconstruct"},
         {"cli"},

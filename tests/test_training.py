@@ -386,3 +386,39 @@ class TestAugmentation:
         for cloud, label in zip(turned, labels, strict=True):
             back = cloud.double().numpy() @ TO_Z_UP[UP_AXES[label]].T
             np.testing.assert_allclose(back, [[0, 0, 1]], atol=1e-6)
+
+
+AUTOENCODERS = {
+    "reconstruct": [
+        "model.encoder.embed=8", "model.code=4", "model.hidden=16", "model.blocks=1",
+        "model.encoder.stages=[{centroids: 16, dim: 16, neighbours: 8}, {centroids: 8, dim: 16, neighbours: 8}]",
+    ],
+    "capsules": ["model.primary=16", "model.primary_dim=4", "model.capsules=8", "model.dim=7", "model.folds=4"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_an_autoencoder_learns_and_is_evaluated_as_it_was_validated(kind: str, toy: Path, tmp_path: Path) -> None:
+    settings = [f"data={toy}", f"output={tmp_path}", "name=toy", *AUTOENCODERS[kind], "accelerator=cpu", "average=0.9"]
+    settings += ["epochs=12", "batch_size=8", "preprocess.sample=128", "preprocess.points=128", "learning_rate=0.005"]
+    done = run("train", f"modelnet40-{kind}", *settings, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    history = [float(line["validation_chamfer"]) for line in csv.DictReader((tmp_path / "toy" / "metrics.csv").open())]
+    assert history[-1] < 0.5 * history[0]
+    assert row["validation_oracle"] < row["validation_chamfer"] == pytest.approx(history[-1], rel=1e-5)
+
+    done = run("evaluate", row["weights"], "--data", toy, "--probe", "--format", "json", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["split"], found["shapes"], found["latent_size"]) == ("validation", 8, 56)
+    assert found["chamfer"] == pytest.approx(row["validation_chamfer"], rel=1e-5)
+    assert found["oracle"] == pytest.approx(row["validation_oracle"], rel=1e-5)
+    assert 0 < found["input_output"] < 2 * found["chamfer"]
+    assert found["probe_overall_accuracy"] == 1, "rods and plates"
+
+    done = run("evaluate", row["weights"], "--data", toy, "--votes", 2)
+    assert done.returncode == 2
+    assert "for weights that classify" in done.stderr
+    done = run("evaluate", row["weights"], "--data", toy, "--probe", "--split", "all")
+    assert (done.returncode, done.stderr.count("a probe needs training shapes")) == (1, 1), done.stderr

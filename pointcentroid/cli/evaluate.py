@@ -39,6 +39,9 @@ def evaluate(
     corruptions: Annotated[
         bool, typer.Option("--corruptions", help="Measure errors under twelve kinds of damage too: 60 passes.")
     ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Report too what a linear classifier reaches on the frozen net's features.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many shapes, evenly spread.")] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the confusion matrix and the reliability there.")
@@ -49,29 +52,81 @@ def evaluate(
     format: options.FormatOption = "table",
     output: options.Output = None,
 ) -> None:
-    """Measure accuracy and calibration on labelled shapes.
+    """Measure accuracy and calibration on labelled shapes, or how well an autoencoder remembers them.
 
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
+    Of an autoencoder: Chamfer distances, squared, both directions added, for shapes of radius 1.
     """
     from pointcentroid.cli.output import check_writable, note, note_left_out, print_measures, tracked, write
     from pointcentroid.errors import DataError
-    from pointcentroid.evaluate import choose_part, robustness
-    from pointcentroid.evaluate import evaluate as run
-    from pointcentroid.predict import load
+    from pointcentroid.evaluate import choose_part
+    from pointcentroid.predict import choose_device
+    from pointcentroid.weights import find_weights, load_weights
 
     check_writable(output)
-    predictor = load(weights, device)
-    clouds = _open(data, predictor.card.preprocess, workers)
+    where = choose_device(device)
+    tensors, card = load_weights(find_weights(weights))
+    classifies = card.model.kind == "classifier"
+    if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
+        raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
+    clouds = _open(data, card.preprocess, workers)
     note_left_out(clouds.left_out)
     if split == "auto":
-        split = choose_part(clouds, predictor.card.provenance.get("data_sha256"))  # type: ignore[assignment]
+        split = choose_part(clouds, card.provenance.get("data_sha256"))  # type: ignore[assignment]
         note({"validation": "the validation part: these weights were trained on the rest"}.get(split, f"split: {split}"))
     rows = clouds.part(split)
     if not len(rows):
         raise DataError(f"{data} has no {split} part")
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
-    clouds = clouds.subset(rows)
+    numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out)}
+    if classifies:
+        numbers |= _accuracy(weights, device, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
+    else:
+        from pointcentroid.data.ordered import OrderedClouds
+        from pointcentroid.fidelity import fidelity
+        from pointcentroid.models import net_class
+
+        net = net_class(card.model).from_tensors(card.model, tensors).to(where)
+        ordered = OrderedClouds(clouds, rows, card.model.seeds, card.preprocess.points)
+        measured = fidelity(net, ordered, batch_size=batch_size, watch=lambda i, total: tracked(i, total, "evaluating"))
+        parameters = sum(p.numel() for p in net.parameters())
+        numbers |= vars(measured) | {"parameters": parameters, "latent_size": net.latent_size}
+    if probe:
+        from pointcentroid.probe import probe as run
+
+        def watch(items, total):
+            return tracked(items, total, "probing")
+
+        numbers |= run(tensors, card, clouds, rows, device=where, watch=watch)
+    if format == "json":
+        write([numbers], [], "json", output)
+        return
+    measures = _flat(numbers)
+    if format == "csv":
+        write([{"measure": key, "value": value} for key, value in measures.items()], ["measure", "value"], "csv", output)
+    else:
+        print_measures(measures, output)
+
+
+def _accuracy(
+    weights: str,
+    device: str,
+    clouds: CloudSet,
+    up: Any,
+    turned: bool,
+    votes: int,
+    corruptions: bool,
+    plots: Path | None,
+    batch_size: int,
+) -> dict[str, Any]:
+    """What there is to say of a classifier."""
+    from pointcentroid.cli.output import tracked
+    from pointcentroid.evaluate import evaluate as run
+    from pointcentroid.evaluate import robustness
+    from pointcentroid.predict import load
+
+    predictor = load(weights, device)
 
     def measured(count: int):
         def watch(results):
@@ -80,7 +135,7 @@ def evaluate(
         return run(predictor, clouds, up=up, turned=turned, votes=count, batch_size=batch_size, watch=watch)
 
     result = measured(1)
-    numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out), **result.to_dict()}
+    numbers = result.to_dict()
     if votes > 1:
         voted = measured(votes)
         numbers["votes"] = {
@@ -99,14 +154,7 @@ def evaluate(
 
         plot_confusion(result.confusion, result.classes, plots / "confusion.png")
         plot_reliability(result.confidence, result.correct, plots / "reliability.png")
-    if format == "json":
-        write([numbers], [], "json", output)
-        return
-    measures = _flat(numbers)
-    if format == "csv":
-        write([{"measure": key, "value": value} for key, value in measures.items()], ["measure", "value"], "csv", output)
-    else:
-        print_measures(measures, output)
+    return numbers
 
 
 def calibrate(
@@ -162,11 +210,12 @@ def _open(data: str, settings: PreprocessConfig, workers: int | None) -> CloudSe
 
 def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
     """One line a measure."""
-    low, high = numbers["ece_interval"]
     flat = {key: value for key, value in numbers.items() if not isinstance(value, (dict, list))}
-    flat["ece, 95 % interval"] = f"{low:.4f} to {high:.4f}"
+    if "ece_interval" in numbers:
+        low, high = numbers["ece_interval"]
+        flat["ece, 95 % interval"] = f"{low:.4f} to {high:.4f}"
     for key, value in numbers.get("votes", {}).items():
         flat[f"{key} with votes" if key != "votes" else "votes"] = value
     for name, errors in numbers.get("corruptions", {}).items():
         flat[f"error under {name}"] = " ".join(f"{error:.3f}" for error in errors)
-    return flat | {f"accuracy of {name}": value for name, value in numbers["per_class"].items()}
+    return flat | {f"accuracy of {name}": value for name, value in numbers.get("per_class", {}).items()}

@@ -92,7 +92,14 @@ def print_measures(measures: Row, path: Path | None) -> None:
     """Print names and values, one pair a line, as `print_table` does."""
     table = Table("measure", "value", box=None, header_style="bold")
     for name, value in measures.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        table.add_row(
+            name,
+            f"{value:.4f}"
+            if isinstance(value, float) and abs(value) >= 0.1
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else str(value),
+        )
     print_table(table, path)
 
 

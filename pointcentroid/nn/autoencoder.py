@@ -75,15 +75,39 @@ class CentroidAutoencoder(Net[AutoencoderConfig]):
         Returns:
             (B, count, 3); the k-th point belongs to centroid k modulo M.
         """
-        positions, codes = latent
-        features = self.expand(codes) + self.place(positions)
-        for block in self.blocks:
-            features = block(positions, features)
+        positions, features = latent.positions, self._expanded(latent)
         centroids = positions.shape[1]
         samples = square_samples(-(-count // centroids)).to(positions)
         patches = self.centre(features).unsqueeze(1) + self.square(samples)[:, None]  # B, samples, M, hidden
         grown = positions.unsqueeze(1) + _REACH * self.fold(patches)
         return grown.flatten(1, 2)[:, :count]
+
+    def _expanded(self, latent: Latent) -> Tensor:
+        """(B, M, hidden): what centroids know after they have exchanged it."""
+        features = self.expand(latent.codes) + self.place(latent.positions)
+        for block in self.blocks:
+            features = block(latent.positions, features)
+        return features
+
+    def features(self, points: Tensor, *, ordered: bool = False) -> Tensor:
+        """One vector for each cloud, made of its latent alone.
+
+        Of what the decoder's centroids know: largest, smallest, mean and spread over centroids, and means weighted by
+        x, y, z, their squares and their sizes, which say where on the shape a feature is found.
+
+        Args:
+            points: (B, N, 3) preprocessed clouds.
+            ordered: they are in farthest-point order, see `CentroidEncoder.forward`.
+
+        Returns:
+            (B, 13 hidden).
+        """
+        latent = self.encode(points, ordered=ordered)
+        known, where = self._expanded(latent), latent.positions
+        spread = known.std(dim=1, correction=0)
+        places = torch.cat([where, where.square(), where.abs()], dim=2)
+        placed = torch.einsum("bmp,bmc->bpc", places, known).flatten(1) / known.shape[1]
+        return torch.cat([known.amax(dim=1), known.amin(dim=1), known.mean(dim=1), spread, placed], dim=1)
 
     def forward(self, points: Tensor, count: int, *, ordered: bool = False) -> Tensor:
         """(B, N, 3) preprocessed clouds -> (B, count, 3)."""

@@ -123,6 +123,10 @@ class CapsuleAutoencoder(Net[CapsuleAutoencoderConfig]):
             agreement = agreement + torch.einsum("bcd,bcpd->bcp", capsules, still)
         return squash(torch.einsum("bcp,bcpd->bcd", agreement.softmax(dim=1), votes))
 
+    def features(self, points: Tensor, *, ordered: bool = False) -> Tensor:
+        """(B, N, 3) preprocessed clouds -> (B, capsules dim), the latent capsules in their order."""
+        return self.encode(points, ordered=ordered).flatten(1)
+
     def decode(self, capsules: Tensor, count: int) -> Tensor:
         """Fold points.
 

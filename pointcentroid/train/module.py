@@ -16,10 +16,9 @@ from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.augment import CounterRandom
 from pointcentroid.data.ordered import Batch
 from pointcentroid.errors import TrainingError
+from pointcentroid.fidelity import half_distances, halves
 from pointcentroid.geometry.chamfer import chamfer_distance
-from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.neighbours import gather_points
-from pointcentroid.models import build_net
+from pointcentroid.models import net_class
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.nn.capsules import CapsuleAutoencoder
 from pointcentroid.nn.classifier import CentroidClassifier
@@ -39,7 +38,7 @@ class NetTraining(lightning.LightningModule):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        self.config, self.net = config, build_net(config.model)
+        self.config, self.net = config, net_class(config.model)(config.model)
         self._compiled: Callable[..., Tensor] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -151,8 +150,7 @@ class ClassifierTraining(NetTraining):
 class AutoencoderTraining(NetTraining):
     """An autoencoder in training: it sees a random half of each cloud and is scored against all of it.
 
-    So it has to find the surface, not the points. The validation figures are Chamfer distances, squared and both directions
-    added: of what was made from one fixed half to the other half, and of the two halves to each other, the oracle.
+    So it has to find the surface, not the points. The validation figures are those of `pointcentroid.fidelity`.
 
     Args:
         config: the run; its `model` is an `AutoencoderConfig` or a `CapsuleAutoencoderConfig`.
@@ -165,7 +163,7 @@ class AutoencoderTraining(NetTraining):
         """Loss on one batch, or on one process's share of it."""
         points, _labels, samples = batch
         self.seed_layers(number)
-        seen, _ = self._halves(points, CounterRandom(self.config.seed + 1, self.current_epoch, samples))
+        seen, _ = halves(points, CounterRandom(self.config.seed + 1, self.current_epoch, samples), self.net.config.seeds)
         made = self.run_net(seen, points.shape[1] // 2, ordered=True, size=len(points))
         loss = chamfer_distance(made, points).mean()
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(points))
@@ -174,15 +172,6 @@ class AutoencoderTraining(NetTraining):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Metrics on one batch, accumulated over the whole validation set."""
         points, _labels, samples = batch
-        seen, other = self._halves(points, CounterRandom(0, -1, samples))
-        made = self.net(seen, other.shape[1], ordered=True)
-        distance, oracle = chamfer_distance(made, other), chamfer_distance(seen, other)
+        distance, oracle = half_distances(self.net, points, samples)
         values = {"validation_chamfer": distance.mean(), "validation_oracle": oracle.mean()}
         self.log_dict(values, batch_size=len(points), sync_dist=True)
-
-    def _halves(self, points: Tensor, random: CounterRandom) -> tuple[Tensor, Tensor]:
-        """Two random halves of each cloud, the first one in farthest-point order."""
-        order = random.uniform(points.shape[1]).argsort(dim=1)
-        half = points.shape[1] // 2
-        first, second = gather_points(points, order[:, :half]), gather_points(points, order[:, half:])
-        return farthest_first(first, self.net.config.seeds), second

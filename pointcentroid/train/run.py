@@ -111,7 +111,7 @@ def train(
 
 
 def create_training(config: TrainConfig) -> NetTraining:
-    """The training that a model needs; its net is made by `pointcentroid.models.build_net`."""
+    """The training that a model needs; its net is made by `pointcentroid.models`."""
     return ClassifierTraining(config) if isinstance(config.model, ClassifierConfig) else AutoencoderTraining(config)
 
 

@@ -174,11 +174,14 @@ class Viewer:
         self.window.set_on_layout(self._on_layout)
         self.window.set_on_key(self._on_key)
 
-    def _on_layout(self, context: Any) -> None:
+    def _on_layout(self, _context: Any) -> None:
         gui, area = self.gui, self.window.content_rect
-        width = min(int(19 * context.theme.font_size), area.width // 2)
+        width = self._side_width(area.width)
         self.widget.frame = gui.Rect(area.x, area.y, area.width - width, area.height)
         self.side.frame = gui.Rect(area.get_right() - width, area.y, width, area.height)
+
+    def _side_width(self, whole: int) -> int:
+        return min(int(19 * self.window.theme.font_size), whole // 2)
 
     # What is shown
 
@@ -203,7 +206,12 @@ class Viewer:
         corner = np.array([reach, 1.05, 1.05])
         box = self.open3d.geometry.AxisAlignedBoundingBox(-corner, corner)
         self.widget.setup_camera(35.0, box, np.zeros(3))
-        eye = np.array([0.5, -0.8, 0.35]) * (4.0 + 2.6 * (len(panels) - 1))
+        # One shape is seen from a corner; several from the front, as far away as they need to fit side by side.
+        eye = np.array([0.5, -0.8, 0.35]) * 4.0
+        if len(panels) > 1:
+            size = self.window.size
+            aspect = (size.width - self._side_width(size.width)) / size.height
+            eye = np.array([0.1, -0.93, 0.35]) * max(4.0, reach / (np.tan(np.deg2rad(35.0 / 2)) * min(aspect, 1.6)))
         self.widget.look_at(np.zeros(3), eye, np.array([0.0, 0.0, 1.0]))
 
     def _list_heads(self) -> None:
