@@ -419,6 +419,6 @@ def test_an_autoencoder_learns_and_is_evaluated_as_it_was_validated(kind: str, t
 
     done = run("evaluate", row["weights"], "--data", toy, "--votes", 2)
     assert done.returncode == 2
-    assert "for weights that classify" in done.stderr
+    assert "that classify" in done.stderr
     done = run("evaluate", row["weights"], "--data", toy, "--probe", "--split", "all")
     assert (done.returncode, done.stderr.count("a probe needs training shapes")) == (1, 1), done.stderr

@@ -92,15 +92,13 @@ def print_measures(measures: Row, path: Path | None) -> None:
     """Print names and values, one pair a line, as `print_table` does."""
     table = Table("measure", "value", box=None, header_style="bold")
     for name, value in measures.items():
-        table.add_row(
-            name,
-            f"{value:.4f}"
-            if isinstance(value, float) and abs(value) >= 0.1
-            else f"{value:.4g}"
-            if isinstance(value, float)
-            else str(value),
-        )
+        table.add_row(name, _number(value) if isinstance(value, float) else str(value))
     print_table(table, path)
+
+
+def _number(value: float) -> str:
+    """Four digits: after the point for shares and larger ones, in all for small ones."""
+    return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
 
 
 def tracked(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
