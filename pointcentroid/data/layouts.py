@@ -162,7 +162,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
     """Look at a data set.
 
     Args:
-        source: a folder, a zip or npz file, or a PyTorch Geometric data set (any sequence of `Data`).
+        source: a folder, a zip or npz file, or a PyTorch Geometric data set (any sequence of `Data`, or a `Batch`).
         classes: names of the classes of a PyTorch Geometric data set, in the order of `y`.
 
     Raises:
@@ -296,13 +296,16 @@ def _of_npz(path: Path) -> Catalogue:
 
 
 def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
+    split = getattr(dataset, "to_data_list", None)
+    dataset = split() if split else dataset
     digest, labels = hashlib.sha256(), []
     for row in range(len(dataset)):
         data = dataset[row]
         if getattr(data, "pos", None) is None or getattr(data, "y", None) is None or data.y.numel() != 1:
             raise DataError(f"item {row} of the data set has no pos, or no y that says its class")
         labels.append(int(data.y))
-        digest.update(data.pos.numpy().tobytes())
+        for tensor in (data.pos, getattr(data, "face", None), data.y):
+            digest.update(b"-" if tensor is None else tensor.numpy().tobytes())
     if classes is None:
         width = len(str(max(labels, default=0)))
         classes = [f"class_{number:0{width}d}" for number in range(max(labels, default=-1) + 1)]

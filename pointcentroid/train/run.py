@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pointcentroid.calibration import calibrated
 from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
-from pointcentroid.data.layouts import find_shapes
+from pointcentroid.data.layouts import Catalogue, find_shapes
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError, TrainingError, WeightsError
@@ -42,7 +43,13 @@ _MAY_CHANGE = {"output", "accelerator", "devices", "nodes"}
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, watch: Watch = lambda items, _total: items
+    config: TrainConfig,
+    shapes: Any = None,
+    *,
+    classes: Sequence[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch = lambda items, _total: items,
 ) -> Path | None:
     """Train a classifier, or an autoencoder.
 
@@ -50,6 +57,9 @@ def train(
 
     Args:
         config: the run.
+        shapes: what to train on in the place of `config.data`: a data set of PyTorch Geometric, a list of its `Data`, or a
+            `Batch`, with `pos` (and `face`), z up, and `y`.
+        classes: names of their classes, in the order of `y`.
         resume: go on from the last finished epoch; the end is the same, bit for bit, as if nothing had happened.
         overwrite: throw an earlier run of the same name away.
         watch: wraps the shapes of a data set that must be prepared first, with their number, to show progress.
@@ -79,7 +89,7 @@ def train(
         )
 
     lightning.seed_everything(config.seed, verbose=False)
-    clouds = _open(config, folder, watch)
+    clouds = _open(config.data if shapes is None else find_shapes(shapes, classes), config, folder, watch)
     if resume and before != clouds.fingerprint:
         raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
     if clouds.left_out and first:
@@ -170,14 +180,13 @@ def _make_room(weights: Path) -> None:
     shutil.rmtree(weights.with_name("tensorboard"), ignore_errors=True)
 
 
-def _open(config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
+def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
     """Open the data set; raw shapes are prepared first, into the folder of the run."""
-    path = Path(config.data)
-    if path.suffix.lower() == ".npz" or is_cache(path):
-        return open_data(path, config.preprocess)
+    if isinstance(source, str) and (Path(source).suffix.lower() == ".npz" or is_cache(Path(source))):
+        return open_data(source, config.preprocess)
     cache = folder / "data"
     if rank_zero_only.rank == 0:
-        catalogue = find_shapes(path)
+        catalogue = find_shapes(source) if isinstance(source, str) else source
         if is_cache(cache) and not is_of(cache, catalogue, config.preprocess):
             shutil.rmtree(cache)  # of shapes that have changed since; it was made here, and is made again
         prepare_cache(catalogue, cache, config.preprocess, watch=watch)
