@@ -209,7 +209,7 @@ class TrainConfig:
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     label_smoothing: float = 0.2
     clip: float = 1.0  # largest norm of the gradient
-    average: float = 0.999  # decay of the moving average of the weights, which is what is evaluated and kept
+    average: float = 0.999  # largest decay of the moving average of the weights, which is what is evaluated and kept
     keep: Literal["last", "best"] = "last"  # which epoch's weights: the last, or the best by validation accuracy
     seed: int = 0
     compile: bool = False

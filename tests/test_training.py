@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pointcentroid as pc
 from pointcentroid.config import AugmentConfig
@@ -26,6 +28,7 @@ from pointcentroid.data.augment import CounterRandom, augment, reorient
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.errors import DataError
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
+from pointcentroid.train.callbacks import moving_average
 from pointcentroid.weights import load_weights
 
 from .test_cli import run
@@ -411,6 +414,17 @@ def test_geometric_data_train_as_the_same_clouds_do(toy: Path, trained: Path, tm
     assert card.metrics["validation_loss"] == pytest.approx(reference.metrics["validation_loss"], rel=0.2)
     with pytest.raises(DataError, match="no pos, or no y"):
         run_training(dataclasses.replace(config, name="other"), [Data(pos=torch.zeros(4, 3))])
+
+
+@given(st.integers(1, 3000), st.sampled_from([0.0, 0.5, 0.99, 0.999]))
+def test_the_moving_average_forgets_the_start_of_short_runs(steps: int, decay: float) -> None:
+    average, value = moving_average(decay), torch.zeros((), dtype=torch.float64)
+    for step in range(1, steps + 1):  # a weight that grows by one a step
+        value = average(value, torch.tensor(float(step), dtype=torch.float64), torch.tensor(step))
+    lag = steps - float(value)
+    assert -1e-9 <= lag <= min(1 / (1 - decay), 1 + steps / 8)
+    assert decay or lag == 0
+    assert torch.equal(average(torch.tensor(3), torch.tensor(8), torch.tensor(5)), torch.tensor(8))
 
 
 AUTOENCODERS = {

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
@@ -125,6 +126,41 @@ def model(quick: bool) -> list[Row]:
     return rows
 
 
+def in_turn(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of several calls, each round all of them, so that a change of the machine's speed meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(rounds + 1):
+        for name, run in work.items():
+            start = time.perf_counter()
+            run()
+            if number:  # the first round warms up
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def training(rounds: int) -> list[Row]:
+    """One step of each autoencoder: 16 halves of 512 points in, 512 points out, scored against all 1,024, and AdamW."""
+    clouds = torch.nn.functional.normalize(torch.randn(16, 1024, 3), dim=2)
+
+    def step(name: str) -> Callable[[], object]:
+        net = create_model(name)
+        optimiser = torch.optim.AdamW(net.parameters())
+
+        def run() -> None:
+            seen = farthest_first(clouds[:, :512], net.config.seeds)
+            loss = chamfer_distance(net(seen, 512, ordered=True), clouds).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+        return run
+
+    times = in_turn({name: step(name) for name in ("autoencoder", "capsules")}, rounds)
+    rows: list[Row] = [(f"{name}: a training step, batch 16", statistics.median(t), "s") for name, t in times.items()]
+    ratio = statistics.median(b / a for a, b in zip(times["autoencoder"], times["capsules"], strict=True))
+    return [*rows, ("capsules against autoencoder, time of a step", ratio, "x")]
+
+
 def race(rounds: int) -> list[Row]:
     """Our nets against classic ones, all from 16 raw clouds of 1,024 points to logits, in turn: ratios of the same round."""
     clouds = torch.nn.functional.normalize(torch.randn(16, 1024, 3), dim=2)
@@ -139,14 +175,8 @@ def race(rounds: int) -> list[Row]:
         return lambda: net(clouds)
 
     work = {name: ours(name) for name in ("tiny", "small")} | {name: theirs(name) for name in CLASSIC}
-    times: dict[str, list[float]] = {name: [] for name in work}
     with torch.inference_mode():
-        for number in range(rounds + 1):
-            for name, run in work.items():
-                start = time.perf_counter()
-                run()
-                if number:  # the first round warms up
-                    times[name].append(time.perf_counter() - start)
+        times = in_turn(work, rounds)
     rows: list[Row] = [
         (f"{name}, raw points to logits, batch 16", 16 / statistics.median(taken), "clouds/s")
         for name, taken in times.items()
@@ -189,6 +219,7 @@ def main(
         *folder(sources, 40 if quick else 200),
         *model(quick),
         *race(2 if quick else 7),
+        *training(2 if quick else 7),
         *geometry(),
     ]
     table = Table("measure", "value", "unit", title=machine, box=None, header_style="bold")

@@ -51,11 +51,13 @@ def view(
     if outputs and len(files) > 1:
         raise typer.BadParameter(f"{outputs[0]} can show one shape, found {len(files)}; name one, or leave the file out")
     _check(html, png, gif)
+    reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
+    if reconstructs and (chosen or mesh):
+        raise typer.BadParameter("--stages and --mesh are for weights that classify; a reconstruction has its own columns")
     if not outputs:
         from pointcentroid.viz.window import ready
 
         ready()  # what is missing is better said now than after the net is loaded
-    reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
     panels_of = _reconstructions(weights, device, up, points) if reconstructs else _explanations(weights, device, up)
 
     def opened(file: str) -> Callable[[], list[Panel]]:

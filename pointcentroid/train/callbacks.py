@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,31 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from pointcentroid.files import replacing
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """An exponential moving average of weights whose memory grows with the run, to about a ninth of the steps so far.
+
+    A constant decay of 0.999 would remember the random start of a run of few thousand steps: an autoencoder's Chamfer
+    distance was 15 % larger for it.
+
+    Args:
+        decay: the most that is kept at a step; 0 for no average.
+
+    Returns:
+        What `torch.optim.swa_utils.AveragedModel` takes: (averaged, present, how many steps were averaged) -> averaged.
+    """
+
+    def average(averaged: Tensor, present: Tensor, steps: Tensor) -> Tensor:
+        if not averaged.is_floating_point():
+            return present  # a counter of batch norm
+        kept = ((1 + steps) / (10 + steps)).clamp(max=decay).to(averaged)
+        return present.lerp(averaged, kept)
+
+    return average
 
 
 class History(Callback):

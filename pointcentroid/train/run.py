@@ -18,7 +18,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -34,7 +34,7 @@ from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError, TrainingError, WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.plots import plot_history
-from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints
+from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
@@ -143,7 +143,7 @@ def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTra
         logger=TensorBoardLogger(folder, name="", version="tensorboard"),
         plugins=[WholeCheckpoints()],
         callbacks=[
-            EMAWeightAveraging(decay=config.average),
+            WeightAveraging(avg_fn=moving_average(config.average)),
             history,
             Display(history, module.headline),
             FirstCheckpoint(folder / "last.ckpt"),
