@@ -215,11 +215,11 @@ def main(
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {versions}"
     torch.manual_seed(0)
     rows = [
-        *start_up(sources[0], 2 if quick else 7),
-        *folder(sources, 40 if quick else 200),
+        *start_up(sources[0], 1 if quick else 7),
+        *folder(sources, 12 if quick else 200),
         *model(quick),
-        *race(2 if quick else 7),
-        *training(2 if quick else 7),
+        *race(1 if quick else 7),
+        *training(1 if quick else 7),
         *geometry(),
     ]
     table = Table("measure", "value", "unit", title=machine, box=None, header_style="bold")
