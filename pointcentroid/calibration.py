@@ -102,7 +102,7 @@ def validation_logits(net: CentroidClassifier, clouds: OrderedClouds) -> tuple[T
     """(S, C) logits and (S,) labels of clouds, in order."""
     logits, labels = [], []
     for start in range(0, len(clouds), 32):
-        points, truth, _ = clouds.__getitems__(list(range(start, min(start + 32, len(clouds)))))
+        points, truth, _ = clouds.batch(start, 32)
         logits.append(net(points, ordered=True))
         labels.append(truth)
     return torch.cat(logits), torch.cat(labels)

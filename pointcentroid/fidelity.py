@@ -6,14 +6,13 @@ not the points. The oracle is the distance of the two halves, which is left wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pointcentroid.data.augment import CounterRandom
+from pointcentroid.data.cache import Watch
 from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.geometry.fps import farthest_first
@@ -74,9 +73,7 @@ def half_distances(net: Autoencoder, points: Tensor, samples: Tensor) -> tuple[T
 
 
 @torch.inference_mode()
-def fidelity(
-    net: Autoencoder, clouds: OrderedClouds, *, batch_size: int = 32, watch: Callable[[Iterable[Any], int], Iterable[Any]]
-) -> Fidelity:
+def fidelity(net: Autoencoder, clouds: OrderedClouds, *, batch_size: int = 32, watch: Watch) -> Fidelity:
     """Measure an autoencoder.
 
     Args:
@@ -89,7 +86,7 @@ def fidelity(
     rows: list[Tensor] = []
     batches = range(0, len(clouds), batch_size)
     for start in watch(batches, len(batches)):
-        points, _, samples = clouds.__getitems__(list(range(start, min(start + batch_size, len(clouds)))))
+        points, _, samples = clouds.batch(start, batch_size)
         points = points.to(device)
         whole = chamfer_distance(net(points, points.shape[1], ordered=True), points)
         rows.append(torch.stack([*half_distances(net, points, samples.to(device)), whole], dim=1).double().cpu())

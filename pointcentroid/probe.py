@@ -5,17 +5,16 @@ Source: G. Alain, Y. Bengio, "Understanding intermediate layers using linear cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pointcentroid.data.cache import Watch
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.errors import DataError
-from pointcentroid.models import net_class
 from pointcentroid.weights import WeightsCard
 
 DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -23,9 +22,7 @@ DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 @torch.inference_mode()
-def cloud_features(
-    net: nn.Module, clouds: OrderedClouds, watch: Callable[[Iterable[Any], int], Iterable[Any]], batch_size: int = 32
-) -> Tensor:
+def cloud_features(net: nn.Module, clouds: OrderedClouds, watch: Watch, batch_size: int = 32) -> Tensor:
     """(S, F) features of clouds, in order, on the CPU.
 
     Args:
@@ -37,7 +34,7 @@ def cloud_features(
     device = next(net.parameters()).device
     made, batches = [], range(0, len(clouds), batch_size)
     for start in watch(batches, len(batches)):
-        points, _, _ = clouds.__getitems__(list(range(start, min(start + batch_size, len(clouds)))))
+        points, _, _ = clouds.batch(start, batch_size)
         made.append(net.features(points.to(device), ordered=True).cpu())  # type: ignore[operator]
     return torch.cat(made)
 
@@ -92,23 +89,14 @@ def linear_probe(features: Tensor, labels: Tensor, others: Tensor) -> Tensor:
     return fit_linear(features, labels, classes, max(DECAYS, key=score))(others).argmax(dim=1)
 
 
-def probe(
-    tensors: dict[str, Tensor],
-    card: WeightsCard,
-    clouds: CloudSet,
-    rows: np.ndarray,
-    *,
-    device: torch.device,
-    watch: Callable[[Iterable[Any], int], Iterable[Any]],
-) -> dict[str, Any]:
+def probe(net: nn.Module, card: WeightsCard, clouds: CloudSet, rows: np.ndarray, watch: Watch) -> dict[str, Any]:
     """Train a linear probe on the training part of a data set, and score it on other shapes of it.
 
     Args:
-        tensors: state dict of the net.
-        card: of the weights.
+        net: one with `features`, in evaluation mode.
+        card: of its weights.
         clouds: the data set.
         rows: which shapes to score it on.
-        device: where the net runs.
         watch: wraps batches, with their number, to show progress.
 
     Returns:
@@ -120,7 +108,6 @@ def probe(
     training = np.setdiff1d(clouds.part("training"), rows)
     if not len(training):
         raise DataError("a probe needs training shapes; all of them are among those it is to be scored on")
-    net = net_class(card.model).from_tensors(card.model, tensors).to(device)
     seen = card.preprocess.points
     made = [cloud_features(net, OrderedClouds(clouds, part, card.model.seeds, seen), watch) for part in (training, rows)]
     truth = clouds.labels[rows]

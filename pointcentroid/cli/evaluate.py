@@ -12,6 +12,7 @@ from pointcentroid.cli import options
 if TYPE_CHECKING:
     from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.clouds import CloudSet
+    from pointcentroid.predict import Predictor
 
 WeightsArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Shipped weights by name, or a weights file.")]
 Data = Annotated[
@@ -60,14 +61,14 @@ def evaluate(
     from pointcentroid.cli.output import check_writable, note, note_left_out, print_measures, tracked, write
     from pointcentroid.errors import DataError
     from pointcentroid.evaluate import choose_part
-    from pointcentroid.predict import choose_device
-    from pointcentroid.weights import find_weights, load_weights
+    from pointcentroid.predict import load
+    from pointcentroid.weights import find_weights, read_card
 
     check_writable(output)
-    where = choose_device(device)
-    tensors, card = load_weights(find_weights(weights))
-    classifies = card.model.kind == "classifier"
-    if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
+    card = read_card(find_weights(weights))
+    predictor = load(weights, device) if card.model.kind == "classifier" else None
+    net: Any = predictor.net if predictor else _autoencoder(weights, device)
+    if not predictor and (up != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
     clouds = _open(data, card.preprocess, workers)
     note_left_out(clouds.left_out)
@@ -80,14 +81,12 @@ def evaluate(
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out)}
-    if classifies:
-        numbers |= _accuracy(weights, device, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
+    if predictor:
+        numbers |= _accuracy(predictor, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
     else:
         from pointcentroid.data.ordered import OrderedClouds
         from pointcentroid.fidelity import fidelity
-        from pointcentroid.models import net_class
 
-        net = net_class(card.model).from_tensors(card.model, tensors).to(where)
         ordered = OrderedClouds(clouds, rows, card.model.seeds, card.preprocess.points)
         measured = fidelity(net, ordered, batch_size=batch_size, watch=lambda i, total: tracked(i, total, "evaluating"))
         parameters = sum(p.numel() for p in net.parameters())
@@ -98,7 +97,7 @@ def evaluate(
         def watch(items, total):
             return tracked(items, total, "probing")
 
-        numbers |= run(tensors, card, clouds, rows, device=where, watch=watch)
+        numbers |= run(net, card, clouds, rows, watch)
     if format == "json":
         write([numbers], [], "json", output)
         return
@@ -109,9 +108,18 @@ def evaluate(
         print_measures(measures, output)
 
 
+def _autoencoder(weights: str, device: str) -> Any:
+    from pointcentroid.models import net_class
+    from pointcentroid.predict import choose_device
+    from pointcentroid.weights import find_weights, load_weights
+
+    where = choose_device(device)
+    tensors, card = load_weights(find_weights(weights))
+    return net_class(card.model).from_tensors(card.model, tensors).to(where)
+
+
 def _accuracy(
-    weights: str,
-    device: str,
+    predictor: Predictor,
     clouds: CloudSet,
     up: Any,
     turned: bool,
@@ -124,9 +132,6 @@ def _accuracy(
     from pointcentroid.cli.output import tracked
     from pointcentroid.evaluate import evaluate as run
     from pointcentroid.evaluate import robustness
-    from pointcentroid.predict import load
-
-    predictor = load(weights, device)
 
     def measured(count: int):
         def watch(results):

@@ -39,6 +39,10 @@ class OrderedClouds(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batch(self, start: int, size: int) -> Batch:
+        """The clouds from one on, in order; fewer than `size` at the end."""
+        return self.__getitems__(list(range(start, min(start + size, len(self)))))
+
     def __getitems__(self, index: list[int]) -> Batch:
         rows = torch.tensor(index, dtype=torch.int64)
         clouds = self.points[index if self.rows is None else self.rows[index]]
