@@ -73,6 +73,9 @@ class EncoderConfig:
     axis: Literal["inputs", "centroids"] = "inputs"  # what the softmax runs over
     side: Literal["centroids", "inputs"] = "centroids"  # who lists its nearest neighbours on the other side
     steps: int = 1  # update steps T of a centroid attention; 0 leaves it out, a baseline that only pools
+    pool: Literal["max", "none"] = (
+        "max"  # what a centroid gathers before it attends: the largest values around it, or nothing
+    )
     step_size: float | None = None  # eps, fixed; learnt per channel when None
     centroid_position: Literal["seed", "mean"] = "seed"  # stay at the seed, or move to the attention-weighted mean
 
@@ -86,6 +89,10 @@ class EncoderConfig:
         _require(len(self.stages) >= 1, "encoder.stages must hold at least one stage")
         _require(self.embed >= 1, f"encoder.embed must be at least 1, found {self.embed}")
         _require(self.steps >= 0, f"encoder.steps must not be negative, found {self.steps}")
+        _require(
+            self.steps > 0 or self.pool != "none",
+            "encoder.pool=none with encoder.steps=0 leaves nothing that looks around a centroid",
+        )
         _require(
             self.steps > 0 or self.centroid_position == "seed",
             "encoder.centroid_position must be 'seed' where encoder.steps=0: without attention nothing is weighted",
@@ -181,13 +188,14 @@ class AugmentConfig:
     mirror: float = 0.0  # probability that a cloud is mirrored left to right
     quarter_turn: float = 0.0  # probability that a cloud is turned about the up axis by 90, 180 or 270 degrees
     turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
+    mix: float = 0.0  # probability that a random share of a cloud's points is replaced by another's, labels in proportion
     reorient: bool = False  # put a random axis up and make *that axis* the label: trains an orientation net
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
         _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
         _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
-        for name in ("dropout", "mirror", "quarter_turn", "turn"):
+        for name in ("dropout", "mirror", "quarter_turn", "turn", "mix"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in [0, 1], found {getattr(self, name)}")
 
 
@@ -223,6 +231,10 @@ class TrainConfig:
         _require(
             bool(re.fullmatch(r"\w[\w .-]*", self.name)),
             f"name must be letters, digits, '_', '-', '.' or blanks, found {self.name!r}",
+        )
+        _require(
+            not self.augment.mix or (isinstance(self.model, ClassifierConfig) and not self.augment.reorient),
+            "augment.mix is for the training of classifiers: only labels of classes can be mixed",
         )
         _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
         for name in ("batch_size", "devices", "nodes"):

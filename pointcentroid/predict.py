@@ -22,7 +22,7 @@ from pointcentroid.io.shape import Shape
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import CentroidEncoder, compose
 from pointcentroid.orientation import CONFIDENCE_WEIGHT, UPRIGHT_POINTS, UpCandidate, UprightNet
-from pointcentroid.prepare import Prepared, Preparer, Source, as_shape, prepare, prepare_shape
+from pointcentroid.prepare import Prepared, Preparer, Source, as_shape, prepare, source_name, standard_up
 from pointcentroid.results import Explanation, Failure, Hierarchy, Prediction, StageExplanation
 from pointcentroid.weights import find_weights, load_weights
 
@@ -108,12 +108,12 @@ class Predictor:
         _check_up(up)
         settings = self.card.preprocess if seed is None else dataclasses.replace(self.card.preprocess, seed=seed)
         shape = as_shape(source)
-        prepared = prepare_shape(source, shape, settings)
+        points, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+        prepared = Prepared(source_name(source), points[None], standard_up(source))
         prediction = self._classify([prepared], up, top=5)[0]
         turn = TO_Z_UP[prediction.up]
         cloud = self._ordered(torch.from_numpy(prepared.clouds).to(self.device))[:, : settings.points]
         cloud = cloud @ torch.from_numpy(turn).to(cloud).T
-        _, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
         seen = hierarchy(self.net.encoder, cloud, shape, frame, turn)
         return Explanation(**vars(seen), prediction=prediction)
 

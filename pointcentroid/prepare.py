@@ -62,14 +62,10 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
         ReadError: the source cannot be read, or holds no usable geometry.
         MissingExtraError: the format needs an optional dependency.
     """
-    return prepare_shape(source, as_shape(source), settings, votes)
-
-
-def prepare_shape(source: Source, shape: Shape, settings: PreprocessConfig, votes: int = 1) -> Prepared:
-    """As `prepare`, of a shape that has been read from the source already."""
+    shape = as_shape(source)
     seeds = range(settings.seed, settings.seed + votes)
     clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
-    return Prepared(_name(source), clouds, standard_up(source))
+    return Prepared(source_name(source), clouds, standard_up(source))
 
 
 def standard_up(source: Source) -> str | None:
@@ -82,15 +78,16 @@ def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     try:
         return prepare(source, settings, votes)
     except ReadError as error:
-        return Failure(_name(source), error.reason)
+        return Failure(source_name(source), error.reason)
     except PointCentroidError as error:
-        return Failure(_name(source), str(error))
+        return Failure(source_name(source), str(error))
     except Exception as error:  # whatever a library makes of a damaged file
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        return Failure(_name(source), f"unexpected {reason}; if the file is sound, please report this")
+        return Failure(source_name(source), f"unexpected {reason}; if the file is sound, please report this")
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
+    """What a source is called in results: a file by its path."""
     return str(source) if isinstance(source, (str, Path)) else "<array>"
 
 
@@ -184,7 +181,7 @@ class Preparer:
             try:
                 return pool.submit(attempt, source, self.settings, self.votes).result()
             except BrokenProcessPool:
-                return Failure(_name(source), "reading it crashed the reader; the file is damaged")
+                return Failure(source_name(source), "reading it crashed the reader; the file is damaged")
 
 
 def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:

@@ -21,6 +21,7 @@ from pointcentroid.predict import Up, choose_device, hierarchy
 from pointcentroid.prepare import Source, as_shape, standard_up
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
+from pointcentroid.viz.picture import Row, Tile
 from pointcentroid.weights import find_weights, load_weights
 
 F_THRESHOLD = 0.05
@@ -148,10 +149,6 @@ class Reconstructor:
         return self._upright.candidates(self._ordered(cloud))[0].axis
 
 
-SIDE_BY_SIDE = (0, 1, 0)
-"""The stages at which a picture shows the three panels of `panels`."""
-
-
 def panels(made: Reconstruction) -> list[Panel]:
     """What there is to see of a reconstruction, in one frame: the original, seen through the encoder's centroids; what was
     made of it, by the centroid that grew it; and that without its centroids.
@@ -165,7 +162,17 @@ def panels(made: Reconstruction) -> list[Panel]:
     patches = StageExplanation(last.positions, last.features, shares[None], shares)
     figures = f"Chamfer x 1000 {1000 * made.chamfer:.2f}, oracle {1000 * made.oracle:.2f}"
     return [
-        Panel(made.seen, f"{made.file}: original"),
+        Panel(made.seen, made.file),
         Panel(Hierarchy(grown, [patches], made.seen.transform, made.points, None), "patches"),
         Panel(Hierarchy(grown, [], made.seen.transform, made.points, None), f"reconstruction: {figures}"),
     ]
+
+
+def side_by_side(shown: list[Panel]) -> list[Row]:
+    """The row of a picture that shows the three panels of `panels`.
+
+    Args:
+        shown: what `panels` made.
+    """
+    original, patches, made = shown
+    return [Row(original.title, [Tile(original, 0, "original"), Tile(patches, 1, patches.title), Tile(made, 0, made.title)])]

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig, TrainConfig, from_dict, to_dict
+from pointcentroid.config import (
+    AugmentConfig,
+    AutoencoderConfig,
+    ClassifierConfig,
+    EncoderConfig,
+    StageConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
 from pointcentroid.errors import ConfigError
 from pointcentroid.models import MODELS
 from pointcentroid.yaml_config import load_train_config, shipped_configs
@@ -24,8 +33,11 @@ def test_round_trip(config) -> None:
         (lambda: StageConfig(4, 10, heads=4), "stage.dim=10 must be a multiple of stage.heads=4"),
         (lambda: EncoderConfig(stages=(StageConfig(4, 8), StageConfig(8, 8))), r"must not grow: centroids \[4, 8\]"),
         (lambda: EncoderConfig(stages=()), "at least one stage"),
+        (lambda: EncoderConfig(steps=0, pool="none"), "leaves nothing that looks around"),
         (lambda: TrainConfig(epochs=0), "epochs must be at least 1"),
         (lambda: from_dict(TrainConfig, {"epoch": 3}), "unknown setting epoch .did you mean 'epochs'"),
+        (lambda: TrainConfig(model=AutoencoderConfig(), augment=AugmentConfig(mix=0.5)), "augment.mix is for the training"),
+        (lambda: TrainConfig(augment=AugmentConfig(mix=0.5, reorient=True)), "augment.mix is for the training"),
         (lambda: from_dict(TrainConfig, {"augment": {"jiter": 0}}), "augment.jiter .did you mean 'jitter'"),
         (lambda: from_dict(TrainConfig, {"epochs": "3"}), "epochs must be of type int, found '3'"),
         (lambda: from_dict(TrainConfig, {"epochs": True}), "epochs must be of type int"),

@@ -39,6 +39,7 @@ OPTIONS = [
     *({"axis": axis, "side": side} for axis in ("inputs", "centroids") for side in ("inputs", "centroids")),
     {"steps": 3},
     {"step_size": 0.5},
+    {"pool": "none"},
     {"centroid_position": "mean"},
     {"centroid_position": "mean", "side": "inputs", "axis": "centroids", "initialiser": "learned"},
 ]

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import pointcentroid as pc
 from pointcentroid.config import AugmentConfig
-from pointcentroid.data.augment import CounterRandom, augment, reorient
+from pointcentroid.data.augment import CounterRandom, augment, mix, reorient
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.errors import DataError
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(toy: Path, tmp_path: P
 
 
 class TestInterrupted:
-    SETTINGS = ("epochs=5", "average=0.9", "model.dropout=0.3", "augment.mirror=0.5")
+    SETTINGS = ("epochs=5", "average=0.9", "model.dropout=0.3", "augment.mirror=0.5", "augment.mix=0.5")
 
     def start(self, toy: Path, output: Path, *more: str) -> tuple[list[str], subprocess.Popen]:
         settings = [f"data={toy}", f"output={output}", "name=toy", *SMALL, *self.SETTINGS, *more]
@@ -383,6 +383,22 @@ class TestAugmentation:
         assert 0.27 < lost.mean() < 0.33
         assert lost.max() < 0.7
         assert lost.min() < 0.02
+
+    def test_labels_are_mixed_as_points_are(self) -> None:
+        clouds = torch.arange(400.0).view(400, 1, 1).expand(400, 64, 3) + torch.arange(64).view(1, 64, 1) / 64
+        random = [CounterRandom(0, 0, torch.arange(400)) for _ in range(2)]
+        mixed, labels = mix(clouds, torch.eye(400), random[0], 0.5)
+        own, following = mixed == clouds, mixed == clouds.roll(-1, dims=0)  # at the same place in the order
+        assert (own ^ following).all()
+        assert (own.all(dim=2) | following.all(dim=2)).all()
+        share = own[:, :, 0].float().mean(dim=1)
+        torch.testing.assert_close(labels, torch.diag(share) + torch.diag(1 - share).roll(1, dims=1))
+        untouched = share == 1
+        assert 0.4 < untouched.float().mean() < 0.6
+        assert 0.4 < share[~untouched].mean() < 0.6
+        assert all(
+            torch.equal(a, b) for a, b in zip(mix(clouds, torch.eye(400), random[1], 0.5), (mixed, labels), strict=True)
+        )
 
     def test_reorienting_puts_the_labelled_axis_up(self) -> None:
         pole = torch.tensor([[0.0, 0, 1]]).expand(300, 1, 3)

@@ -3,7 +3,8 @@
     python tools/ablate.py --data train.npz -o runs/ablation
 
 Every run is scored on the validation shapes after its last epoch. Finished runs are kept in results.jsonl and not repeated,
-so an ablation can be stopped and continued, and the table printed at any time (--table).
+so an ablation can be stopped and continued, and the table printed at any time (--table). What a variant costs is measured
+when the table is printed, all of them in turn on the same machine.
 """
 
 from __future__ import annotations
@@ -12,73 +13,78 @@ import argparse
 import json
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from bench import in_turn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pointcentroid.config import ClassifierConfig, TrainConfig
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train import train
 from pointcentroid.weights import read_card
 from pointcentroid.yaml_config import load_train_config
 
-STAGES = "[{centroids: 64, dim: 48, neighbours: %d}, {centroids: 16, dim: 96, neighbours: %d, blocks: 1}]"
+STAGES = "[{centroids: %d, dim: 48, neighbours: %d}, {centroids: %d, dim: 96, neighbours: %d, blocks: 1}]"
 VARIANTS: dict[str, list[str]] = {
     "softmax over inputs": [],
     "softmax over centroids": ["model.encoder.axis=centroids"],
     "softmax over centroids, each input lists 4 centroids": [
         "model.encoder.axis=centroids",
         "model.encoder.side=inputs",
-        f"model.encoder.stages={STAGES % (4, 4)}",
+        f"model.encoder.stages={STAGES % (64, 4, 16, 4)}",
     ],
-    "each centroid lists 8 inputs": [f"model.encoder.stages={STAGES % (8, 8)}"],
-    "each centroid lists 32 inputs": [f"model.encoder.stages={STAGES % (32, 16)}"],
+    "each centroid lists 8 inputs": [f"model.encoder.stages={STAGES % (64, 8, 16, 8)}"],
+    "each centroid lists 32 inputs": [f"model.encoder.stages={STAGES % (64, 32, 16, 16)}"],
+    "128 and 32 centroids": [f"model.encoder.stages={STAGES % (128, 16, 32, 16)}"],
+    "32 and 8 centroids": [f"model.encoder.stages={STAGES % (32, 16, 8, 16)}"],
+    "no max-pooling: attention alone": ["model.encoder.pool=none"],
     "no attention: farthest points and max-pooling": ["model.encoder.steps=0"],
     "slot-style: softmax over centroids, 3 update steps": ["model.encoder.axis=centroids", "model.encoder.steps=3"],
     "2 update steps": ["model.encoder.steps=2"],
+    "3 update steps": ["model.encoder.steps=3"],
     "centroids move to the mean": ["model.encoder.centroid_position=mean"],
     "random seeds": ["model.encoder.initialiser=random"],
     "voxel seeds": ["model.encoder.initialiser=voxel"],
     "learnt seeds": ["model.encoder.initialiser=learned"],
+    "no abstraction: each of 1,024 points attends to 16": [
+        "model.encoder.stages=[{centroids: 1024, dim: 48, neighbours: 16},"
+        "{centroids: 1024, dim: 96, neighbours: 16, blocks: 1, block_neighbours: 16}]"
+    ],
 }
 """Changes to tools/ablation.yaml, the first one none."""
 
 
-def measure(config: TrainConfig) -> dict[str, float]:
-    """Parameters, FLOPs of a cloud and clouds per second of an untrained net, batch 32, on the CPU."""
-    assert isinstance(config.model, ClassifierConfig)
-    net = CentroidClassifier(config.model).eval()
-    clouds = torch.randn(32, config.preprocess.points, 3, generator=torch.Generator().manual_seed(0))
+def costs(config: str) -> dict[str, tuple[int, float, float]]:
+    """Parameters, FLOPs of a cloud, and clouds per second on the CPU, of every variant, untrained, in batches of 16."""
+    clouds = torch.randn(16, 1024, 3, generator=torch.Generator().manual_seed(0))
+    nets: dict[str, CentroidClassifier] = {}
+    for variant, changes in VARIANTS.items():
+        model = load_train_config(config, ["data=none", *changes]).model
+        assert isinstance(model, ClassifierConfig)
+        nets[variant] = CentroidClassifier(model).eval()
+    sizes = {}
+    for variant, net in nets.items():
+        with FlopCounterMode(display=False) as counter:  # it follows gradients, so they must not be switched off
+            net(clouds[:1], ordered=True)
+        sizes[variant] = sum(p.numel() for p in net.parameters()), counter.get_total_flops()
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
-            net(clouds, ordered=True)
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            net(clouds, ordered=True)
-            times.append(time.perf_counter() - start)
-    return {
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "mflop": counter.get_total_flops() / len(clouds) / 1e6,
-        "clouds_per_second": len(clouds) / statistics.median(times),
-    }
+        times = in_turn({variant: partial(net, clouds, ordered=True) for variant, net in nets.items()}, rounds=7)
+    return {variant: (*sizes[variant], len(clouds) / statistics.median(times[variant])) for variant in nets}
 
 
-def table(results: list[dict]) -> str:
+def table(results: list[dict], config: str) -> str:
     """A Markdown table, one row a variant, mean and standard deviation over seeds."""
     lines = ["| variant | overall % | mean class % | seeds | parameters | MFLOP | clouds/s |", "|" + "---|" * 7]
-    for variant in VARIANTS:
+    for variant, (parameters, flops, speed) in costs(config).items():
         rows = [row for row in results if row["variant"] == variant]
-        if not rows:
-            continue
         cells = []
         for key in ("overall", "mean_class"):
             values = [100 * row[key] for row in rows]
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread}")
-        speed = statistics.median(row["clouds_per_second"] for row in rows)
-        cells += [str(len(rows)), f"{rows[0]['parameters'] / 1e6:.2f} M", f"{rows[0]['mflop']:.0f}", f"{speed:.0f}"]
+            cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "not trained")
+        cells += [str(len(rows)), f"{parameters / 1e6:.2f} M", f"{flops / 1e6:.0f}", f"{speed:.0f}"]
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -117,12 +123,11 @@ def main() -> None:
                     "overall": metrics["validation_overall"],
                     "mean_class": metrics["validation_mean_class"],
                     "seconds": time.perf_counter() - start,
-                    **measure(config),
                 }
                 results.append(row)
                 with log.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-    print(table(results))
+    print(table(results, arguments.config))
 
 
 if __name__ == "__main__":

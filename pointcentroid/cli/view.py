@@ -95,10 +95,9 @@ def _by_stages(stages: list[int] | None, mesh: bool) -> Callable[[list[Panel]], 
 
 
 def _side_by_side(panels: list[Panel]) -> list[Row]:
-    from pointcentroid.reconstruct import SIDE_BY_SIDE
-    from pointcentroid.viz.picture import Row
+    from pointcentroid.reconstruct import side_by_side
 
-    return [Row(panels[0].title.removesuffix(": original"), list(zip(panels, SIDE_BY_SIDE, strict=True)))]
+    return side_by_side(panels)
 
 
 def compare(

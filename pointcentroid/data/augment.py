@@ -96,6 +96,30 @@ def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Ten
     return points + config.shift * (2 * random.uniform(3) - 1).unsqueeze(1)
 
 
+def mix(points: Tensor, labels: Tensor, random: CounterRandom, probability: float) -> tuple[Tensor, Tensor]:
+    """Replace a random share of the points of some clouds by those of the next cloud of the batch; labels follow.
+
+    PointCutMix-R (Zhang et al., arXiv 2101.01461) without its assignment of points: the point that comes in has the
+    place of the one that goes, so that the mixed cloud begins, as both did, with points that lie far apart. Unlike the
+    other changes, this one depends on the company that a cloud is in.
+
+    Args:
+        points: (B, N, 3) in farthest-point order.
+        labels: (B, C) probabilities of the classes.
+        random: source of randomness.
+        probability: that a cloud is mixed; the share that it loses is uniform in [0, 1].
+
+    Returns:
+        (B, N, 3) and (B, C).
+    """
+    chance = random.uniform(2)
+    share = torch.where(chance[:, 0] < probability, chance[:, 1], 0.0)
+    foreign = random.uniform(points.shape[1]) < share.unsqueeze(1)
+    kept = 1 - foreign.float().mean(dim=1, keepdim=True)
+    points = torch.where(foreign.unsqueeze(2), points.roll(-1, dims=0), points)
+    return points, kept * labels + (1 - kept) * labels.roll(-1, dims=0)
+
+
 def _about_z(angle: Tensor) -> Tensor:
     """(B,) radians -> (B, 3, 3) rotations about z."""
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)

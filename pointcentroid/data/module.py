@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import lightning
 import numpy as np
+from torch import nn
 from torch.utils.data import DataLoader
 
 from pointcentroid.config import ClassifierConfig, TrainConfig
-from pointcentroid.data.augment import CounterRandom, augment, reorient
+from pointcentroid.data.augment import CounterRandom, augment, mix, reorient
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import Batch, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
@@ -92,13 +93,19 @@ class CloudData(lightning.LightningDataModule):
         return DataLoader(clouds, batch_sampler=shares, collate_fn=lambda batch: batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002, the name is Lightning's
-        """Vary training batches; give validation batches of an orientation net their fixed orientations."""
+        """Vary training batches; give validation batches of an orientation net their fixed orientations.
+
+        Where clouds are mixed, the labels of a training batch become probabilities, (B, C).
+        """
         points, labels, samples = batch
         training = bool(self.trainer and self.trainer.training)
         epoch = self.trainer.current_epoch if training and self.trainer else -1
         random = CounterRandom(self.config.seed if training else 0, epoch, samples)
         if training:
             points = augment(points, random, self.config.augment)
+            if self.config.augment.mix:
+                labels = nn.functional.one_hot(labels, len(self.classes)).float()
+                points, labels = mix(points, labels, random, self.config.augment.mix)
         if self.config.augment.reorient:
             points, labels = reorient(points, random)
         return points, labels, samples

@@ -143,8 +143,8 @@ class SelfAttentionBlock(nn.Module):
 class CentroidStage(nn.Module):
     """N inputs to M centroids: seed, look around, attend, think.
 
-    A centroid starts from the feature of its seed and the maximum over the pair tokens around it, then takes the
-    centroid-attention update over the same tokens.
+    A centroid starts from the feature of its seed and the maximum over the pair tokens around it (`pool`), then takes
+    the centroid-attention update over the same tokens.
 
     Args:
         input_dim: channels of the inputs.
@@ -154,7 +154,7 @@ class CentroidStage(nn.Module):
 
     def __init__(self, input_dim: int, stage: StageConfig, encoder: EncoderConfig) -> None:
         super().__init__()
-        self.config, self.move = stage, encoder.centroid_position == "mean"
+        self.config, self.pool, self.move = stage, encoder.pool == "max", encoder.centroid_position == "mean"
         self.side: Side = encoder.side
         self.initialiser = create_initialiser(encoder.initialiser, stage.centroids)
         self.pairs = PairEncoder(input_dim, stage.dim)
@@ -200,7 +200,9 @@ class CentroidStage(nn.Module):
         neighbours = self._neighbours(positions, seeds.positions)
         tokens = self.pairs(positions, features, seeds.positions, neighbours)
 
-        centroids = self.place(seeds.positions) + _pool_max(tokens, neighbours)
+        centroids = self.place(seeds.positions)
+        if self.pool:
+            centroids = centroids + _pool_max(tokens, neighbours)
         if self.seed is not None:
             start = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
             centroids = centroids + self.seed(start)

@@ -131,7 +131,8 @@ class ClassifierTraining(NetTraining):
         self.seed_layers(number)
         logits = self.run_net(points, ordered=True, size=len(labels))
         loss = self.loss(logits, labels)
-        accuracy = (logits.argmax(dim=1) == labels).float().mean()
+        most = labels.argmax(dim=1) if labels.ndim == 2 else labels  # of a mixed cloud, the class it has most of
+        accuracy = (logits.argmax(dim=1) == most).float().mean()
         values = {"train_loss": loss, "train_accuracy": accuracy}
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
         return self.checked(loss, len(labels), number)

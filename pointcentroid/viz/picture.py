@@ -30,16 +30,30 @@ _ELEVATION = np.deg2rad(20)
 _BACKGROUND = (255, 255, 255)
 
 
+class Tile(NamedTuple):
+    """One drawing of a picture.
+
+    Attributes:
+        panel: what is drawn.
+        stage: at which stage: 0 for the cloud before any, None for the mesh.
+        name: what it is called; it may be left out where the number of the stage says enough.
+    """
+
+    panel: Panel
+    stage: int | None
+    name: str = ""
+
+
 class Row(NamedTuple):
     """What stands side by side in a picture.
 
     Attributes:
         title: above it.
-        tiles: panels, each with the stage to draw it at: 0 for the cloud before any, None for the mesh.
+        tiles: from left to right.
     """
 
     title: str
-    tiles: list[tuple[Panel, int | None]]
+    tiles: list[Tile]
 
 
 def stage_rows(panels: list[Panel], stages: list[int] | None = None, mesh: bool = False) -> list[Row]:
@@ -58,7 +72,7 @@ def stage_rows(panels: list[Panel], stages: list[int] | None = None, mesh: bool 
         if not 0 <= stage <= most:
             raise ConfigError(f"no stage {stage}: this net has stages 1..{most}, and 0 is the cloud before them")
     columns = [*([None] if mesh else []), *(range(most + 1) if stages is None else stages)]
-    return [Row(panel.title, [(panel, stage) for stage in columns]) for panel in panels]
+    return [Row(panel.title, [Tile(panel, stage) for stage in columns]) for panel in panels]
 
 
 def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
@@ -81,13 +95,13 @@ def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
         for number, row in enumerate(rows):
             top = number * (views * _TILE + _HEADING)
             draw.text((10, top + 8), row.title, fill=(20, 20, 20), font_size=17)
-            for column, (panel, stage) in enumerate(row.tiles):
-                camera.show(panel, stage)
+            for column, tile in enumerate(row.tiles):
+                camera.show(tile.panel, tile.stage)
                 for view in range(views):
-                    tile = camera.take(-0.9 + 2 * np.pi * view / views)
-                    sheet.paste(tile, (column * _TILE, top + _HEADING + view * _TILE))
+                    seen = camera.take(-0.9 + 2 * np.pi * view / views)
+                    sheet.paste(seen, (column * _TILE, top + _HEADING + view * _TILE))
                 at = (column * _TILE + 10, top + _HEADING + 6)
-                draw.text(at, _caption(row, panel, stage), fill=(90, 90, 90), font_size=15)
+                draw.text(at, _caption(tile), fill=(90, 90, 90), font_size=15)
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
@@ -110,8 +124,8 @@ def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size
     sheets = [image_module.new("RGB", (columns * size, len(rows) * size), _BACKGROUND) for _ in range(frames)]
     with _Camera(size) as camera:
         for number, row in enumerate(rows):
-            for column, (panel, stage) in enumerate(row.tiles):
-                camera.show(panel, stage)
+            for column, tile in enumerate(row.tiles):
+                camera.show(tile.panel, tile.stage)
                 for frame, sheet in enumerate(sheets):
                     sheet.paste(camera.take(2 * np.pi * frame / frames), (column * size, number * size))
     with replacing(path) as temporary:
@@ -119,14 +133,15 @@ def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size
         first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
 
 
-def _caption(row: Row, panel: Panel, stage: int | None) -> str:
+def _caption(tile: Tile) -> str:
+    panel, stage, name = tile
     if stage is None:
         return "mesh"
     if stage > panel.stages:
         return ""
     what = f"{len(panel.centroids(stage)[0])} centroids" if stage else f"{len(panel.cloud):,} points"
-    if panel.title != row.title:
-        return f"{panel.title.removeprefix(f'{row.title}: ')}: {what}"
+    if name:
+        return f"{name}: {what}"
     return f"stage {stage}: {what}" if stage else what
 
 
