@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many tests at once as there are cores: each, and each command that it starts, gets one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "data" / "examples"
 SHARED = ROOT.parent / "shared" / "data"
