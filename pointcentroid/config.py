@@ -188,6 +188,7 @@ class AugmentConfig:
     mirror: float = 0.0  # probability that a cloud is mirrored left to right
     quarter_turn: float = 0.0  # probability that a cloud is turned about the up axis by 90, 180 or 270 degrees
     turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
+    reseed: bool = False  # pick the farthest points, the seeds of the centroids, anew in every epoch, from a random start
     mix: float = 0.0  # probability that a random share of a cloud's points is replaced by another's, labels in proportion
     reorient: bool = False  # put a random axis up and make *that axis* the label: trains an orientation net
 

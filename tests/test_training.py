@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 
 import pointcentroid as pc
 from pointcentroid.config import AugmentConfig
-from pointcentroid.data.augment import CounterRandom, augment, mix, reorient
+from pointcentroid.data.augment import CounterRandom, augment, mix, reorient, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.errors import DataError
+from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.train.callbacks import moving_average
 from pointcentroid.weights import load_weights
@@ -96,7 +97,14 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(toy: Path, tmp_path: P
 
 
 class TestInterrupted:
-    SETTINGS = ("epochs=5", "average=0.9", "model.dropout=0.3", "augment.mirror=0.5", "augment.mix=0.5")
+    SETTINGS = (
+        "epochs=5",
+        "average=0.9",
+        "model.dropout=0.3",
+        "augment.mirror=0.5",
+        "augment.mix=0.5",
+        "augment.reseed=true",
+    )
 
     def start(self, toy: Path, output: Path, *more: str) -> tuple[list[str], subprocess.Popen]:
         settings = [f"data={toy}", f"output={output}", "name=toy", *SMALL, *self.SETTINGS, *more]
@@ -383,6 +391,19 @@ class TestAugmentation:
         assert 0.27 < lost.mean() < 0.33
         assert lost.max() < 0.7
         assert lost.min() < 0.02
+
+    def test_new_seeds_are_farthest_points_from_a_random_start(self) -> None:
+        clouds, samples = torch.randn(40, 30, 3), torch.arange(40)
+        made = [reseed(clouds, CounterRandom(0, epoch, samples), 8) for epoch in (0, 1)]
+        starts = []
+        for before, after in zip(clouds, made[0], strict=True):
+            start = int((before == after[0]).all(dim=1).nonzero())
+            starts.append(start)
+            picked = farthest_point_sampling(before.unsqueeze(0), 8, start=start)[0]
+            assert torch.equal(after[:8], before[picked])
+            assert sorted(after.tolist()) == sorted(before.tolist()), "the same points"
+        assert len(set(starts)) > 10
+        assert not torch.equal(*made)
 
     def test_labels_are_mixed_as_points_are(self) -> None:
         clouds = torch.arange(400.0).view(400, 1, 1).expand(400, 64, 3) + torch.arange(64).view(1, 64, 1) / 64

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pointcentroid.config import AugmentConfig
+from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 
 
@@ -94,6 +95,21 @@ def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Ten
         noise = random.normal(3 * count).view(batch, count, 3).clamp(-3, 3)
         points = points + config.jitter * noise
     return points + config.shift * (2 * random.uniform(3) - 1).unsqueeze(1)
+
+
+def reseed(points: Tensor, random: CounterRandom, seeds: int) -> Tensor:
+    """Put clouds in farthest-point order anew, from a random point on: the net sees them through other centroids.
+
+    Args:
+        points: (B, N, 3).
+        random: source of randomness.
+        seeds: how many points to order.
+
+    Returns:
+        (B, N, 3), the same points.
+    """
+    start = (random.uniform(1)[:, 0] * points.shape[1]).long()
+    return farthest_first(points, seeds, start)
 
 
 def mix(points: Tensor, labels: Tensor, random: CounterRandom, probability: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pointcentroid.config import ClassifierConfig, TrainConfig
-from pointcentroid.data.augment import CounterRandom, augment, mix, reorient
+from pointcentroid.data.augment import CounterRandom, augment, mix, reorient, reseed
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import Batch, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
@@ -106,6 +106,8 @@ class CloudData(lightning.LightningDataModule):
             if self.config.augment.mix:
                 labels = nn.functional.one_hot(labels, len(self.classes)).float()
                 points, labels = mix(points, labels, random, self.config.augment.mix)
+            if self.config.augment.reseed:
+                points = reseed(points, random, self.config.model.seeds)
         if self.config.augment.reorient:
             points, labels = reorient(points, random)
         return points, labels, samples

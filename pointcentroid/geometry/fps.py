@@ -12,7 +12,7 @@ def farthest_point_sampling(
     points: Tensor,
     count: int,
     *,
-    start: str | int = "farthest",
+    start: str | int | Tensor = "farthest",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Pick `count` points of each cloud, each one farthest from those picked before it.
@@ -24,7 +24,8 @@ def farthest_point_sampling(
         points: (B, N, 3) float coordinates.
         count: how many to pick, 1 <= count <= N.
         start: where to begin: `"farthest"`, the point farthest from the mean (deterministic and independent of the
-            order of the points, apart from exact ties); `"random"`, drawn from `generator`; or the index of a point.
+            order of the points, apart from exact ties); `"random"`, drawn from `generator`; the index of a point; or (B,)
+            int64 indices, one a cloud.
         generator: source of randomness for `start="random"`.
 
     Returns:
@@ -45,6 +46,8 @@ def farthest_point_sampling(
         current = offset.square().sum(dim=2).argmax(dim=1)
     elif start == "random":
         current = torch.randint(total, (batch,), generator=generator, device=points.device)
+    elif isinstance(start, Tensor):
+        current = start
     elif isinstance(start, int) and 0 <= start < total:
         current = torch.full((batch,), start, dtype=torch.int64, device=points.device)
     else:
@@ -67,7 +70,7 @@ def farthest_point_sampling(
     return picked
 
 
-def farthest_first(points: Tensor, count: int) -> Tensor:
+def farthest_first(points: Tensor, count: int, start: str | int | Tensor = "farthest") -> Tensor:
     """Reorder clouds so that their first `count` points are the farthest-point picks, in picking order.
 
     The remaining points follow in their original order. This is the order that data caches and predictors hand to
@@ -76,12 +79,13 @@ def farthest_first(points: Tensor, count: int) -> Tensor:
     Args:
         points: (B, N, 3) float coordinates.
         count: length of the farthest-point prefix; more than N counts as N.
+        start: see `farthest_point_sampling`.
 
     Returns:
         (B, N, 3), the same points.
     """
     batch, total, _ = points.shape
-    picked = farthest_point_sampling(points, min(count, total))
+    picked = farthest_point_sampling(points, min(count, total), start=start)
     rank = torch.arange(total, total * 2, device=points.device).repeat(batch, 1)
     rank.scatter_(1, picked, torch.arange(picked.shape[1], device=points.device).expand_as(picked))
     return gather_points(points, rank.argsort(dim=1))
