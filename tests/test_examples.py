@@ -25,6 +25,23 @@ def test_the_script_makes_the_shipped_examples(tmp_path: Path) -> None:
         assert (EXAMPLES / name).stat().st_size < 100_000
 
 
+def test_the_ablation_has_a_row_for_every_variant(tmp_path: Path) -> None:
+    rows = [
+        {"variant": "softmax over inputs", "seed": seed, "overall": overall, "mean_class": 0.5}
+        for seed, overall in enumerate((0.6, 0.7))
+    ]
+    (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, ROOT / "tools" / "ablate.py", "--table", "-o", tmp_path]
+    table = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert cells[2][:4] == ["softmax over inputs", "65.0 ± 7.1", "50.0 ± 0.0", "2"]
+    assert len(cells) > 12
+    for variant, overall, *_, flops, speed in cells[2:]:
+        assert overall in ("65.0 ± 7.1", "not trained"), variant
+        assert float(flops) > 1
+        assert float(speed) > 0
+
+
 def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "tools" / "bench.py", "--quick", "--json", tmp_path / "bench.json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

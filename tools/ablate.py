@@ -57,8 +57,8 @@ VARIANTS: dict[str, list[str]] = {
 
 
 def costs(config: str) -> dict[str, tuple[int, float, float]]:
-    """Parameters, FLOPs of a cloud, and clouds per second on the CPU, of every variant, untrained, in batches of 16."""
-    clouds = torch.randn(16, 1024, 3, generator=torch.Generator().manual_seed(0))
+    """Parameters, FLOPs of a cloud, and clouds per second on the CPU, of every variant, untrained, in batches of 8."""
+    clouds = torch.randn(8, 1024, 3, generator=torch.Generator().manual_seed(0))
     nets: dict[str, CentroidClassifier] = {}
     for variant, changes in VARIANTS.items():
         model = load_train_config(config, ["data=none", *changes]).model
@@ -70,7 +70,7 @@ def costs(config: str) -> dict[str, tuple[int, float, float]]:
             net(clouds[:1], ordered=True)
         sizes[variant] = sum(p.numel() for p in net.parameters()), counter.get_total_flops()
     with torch.inference_mode():
-        times = in_turn({variant: partial(net, clouds, ordered=True) for variant, net in nets.items()}, rounds=7)
+        times = in_turn({variant: partial(net, clouds, ordered=True) for variant, net in nets.items()}, rounds=5)
     return {variant: (*sizes[variant], len(clouds) / statistics.median(times[variant])) for variant in nets}
 
 
