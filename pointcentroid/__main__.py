@@ -1,6 +1,21 @@
-"""`python -m pointcentroid`."""
+"""The command `pointcentroid`, which is also `python -m pointcentroid`.
 
-from pointcentroid.cli.app import main
+Here, before anything that takes time is imported, because Ctrl-C may come at any time.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it with `stopped` and exit code 130."""
+    try:
+        from pointcentroid.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

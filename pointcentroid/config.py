@@ -73,7 +73,7 @@ class EncoderConfig:
     axis: Literal["inputs", "centroids"] = "inputs"  # what the softmax runs over
     side: Literal["centroids", "inputs"] = "centroids"  # who lists its nearest neighbours on the other side
     steps: int = 1  # update steps T of a centroid attention; 0 leaves it out, a baseline that only pools
-    pool: Literal["max", "none"] = "max"  # what a centroid starts from: the largest values around it, or its seed alone
+    pool: Literal["max", "none"] = "max"  # what a centroid knows before it attends: the largest values around it, or no more
     step_size: float | None = None  # eps, fixed; learnt per channel when None
     centroid_position: Literal["seed", "mean"] = "seed"  # stay at the seed, or move to the attention-weighted mean
 

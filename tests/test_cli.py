@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -160,11 +161,26 @@ class TestClassify:
         time.sleep(6)
         os.killpg(process.pid, signal.SIGINT)
         errors = process.stderr.read()
-        assert process.wait(timeout=20) == 130
-        assert "Traceback" not in errors
-        assert "stopped" in errors
+        # A shell calls both 130. The second is `python -m`'s own doing, after ours, if the interrupt has passed through
+        # Python code that a compiled library ran.
+        assert process.wait(timeout=20) in (130, -signal.SIGINT)
+        assert errors == "stopped\n"
         assert target.read_text() == "as it was"
         assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+    def test_ctrl_c_while_it_starts(self) -> None:
+        interrupting = """
+            import sys, importlib.abc
+            class Interrupting(importlib.abc.MetaPathFinder):
+                def find_spec(self, name, path, target=None):
+                    if name == "pointcentroid.cli.classify":
+                        raise KeyboardInterrupt
+            sys.meta_path.insert(0, Interrupting())
+            from pointcentroid.__main__ import main
+            main()
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(interrupting)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 class TestOtherCommands:

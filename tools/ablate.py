@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from bench import in_turn
-from torch.utils.flop_counter import FlopCounterMode
+from bench import in_turn, size
 
 from pointcentroid.config import ClassifierConfig
 from pointcentroid.nn.classifier import CentroidClassifier
@@ -64,14 +63,9 @@ def costs(config: str) -> dict[str, tuple[int, float, float]]:
         model = load_train_config(config, ["data=none", *changes]).model
         assert isinstance(model, ClassifierConfig)
         nets[variant] = CentroidClassifier(model).eval()
-    sizes = {}
-    for variant, net in nets.items():
-        with FlopCounterMode(display=False) as counter:  # it follows gradients, so they must not be switched off
-            net(clouds[:1], ordered=True)
-        sizes[variant] = sum(p.numel() for p in net.parameters()), counter.get_total_flops()
     with torch.inference_mode():
         times = in_turn({variant: partial(net, clouds, ordered=True) for variant, net in nets.items()}, rounds=5)
-    return {variant: (*sizes[variant], len(clouds) / statistics.median(times[variant])) for variant in nets}
+    return {variant: (*size(net), len(clouds) / statistics.median(times[variant])) for variant, net in nets.items()}
 
 
 def table(results: list[dict], config: str) -> str:

@@ -103,15 +103,21 @@ def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compile
     return batch / median_time(work)
 
 
+def size(net: CentroidClassifier) -> tuple[int, int]:
+    """Parameters, and floating-point operations in the matrix products of one cloud of 1,024 points."""
+    with FlopCounterMode(display=False) as counter:  # it follows gradients, so they must not be switched off
+        net(torch.randn(1, 1024, 3), ordered=True)
+    return sum(p.numel() for p in net.parameters()), counter.get_total_flops()
+
+
 def model(quick: bool) -> list[Row]:
     """Size and speed of the shipped classifier."""
     predictor = load("small", device="cpu")
     net = predictor.net
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        net(torch.randn(1, 1024, 3))
+    parameters, flops = size(net)
     rows: list[Row] = [
-        ("small: parameters", sum(p.numel() for p in net.parameters()) / 1e6, "M"),
-        ("small: matrix products, 1,024 points", counter.get_total_flops() / 1e6, "MFLOP"),
+        ("small: parameters", parameters / 1e6, "M"),
+        ("small: matrix products, 1,024 points", flops / 1e6, "MFLOP"),
     ]
     for compiled in (False,) if quick else (False, True):
         for precision in (torch.float32, torch.bfloat16):

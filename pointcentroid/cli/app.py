@@ -52,7 +52,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line, and let no traceback through."""
+    """Run the command line, and let no traceback through.
+
+    Raises:
+        SystemExit: always, but for
+        KeyboardInterrupt: stopped by Ctrl-C.
+    """
     # What importing torch allocates stays to the end; having the garbage collector go through it again and again, and once
     # more at exit, is a quarter of the time of a short command.
     gc.set_threshold(100_000)
@@ -67,8 +72,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except SystemExit as stop:
-        if stop.code == 130:  # typer has already turned Ctrl-C into its exit code
-            typer.secho("stopped", fg="yellow", err=True)
+        if stop.code == 130:  # typer has turned Ctrl-C into its exit code
+            raise KeyboardInterrupt from None
         raise
     except OSError as error:
         typer.secho(f"error: {error.filename or 'output'}: {error.strerror or error}", fg="red", err=True)

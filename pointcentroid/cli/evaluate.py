@@ -66,10 +66,11 @@ def evaluate(
 
     check_writable(output)
     card = read_card(find_weights(weights))
-    predictor = load(weights, device) if card.model.kind == "classifier" else None
-    net: Any = predictor.net if predictor else _autoencoder(weights, device)
-    if not predictor and (up != "z" or turned or votes > 1 or corruptions or plots):
+    classifies = card.model.kind == "classifier"
+    if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
+    predictor = load(weights, device) if classifies else None
+    net: Any = predictor.net if predictor else _autoencoder(weights, device)
     clouds = _open(data, card.preprocess, workers)
     note_left_out(clouds.left_out)
     if split == "auto":

@@ -58,7 +58,12 @@ def view(
         from pointcentroid.viz.window import ready
 
         ready()  # what is missing is better said now than after the net is loaded
-    panels_of = _reconstructions(weights, device, up, points) if reconstructs else _explanations(weights, device, up)
+    if reconstructs:
+        from pointcentroid.reconstruct import side_by_side
+
+        panels_of, rows = _reconstructions(weights, device, up, points), side_by_side
+    else:
+        panels_of, rows = _explanations(weights, device, up), _by_stages(chosen, mesh)
 
     def opened(file: str) -> Callable[[], list[Panel]]:
         return lambda: panels_of(file)
@@ -67,7 +72,7 @@ def view(
     if len(files) == 1:
         only = shapes[0]()  # what cannot be read is said here, not in an empty window
         shapes = [lambda: only]
-    _deliver(shapes, html, png, gif, views, _side_by_side if reconstructs else _by_stages(chosen, mesh))
+    _deliver(shapes, html, png, gif, views, rows)
 
 
 def _explanations(weights: str, device: str, up: Any) -> Callable[[str], list[Panel]]:
@@ -92,12 +97,6 @@ def _by_stages(stages: list[int] | None, mesh: bool) -> Callable[[list[Panel]], 
         return stage_rows(panels, stages, mesh)
 
     return rows
-
-
-def _side_by_side(panels: list[Panel]) -> list[Row]:
-    from pointcentroid.reconstruct import side_by_side
-
-    return side_by_side(panels)
 
 
 def compare(
