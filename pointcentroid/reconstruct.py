@@ -162,9 +162,9 @@ def panels(made: Reconstruction) -> list[Panel]:
     patches = StageExplanation(last.positions, last.features, shares[None], shares)
     figures = f"Chamfer x 1000 {1000 * made.chamfer:.2f}, oracle {1000 * made.oracle:.2f}"
     return [
-        Panel(made.seen, made.file),
+        Panel(made.seen, f"{made.file}: {figures}"),
         Panel(Hierarchy(grown, [patches], made.seen.transform, made.points, None), "patches"),
-        Panel(Hierarchy(grown, [], made.seen.transform, made.points, None), f"reconstruction: {figures}"),
+        Panel(Hierarchy(grown, [], made.seen.transform, made.points, None), "reconstruction"),
     ]
 
 

@@ -83,7 +83,7 @@ class TestPalette:
 
     def test_children_are_shades_of_their_parents_hue(self, chair: Explanation) -> None:
         panel = Panel(chair)
-        for stage in (1, 2):
+        for stage in range(1, len(chair.stages)):
             parents = chair.stages[stage].assignment.mean(axis=0).argmax(axis=1)
             own, above = panel.centroids(stage)[1], panel.centroids(stage + 1)[1]
             for child, parent in enumerate(parents):
@@ -108,11 +108,11 @@ class TestPanel:
 
     def test_heads_average_to_the_whole(self, chair: Explanation) -> None:
         panel = Panel(chair)
-        for stage, composed in itertools.product((1, 2, 3), (True, False)):
+        for stage, composed in itertools.product(range(1, panel.stages + 1), (True, False)):
             heads = [panel.weights(stage, composed, head) for head in range(panel.heads(stage))]
             assert np.mean(heads, axis=0) == pytest.approx(panel.weights(stage, composed), abs=1e-5)
             assert len(panel.inputs(stage, composed)) == len(panel.weights(stage, composed))
-        assert panel.weights(3) == pytest.approx(chair.stages[2].composed, abs=1e-5)
+        assert panel.weights(panel.stages) == pytest.approx(chair.stages[-1].composed, abs=1e-5)
 
     def test_the_mesh_lies_where_the_points_are(self, chair: Explanation) -> None:
         import trimesh
@@ -142,19 +142,20 @@ class TestPicture:
         write_picture(stage_rows([Panel(chair)], mesh=True), path)
         image = Image.open(path).convert("RGB")
         tile = image.height - 34
-        assert image.width == 5 * tile
-        hues = [saturated(image.crop((column * tile, 60, (column + 1) * tile, image.height))) for column in range(5)]
+        columns = 2 + len(chair.stages)
+        assert image.width == columns * tile
+        hues = [saturated(image.crop((column * tile, 60, (column + 1) * tile, image.height))) for column in range(columns)]
         assert hues[0] == 0  # the mesh is grey
         assert min(hues[1:]) > 3000
         # Every last centroid's own colour is there, unchanged but for its shading: the largest ball shows it nearly pure.
-        last = np.asarray(image.crop((4 * tile, 60, 5 * tile, image.height))).reshape(-1, 3).astype(float)
-        _, colours = Panel(chair).centroids(3)
+        last = np.asarray(image.crop((image.width - tile, 60, image.width, image.height))).reshape(-1, 3).astype(float)
+        _, colours = Panel(chair).centroids(len(chair.stages))
         near = [np.abs(last - 255 * colour).max(axis=1).min() for colour in colours]
         assert sum(distance < 12 for distance in near) >= 12
 
     def test_views_are_rows_and_differ(self, chair: Explanation, tmp_path: Path) -> None:
         path = tmp_path / "chair.png"
-        write_picture(stage_rows([Panel(chair)], [3]), path, views=2)
+        write_picture(stage_rows([Panel(chair)], [2]), path, views=2)
         image = Image.open(path).convert("RGB")
         tile = image.width
         first, second = (np.asarray(image.crop((0, 60 + row * tile, tile, (row + 1) * tile))) for row in range(2))
@@ -162,7 +163,7 @@ class TestPicture:
 
     def test_a_turntable_turns(self, chair: Explanation, tmp_path: Path) -> None:
         path = tmp_path / "chair.gif"
-        write_turntable(stage_rows([Panel(chair)], [3]), path, frames=4, size=160)
+        write_turntable(stage_rows([Panel(chair)], [2]), path, frames=4, size=160)
         frames = Image.open(path)
         assert frames.n_frames == 4  # type: ignore[attr-defined]
         assert len({frames.seek(k) or frames.convert("RGB").tobytes() for k in range(4)}) == 4
@@ -242,7 +243,7 @@ class TestPage:
         page = opened(path)
         assert page.inner_text("h1") == Panel(chair).title
         panel = Panel(chair)
-        for stage in (3, 1, 2):
+        for stage in (*range(1, panel.stages + 1), 1):
             self.slide(page, stage)
             colours = self.colours(page)
             expected = [f"rgb({r},{g},{b})" for r, g, b in (255 * panel.colours(stage)).round().astype(int)]
@@ -296,7 +297,7 @@ class TestPage:
         picked = int(page.input_value("#picked"))
         assert self.colours(page) != before
         assert f"centroid {picked}:" in page.inner_text("#panel-0 .said")
-        weights = np.rint(255 * chair.stages[2].composed[:, picked])
+        weights = np.rint(255 * chair.stages[-1].composed[:, picked])
         assert [colour == self.UNLIT for colour in self.colours(page)] == (weights == 0).tolist()
 
         page.select_option("#picked", "")
@@ -397,7 +398,7 @@ class TestWindow:
                 break
         return after
 
-    def test_keys_slider_click_and_quit(self, window: Callable, screen: str, tmp_path: Path) -> None:
+    def test_keys_slider_click_and_quit(self, chair: Explanation, window: Callable, screen: str, tmp_path: Path) -> None:
         process = window("view", EXAMPLES / "chair.off", EXAMPLES / "airplane.gltf")
         self.do(screen, "mousemove", 1270, 890)
         last = self.look(screen)
@@ -410,9 +411,9 @@ class TestWindow:
             until(lambda: ImageGrab.grab(xdisplay=screen).tobytes() != before, what)
             last = self.look(screen)
 
-        third = last
+        at_first = last
         scene = (left, top, panel, top + height)
-        coloured = saturated(third.crop(scene))
+        coloured = saturated(at_first.crop(scene))
         self.do(screen, "key", "1")
         changed("key 1 shows stage 1")
         self.do(screen, "key", "Right")
@@ -427,15 +428,15 @@ class TestWindow:
         changed("m takes it away")
         self.do(screen, "key", "t")
         changed("t shows a head")
-        self.do(screen, "key", "3")
+        self.do(screen, "key", str(len(chair.stages)))
         until(
-            lambda: ImageGrab.grab(xdisplay=screen).crop(scene).tobytes() == third.crop(scene).tobytes(),
-            "3 shows stage 3 with all heads, as at the start",
+            lambda: ImageGrab.grab(xdisplay=screen).crop(scene).tobytes() == at_first.crop(scene).tobytes(),
+            "its number shows the last stage with all heads, as at the start",
         )
         last = self.look(screen)
 
         # A click on a centroid: the middle of the largest coloured spot.
-        values = np.asarray(third.convert("RGB")).astype(int)
+        values = np.asarray(at_first.convert("RGB")).astype(int)
         hued = values.max(axis=2) - values.min(axis=2) > 60
         hued[:, panel:] = False
         solid = hued.copy()
@@ -540,10 +541,10 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
 class TestCommands:
     def test_files_instead_of_a_window(self, tmp_path: Path) -> None:
         png, html, gif = (tmp_path / f"chair.{suffix}" for suffix in ("png", "html", "gif"))
-        done = run("view", EXAMPLES / "chair.off", "--png", png, "--html", html, "--stages", "0,3", "--views", 2)
+        done = run("view", EXAMPLES / "chair.off", "--png", png, "--html", html, "--stages", "0,2", "--views", 2)
         assert (done.returncode, done.stdout.split()) == (0, [str(html), str(png)])
         assert Image.open(png).width == Image.open(png).height - 34  # two stages, two views
-        done = run("view", EXAMPLES / "chair.off", "--gif", gif, "--stages", "3")
+        done = run("view", EXAMPLES / "chair.off", "--gif", gif, "--stages", "2")
         assert (done.returncode, done.stdout.split()) == (0, [str(gif)])
 
     def test_without_a_screen_it_says_what_works_instead(self) -> None:
@@ -577,7 +578,7 @@ class TestCommands:
     def test_compare_shows_two_nets(self, tmp_path: Path) -> None:
         png = tmp_path / "two.png"
         nets = ["--with", "small", "--with", "small,axis=centroids"]
-        done = run("compare", EXAMPLES / "lamp.glb", *nets, "--png", png, "--stages", "3")
+        done = run("compare", EXAMPLES / "lamp.glb", *nets, "--png", png, "--stages", "2")
         assert done.returncode == 0
         image = Image.open(png).convert("RGB")
         half = image.height // 2
