@@ -24,7 +24,7 @@ MODELS: dict[str, ModelConfig] = {
     "small": ClassifierConfig(
         encoder=EncoderConfig(
             embed=32,
-            stages=(StageConfig(192, 48), StageConfig(64, 96, blocks=1), StageConfig(16, 192, blocks=1)),
+            stages=(StageConfig(64, 96, neighbours=24), StageConfig(16, 192, blocks=2)),
         ),
     ),
     "tiny": ClassifierConfig(
