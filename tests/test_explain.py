@@ -100,7 +100,7 @@ def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation
     assert (points >= mesh.vertices.min(axis=0) - 1e-6).all()
     assert (points <= mesh.vertices.max(axis=0) + 1e-6).all()
     assert np.ptp(points, axis=0) == pytest.approx(np.ptp(mesh.vertices, axis=0), rel=0.1)
-    cloud = pc.read(tmp_path / "out" / "chair.off-stage3.ply")
+    cloud = pc.read(tmp_path / "out" / "chair.off-stage2.ply")
     assert cloud.vertices == pytest.approx(points, abs=1e-4)
 
 
