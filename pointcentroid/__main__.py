@@ -13,7 +13,9 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        import typer
+
+        typer.secho("stopped", fg="yellow", err=True)
         sys.exit(130)
 
 

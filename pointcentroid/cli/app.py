@@ -55,8 +55,8 @@ def main() -> None:
     """Run the command line, and let no traceback through.
 
     Raises:
-        SystemExit: always, but for
         KeyboardInterrupt: stopped by Ctrl-C.
+        SystemExit: in every other case, with the exit code.
     """
     # What importing torch allocates stays to the end; having the garbage collector go through it again and again, and once
     # more at exit, is a quarter of the time of a short command.
