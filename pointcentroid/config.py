@@ -244,6 +244,10 @@ class TrainConfig:
         _require(0 <= self.average < 1, f"average must lie in [0, 1), found {self.average}")
 
 
+WHERE = frozenset({"output", "accelerator", "devices", "nodes"})
+"""Settings of a training that say where it happens, not what it computes."""
+
+
 def nearest_name(name: str, known: typing.Iterable[str]) -> str:
     """Say which known name was probably meant: `" (did you mean 'x'?)"`, or nothing when none is near."""
     close = difflib.get_close_matches(name, list(known), n=1)

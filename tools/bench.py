@@ -103,10 +103,10 @@ def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compile
     return batch / median_time(work)
 
 
-def size(net: CentroidClassifier) -> tuple[int, int]:
-    """Parameters, and floating-point operations in the matrix products of one cloud of 1,024 points."""
+def size(net: CentroidClassifier, points: int = 1024) -> tuple[int, int]:
+    """Parameters, and floating-point operations in the matrix products of one cloud."""
     with FlopCounterMode(display=False) as counter:  # it follows gradients, so they must not be switched off
-        net(torch.randn(1, 1024, 3), ordered=True)
+        net(torch.randn(1, points, 3), ordered=True)
     return sum(p.numel() for p in net.parameters()), counter.get_total_flops()
 
 

@@ -25,7 +25,7 @@ from torch import nn
 
 import pointcentroid
 from pointcentroid.calibration import calibrated
-from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
+from pointcentroid.config import WHERE, ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, find_shapes
@@ -37,9 +37,6 @@ from pointcentroid.plots import plot_history
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
-
-_MAY_CHANGE = {"output", "accelerator", "devices", "nodes"}
-"""Settings that say where a run happens, not what it computes."""
 
 
 def train(
@@ -163,7 +160,7 @@ def _check_resumable(last: Path, config: TrainConfig) -> str:
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{last} is damaged ({str(error).splitlines()[0][:120]})") from None
     now = to_dict(config)
-    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != before.get(key)]
+    changed = [key for key in now if key not in WHERE and now[key] != before.get(key)]
     if changed:
         key = changed[0]
         raise TrainingError(
