@@ -30,11 +30,6 @@ STAGES = "[{centroids: %d, dim: 48, neighbours: %d}, {centroids: %d, dim: 96, ne
 VARIANTS: dict[str, list[str]] = {
     "softmax over inputs": [],
     "softmax over centroids": ["model.encoder.axis=centroids"],
-    "softmax over centroids, each input lists 4 centroids": [
-        "model.encoder.axis=centroids",
-        "model.encoder.side=inputs",
-        f"model.encoder.stages={STAGES % (64, 4, 16, 4)}",
-    ],
     "each centroid lists 8 inputs": [f"model.encoder.stages={STAGES % (64, 8, 16, 8)}"],
     "each centroid lists 32 inputs": [f"model.encoder.stages={STAGES % (64, 32, 16, 16)}"],
     "128 and 32 centroids": [f"model.encoder.stages={STAGES % (128, 16, 32, 16)}"],
@@ -47,8 +42,15 @@ VARIANTS: dict[str, list[str]] = {
     "centroids move to the mean": ["model.encoder.centroid_position=mean"],
     "random seeds": ["model.encoder.initialiser=random"],
     "voxel seeds": ["model.encoder.initialiser=voxel"],
+    "k-means++ seeds": ["model.encoder.initialiser=kmeans++"],
     "learnt seeds": ["model.encoder.initialiser=learned"],
     "256 points: 64 and 16 centroids": ["preprocess.points=256"],
+    "256 points: softmax over centroids, each input lists 4": [
+        "preprocess.points=256",
+        "model.encoder.axis=centroids",
+        "model.encoder.side=inputs",
+        f"model.encoder.stages={STAGES % (64, 4, 16, 4)}",
+    ],
     "256 points, no abstraction: each attends to 16": [
         "preprocess.points=256",  # 1,024 of them would take days
         "model.encoder.stages=[{centroids: 256, dim: 48, neighbours: 16},"
