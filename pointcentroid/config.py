@@ -48,13 +48,14 @@ class StageConfig:
     dim: int
     neighbours: int = 16  # K nearest inputs a centroid lists, or k nearest centroids an input lists (see `side`)
     heads: int = 4
-    blocks: int = 0  # self-attention blocks among the centroids, after the centroid attention
+    local_blocks: int = 0  # blocks among nearest centroids, `neighbours` of them, after the centroid attention
+    blocks: int = 0  # self-attention blocks among the centroids, after those
     block_neighbours: int = 0  # nearest centroids each centroid attends to in those blocks; 0 for all
 
     def __post_init__(self) -> None:
         for name in ("centroids", "dim", "neighbours", "heads"):
             _require(getattr(self, name) >= 1, f"stage.{name} must be at least 1, found {getattr(self, name)}")
-        for name in ("blocks", "block_neighbours"):
+        for name in ("local_blocks", "blocks", "block_neighbours"):
             _require(getattr(self, name) >= 0, f"stage.{name} must not be negative, found {getattr(self, name)}")
         _require(self.dim % self.heads == 0, f"stage.dim={self.dim} must be a multiple of stage.heads={self.heads}")
 
@@ -68,7 +69,11 @@ class EncoderConfig:
         StageConfig(64, 128, blocks=1),
         StageConfig(16, 256, blocks=1),
     )
-    embed: int = 32  # channels of the embedding of a point
+    embed: int = 0  # channels of the embedding of a point; 0 where the first stage needs none but relative positions
+    norm: Literal["batch", "layer"] = "batch"
+    tokens: Literal["points", "pairs"] = "points"  # features pass a linear layer point by point, or an MLP pair by pair
+    relative: int = 32  # channels of the MLP of relative positions, with tokens=points
+    drop_path: float = 0.0  # share of the clouds for which a residual branch is left out in training
     initialiser: Literal["fps", "random", "voxel", "kmeans++", "learned"] = "fps"
     axis: Literal["inputs", "centroids"] = "inputs"  # what the softmax runs over
     side: Literal["centroids", "inputs"] = "centroids"  # who lists its nearest neighbours on the other side
@@ -85,7 +90,12 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
         _require(len(self.stages) >= 1, "encoder.stages must hold at least one stage")
-        _require(self.embed >= 1, f"encoder.embed must be at least 1, found {self.embed}")
+        fewest = 0 if self.tokens == "points" else 1
+        _require(
+            self.embed >= fewest, f"encoder.embed must be at least {fewest} with tokens={self.tokens}, found {self.embed}"
+        )
+        _require(self.relative >= 1, f"encoder.relative must be at least 1, found {self.relative}")
+        _require(0 <= self.drop_path < 1, f"encoder.drop_path must lie in [0, 1), found {self.drop_path}")
         _require(self.steps >= 0, f"encoder.steps must not be negative, found {self.steps}")
         _require(
             self.steps > 0 or self.pool != "none",
@@ -130,7 +140,10 @@ class AutoencoderConfig:
     kind: Literal["autoencoder"] = "autoencoder"
     encoder: EncoderConfig = field(
         default_factory=lambda: EncoderConfig(
-            embed=32, stages=(StageConfig(128, 64), StageConfig(64, 128, neighbours=12, blocks=1))
+            embed=32,
+            norm="layer",
+            tokens="pairs",
+            stages=(StageConfig(128, 64), StageConfig(64, 128, neighbours=12, blocks=1)),
         )
     )
     code: int = 13  # numbers that a centroid keeps of its feature; its position is three more
@@ -204,6 +217,7 @@ class TrainConfig:
 
     name: str = "unnamed"  # the name the finished weights carry
     data: str = ""  # a data set: see `pointcentroid.data.sources`
+    split: Literal["training", "all"] = "training"  # what of it; all: validation shapes too, once a recipe is chosen
     start: str = ""  # weights to start from, by name or file; random ones if empty
     output: str = "runs"  # logs, checkpoints and weights go to {output}/{name}
     model: ModelConfig = field(default_factory=ClassifierConfig)
@@ -220,7 +234,7 @@ class TrainConfig:
     keep: Literal["last", "best"] = "last"  # which epoch's weights: the last, or the best by validation accuracy
     seed: int = 0
     compile: bool = False
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # auto: bf16 where the processor or the GPU is fast at it
     accelerator: str = "auto"
     devices: int = 1  # processes on this machine; batch_size clouds are shared among all of them
     nodes: int = 1  # machines, started by torchrun or SLURM

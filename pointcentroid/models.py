@@ -22,15 +22,27 @@ from pointcentroid.errors import ConfigError
 
 MODELS: dict[str, ModelConfig] = {
     "small": ClassifierConfig(
+        dropout=0.5,
         encoder=EncoderConfig(
-            embed=32,
-            stages=(StageConfig(64, 96, neighbours=24), StageConfig(16, 192, blocks=2)),
+            drop_path=0.1,
+            stages=(
+                StageConfig(192, 64, local_blocks=2),
+                StageConfig(48, 128, local_blocks=2),
+                StageConfig(12, 256, local_blocks=1),
+            ),
         ),
     ),
     "tiny": ClassifierConfig(
         hidden=128,
-        dropout=0.3,
-        encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 48), StageConfig(16, 96, blocks=2))),
+        dropout=0.4,
+        encoder=EncoderConfig(
+            relative=16,
+            stages=(
+                StageConfig(128, 32, local_blocks=2),
+                StageConfig(32, 64, local_blocks=2),
+                StageConfig(8, 96, local_blocks=1),
+            ),
+        ),
     ),
     "autoencoder": AutoencoderConfig(),
     "capsules": CapsuleAutoencoderConfig(dim=16),
@@ -38,7 +50,9 @@ MODELS: dict[str, ModelConfig] = {
         classes=6,
         hidden=128,
         dropout=0.2,
-        encoder=EncoderConfig(embed=16, stages=(StageConfig(64, 32), StageConfig(16, 64, blocks=1))),
+        encoder=EncoderConfig(
+            embed=16, norm="layer", tokens="pairs", stages=(StageConfig(64, 32), StageConfig(16, 64, blocks=1))
+        ),
     ),
 }
 """`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers; `upright`

@@ -15,7 +15,8 @@ from pointcentroid.config import EncoderConfig, StageConfig
 from pointcentroid.errors import ConfigError, MissingExtraError
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.nn.centroid_attention import Axis, CentroidAttention
-from pointcentroid.nn.encoder import CentroidStage
+from pointcentroid.nn.encoder import CentroidStage, PairTokens
+from pointcentroid.nn.norm import Norm
 
 try:
     from torch_geometric.nn import MessagePassing
@@ -53,6 +54,7 @@ class CentroidPooling(nn.Module):
         heads: of the attention.
         axis: what the softmax runs over, see `pointcentroid.nn.centroid_attention`.
         steps: update steps.
+        norm: over all edges or centroids of a batch, or by layer; see `pointcentroid.nn.norm`.
 
     Raises:
         ConfigError: a size is out of range.
@@ -68,11 +70,13 @@ class CentroidPooling(nn.Module):
         heads: int = 4,
         axis: Axis = "inputs",
         steps: int = 1,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         stage = StageConfig(centroids, out_channels, neighbours=neighbours, heads=heads)
         self.in_channels, self.centroids, self.neighbours = in_channels, centroids, neighbours
-        self.stage = CentroidStage(in_channels, stage, EncoderConfig(stages=(stage,), axis=axis, steps=steps))
+        options = EncoderConfig(stages=(stage,), embed=1, axis=axis, steps=steps, norm=norm, tokens="pairs")
+        self.stage = CentroidStage(in_channels, stage, options)
         if self.stage.attention is None:
             raise ConfigError(f"steps must be at least 1, found {steps}")
         self.attend = _EdgeAttention(self.stage.attention)
@@ -101,12 +105,13 @@ class CentroidPooling(nn.Module):
         inputs, rows = edge_index
         where, cloud = pos[seeds], batch[seeds]
 
-        # As `PairEncoder` does, with the radius of each cloud's own size.
+        # As `PairTokens` does, with the radius of each cloud's own size.
         pairs = self.stage.pairs
+        assert isinstance(pairs, PairTokens)
         radius = (sizes.clamp(max=self.neighbours) / sizes).sqrt().to(pos)
         seen = pairs.feature(pairs.norm(x)) + pairs.position(pos / radius[batch].unsqueeze(1))
-        origin = pairs.position(-where / radius[cloud].unsqueeze(1))
-        tokens = pairs.out(nn.functional.gelu(seen[inputs] + origin[rows]))
+        origin = pairs.position(where / radius[cloud].unsqueeze(1))
+        tokens = pairs.out(nn.functional.gelu(seen[inputs] - origin[rows]))
 
         count = len(seeds)
         centroids = self.stage.place(where) + scatter(tokens, rows, dim=0, dim_size=count, reduce="max")

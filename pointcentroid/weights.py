@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
+_BEFORE_BATCH_NORM = {"norm": "layer", "tokens": "pairs"}  # what encoders were before they said it, in 0.1.0
 _KEY = "pointcentroid"
 
 
@@ -129,6 +130,8 @@ def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCar
         version = description.pop("format")
         if version != FORMAT:
             raise WeightsError(f"{path}: format {version}, but this version reads format {FORMAT}: upgrade pointcentroid")
+        if "encoder" in description["model"]:
+            description["model"]["encoder"] = _BEFORE_BATCH_NORM | description["model"]["encoder"]
         return WeightsCard(
             name=str(description["name"]),
             model=model_from_dict(description["model"], "model"),

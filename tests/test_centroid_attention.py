@@ -106,7 +106,7 @@ def test_lists_of_everything_equal_full_attention(axis: str, side: str) -> None:
 def test_is_multi_head_self_attention_where_the_method_says_so() -> None:
     """M = N, u = x, T = 1, softmax over inputs: exactly torch's multi-head attention, plus the residual."""
     torch.manual_seed(0)
-    net = CentroidAttention(32, heads=4, axis="inputs", normalise=False).double()
+    net = CentroidAttention(32, heads=4, axis="inputs", norm="none").double()
     x = torch.randn(3, 11, 32).double()
     found, log_weights = net(x, x)
     expected, expected_weights = torch.nn.functional.multi_head_attention_forward(

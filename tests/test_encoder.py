@@ -15,9 +15,10 @@ from pointcentroid.nn import encoder as encoder_module
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import CentroidEncoder, compose
 from pointcentroid.nn.initialisers import INITIALISERS, create_initialiser, mean_pool_tokens
+from pointcentroid.nn.norm import fold
 
 STAGES = (
-    StageConfig(24, 16, 8, 2, blocks=1, block_neighbours=5),
+    StageConfig(24, 16, 8, 2, local_blocks=1, blocks=1, block_neighbours=5),
     StageConfig(8, 16, 8, 2, blocks=1),
     StageConfig(3, 8, 4, 2),
 )
@@ -25,8 +26,8 @@ STAGES = (
 
 def build(**options) -> CentroidEncoder:
     torch.manual_seed(0)
-    options.setdefault("stages", STAGES)
-    return CentroidEncoder(EncoderConfig(embed=8, **options)).eval()
+    options = {"stages": STAGES, "embed": 8, **options}
+    return CentroidEncoder(EncoderConfig(**options)).eval()
 
 
 @pytest.fixture
@@ -40,6 +41,12 @@ OPTIONS = [
     {"steps": 3},
     {"step_size": 0.5},
     {"pool": "none"},
+    {"embed": 0},
+    {"norm": "layer", "tokens": "pairs"},  # as the weights of 0.1.0 are
+    {"norm": "layer"},
+    {"tokens": "pairs"},
+    {"tokens": "pairs", "side": "inputs"},
+    {"drop_path": 0.2},
     {"centroid_position": "mean"},
     {"centroid_position": "mean", "side": "inputs", "axis": "centroids", "initialiser": "learned"},
 ]
@@ -238,7 +245,9 @@ def test_meta_construction_gives_the_same_net(clouds: torch.Tensor) -> None:
 
     config = ClassifierConfig(classes=5, hidden=16, encoder=EncoderConfig(embed=8, stages=STAGES))
     net = CentroidClassifier(config).eval()
-    twin = CentroidClassifier.from_tensors(config, net.state_dict())
+    tensors = net.state_dict()
+    twin = CentroidClassifier.from_tensors(config, tensors)
+    fold(net)
     assert torch.equal(net(clouds), twin(clouds))
     with pytest.raises(WeightsError, match="do not fit"):
-        CentroidClassifier.from_tensors(dataclasses.replace(config, classes=6), net.state_dict())
+        CentroidClassifier.from_tensors(dataclasses.replace(config, classes=6), tensors)

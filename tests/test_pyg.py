@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -26,15 +27,24 @@ def ragged(sizes: list[int], channels: int = 5, seed: int = 0) -> tuple[Tensor, 
     return x, pos, torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
 
 
-def layer(axis: str = "inputs", steps: int = 1, **sizes: int) -> CentroidPooling:
+def layer(axis: str = "inputs", steps: int = 1, norm: str = "batch") -> CentroidPooling:
     torch.manual_seed(0)
-    options = {"centroids": 8, "neighbours": 6, "heads": 2} | sizes
-    return CentroidPooling(5, 12, axis=axis, steps=steps, **options).double()  # type: ignore[arg-type]
+    options: Any = {"axis": axis, "steps": steps, "norm": norm}
+    return step_sizes_of_one(CentroidPooling(5, 12, 8, neighbours=6, heads=2, **options)).double()
 
 
+def step_sizes_of_one(net: Any) -> Any:
+    for name, parameter in net.named_parameters():
+        if name.endswith("step_size"):
+            nn.init.ones_(parameter)  # they start at zero, where attention adds nothing
+    return net
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
 @pytest.mark.parametrize(("axis", "steps"), list(itertools.product(("inputs", "centroids"), (1, 2))))
-def test_equal_clouds_give_what_the_dense_layer_gives(axis: str, steps: int) -> None:
-    pool = layer(axis, steps)
+def test_equal_clouds_give_what_the_dense_layer_gives(axis: str, steps: int, norm: str, training: bool) -> None:
+    pool = layer(axis, steps, norm).train(training)
     x, pos, batch = ragged([40, 40, 40])
     out = pool(x, pos, batch)
     dense = pool.stage(pos.view(3, 40, 3), x.view(3, 40, 5), assignments=True)
@@ -51,7 +61,7 @@ def test_equal_clouds_give_what_the_dense_layer_gives(axis: str, steps: int) -> 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(0, 5))
 def test_a_cloud_is_pooled_the_same_in_any_company(sizes: list[int], seed: int) -> None:
-    pool = layer()
+    pool = layer().eval()
     x, pos, batch = ragged(sizes, seed=seed)
     together = pool(x, pos, batch, batch_size=len(sizes))
     assert torch.bincount(together.batch, minlength=len(sizes)).tolist() == [min(8, size) for size in sizes]
@@ -108,6 +118,7 @@ def test_it_works_in_sequential_and_learns_every_parameter() -> None:
             nn.Linear(32, 4),
         ],
     )
+    step_sizes_of_one(net)
     batch = Batch.from_data_list([Data(pos=torch.randn(n, 3)) for n in (50, 3, 80)])
     out = net(None, batch.pos, batch.batch)
     assert out.shape == (3, 4)

@@ -39,6 +39,8 @@ class CloudData(lightning.LightningDataModule):
             raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}")
         self.classes = UP_AXES if config.augment.reorient else clouds.classes
         training, validation = clouds.part("training"), clouds.part("validation")
+        if config.split == "all":
+            training = np.union1d(training, validation)
         if isinstance(config.model, ClassifierConfig):
             self._check_classes(config.model.classes, clouds, training)
         if not len(validation):

@@ -35,6 +35,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pointcentroid.nn.norm import LinearNorm, Norm
+
 Axis = Literal["inputs", "centroids"]
 Side = Literal["centroids", "inputs"]
 
@@ -71,8 +73,9 @@ class CentroidAttention(nn.Module):
         heads: number of heads.
         axis: what the softmax runs over, `"inputs"` or `"centroids"`.
         steps: number T of update steps, with shared weights.
-        step_size: `"learned"` (one value per channel, started at 1) or a fixed number.
-        normalise: apply LayerNorm to the centroids before they become queries.
+        step_size: `"learned"` (one value per channel) or a fixed number.
+        norm: `"layer"`, of the centroids before they become queries; `"batch"`, of what attention adds to them, with a
+            learned step size that starts at 0; or `"none"`.
 
     Raises:
         ValueError: a size is not positive, `dim` is no multiple of `heads`, or an option is unknown.
@@ -87,7 +90,7 @@ class CentroidAttention(nn.Module):
         axis: Axis = "inputs",
         steps: int = 1,
         step_size: Literal["learned"] | float = "learned",
-        normalise: bool = True,
+        norm: Norm | Literal["none"] = "layer",
     ) -> None:
         super().__init__()
         if heads < 1 or dim < 1 or dim % heads:
@@ -99,13 +102,13 @@ class CentroidAttention(nn.Module):
         input_dim = dim if input_dim is None else input_dim
         self.dim, self.heads, self.axis, self.steps = dim, heads, axis, steps
         self.scale = (dim // heads) ** -0.5
-        self.norm = nn.LayerNorm(dim) if normalise else nn.Identity()
+        self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(input_dim, dim, bias=False)
         self.value = nn.Linear(input_dim, dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
+        self.out = LinearNorm(dim, dim) if norm == "batch" else nn.Linear(dim, dim, bias=False)
         if step_size == "learned":
-            self.step_size: nn.Parameter | float = nn.Parameter(torch.ones(dim))
+            self.step_size: nn.Parameter | float = nn.Parameter(torch.zeros(dim) if norm == "batch" else torch.ones(dim))
         else:
             self.step_size = float(step_size)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pointcentroid.config import ClassifierConfig
 from pointcentroid.nn.encoder import CentroidEncoder
 from pointcentroid.nn.net import Net
+from pointcentroid.nn.norm import normed_linear
 
 
 class CentroidClassifier(Net[ClassifierConfig]):
@@ -23,9 +24,10 @@ class CentroidClassifier(Net[ClassifierConfig]):
         super().__init__(config)
         self.encoder = CentroidEncoder(config.encoder)
         pooled = self.feature_dim
+        norm = config.encoder.norm
         self.head = nn.Sequential(
-            nn.LayerNorm(pooled),
-            nn.Linear(pooled, config.hidden),
+            *([nn.LayerNorm(pooled)] if norm == "layer" else []),
+            normed_linear(norm, pooled, config.hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, config.classes),
@@ -48,6 +50,11 @@ class CentroidClassifier(Net[ClassifierConfig]):
         """
         last = self.encoder(points, ordered=ordered)[-1].features
         return torch.cat([last.amax(dim=1), last.mean(dim=1)], dim=1)
+
+    @property
+    def last(self) -> str:
+        """How the names of the tensors of the last layer begin, which knows the classes."""
+        return f"head.{len(self.head) - 1}."
 
     def forward(self, points: Tensor, *, ordered: bool = False) -> Tensor:
         """Score the classes.

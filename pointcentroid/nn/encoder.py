@@ -2,10 +2,10 @@
 
     points ──embed──> features ──stage──> centroids ──stage──> fewer centroids ──> ...
 
-    stage:  seeds ──neighbour lists──> pair tokens ──centroid attention──> feed-forward ──> self-attention blocks
+    stage:  seeds ──neighbour lists──> tokens ──centroid attention──> feed-forward ──> local and self-attention blocks
 
-Everything is normalised by LayerNorm, never across a batch, so any batch size and any number of points work, and a cloud
-gets the same answer in any company.
+In evaluation nothing depends on the batch: any batch size and any number of points work, and a cloud gets the same answer in
+any company.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pointcentroid.config import EncoderConfig, StageConfig
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
 from pointcentroid.nn.centroid_attention import CentroidAttention, Neighbours, Side, assignment
 from pointcentroid.nn.initialisers import Seeds, create_initialiser
+from pointcentroid.nn.local import DropPath, LocalBlock, neighbour_max
+from pointcentroid.nn.norm import FeedForward, Norm, create_norm, normed_linear
 
 
 @dataclass(frozen=True)
@@ -59,55 +61,144 @@ def compose(stages: list[StageOutput]) -> list[Tensor]:
     return composed
 
 
-class PairEncoder(nn.Module):
+@dataclass(frozen=True)
+class Tokens:
+    """What the pairs of a list look like.
+
+    Attributes:
+        pairs: (B, R, L, C) what is said of each pair by itself.
+        values: (B, N, dim) what is said of each input, wherever it is listed; None for nothing.
+        origin: (B, M, dim) what is taken off it, where a centroid sees it; None for nothing.
+        neighbours: the pairs.
+    """
+
+    pairs: Tensor
+    values: Tensor | None
+    origin: Tensor | None
+    neighbours: Neighbours
+
+    def joined(self) -> Tensor:
+        """(B, R, L, C + dim) tokens, one a pair."""
+        if self.values is None:
+            return self.pairs
+        if self.neighbours.side == "centroids":
+            seen = gather_points(self.values, self.neighbours.index)
+            seen = seen if self.origin is None else seen - self.origin.unsqueeze(2)
+        else:
+            seen = self.values.unsqueeze(2).expand(-1, -1, self.pairs.shape[2], -1)
+            seen = seen if self.origin is None else seen - gather_points(self.origin, self.neighbours.index)
+        return torch.cat([self.pairs.to(seen), seen], dim=3)
+
+    def largest(self) -> tuple[Tensor, Tensor | None]:
+        """(B, M, C) and (B, M, dim), the largest over the pairs of each centroid (0 where it has none)."""
+        if self.values is None:
+            return _pool_max(self.pairs, self.neighbours), None
+        if self.neighbours.side == "centroids":
+            top = neighbour_max(self.values, self.neighbours.index)
+            return _pool_max(self.pairs, self.neighbours), top if self.origin is None else top - self.origin
+        pairs, values = self.pairs.shape[3], self.values.shape[2]
+        largest = _pool_max(self.joined(), self.neighbours).split([pairs, values], dim=2)
+        return largest[0], largest[1]
+
+
+def _radius(neighbours: Neighbours) -> float:
+    """The order of magnitude of the distance between the two of a pair, sqrt(K / N), on a surface of unit size."""
+    per_row = neighbours.index.shape[2]
+    nearest = per_row if neighbours.side == "centroids" else per_row * neighbours.inputs / neighbours.centroids
+    return (nearest / neighbours.inputs) ** 0.5
+
+
+def _spread(seen: Tensor, origin: Tensor, neighbours: Neighbours) -> Tensor:
+    """(B, N, C) of inputs minus (B, M, C) of centroids, pair by pair: (B, R, L, C)."""
+    if neighbours.side == "centroids":
+        return gather_points(seen, neighbours.index).sub_(origin.unsqueeze(2))  # the largest tensor, made once
+    return seen.unsqueeze(2) - gather_points(origin, neighbours.index)
+
+
+class PairTokens(nn.Module):
     """Describe each listed input as its centroid sees it: an MLP of its feature and its relative position.
 
         e_ij = W2 gelu(W_x x_i + W_p (p_i - c_j) / r),        r = sqrt(K / N)
 
-    r is the order of magnitude of the distance to the K-th of N neighbours on a surface of unit size. The first layer is
-    linear in p_i - c_j, so it is applied to points and centroids apart, and only its sums are formed pair by pair.
+    The first layer is linear in p_i - c_j, so it is applied to points and centroids apart, and only its sums are formed pair
+    by pair. A centroid's pool is the maximum over its pairs.
 
     Args:
         input_dim: channels of the inputs.
         dim: channels of the pair tokens.
+        norm: of the inputs; over the batch, of the tokens too.
     """
 
-    def __init__(self, input_dim: int, dim: int) -> None:
+    def __init__(self, input_dim: int, dim: int, norm: Norm) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(input_dim)
+        self.norm = create_norm(norm, input_dim)
         self.feature = nn.Linear(input_dim, dim)
         self.position = nn.Linear(3, dim, bias=False)
-        self.out = nn.Linear(dim, dim)
+        self.out = normed_linear(norm, dim, dim)
+        self.channels = dim
 
-    def forward(self, positions: Tensor, features: Tensor, centroids: Tensor, neighbours: Neighbours) -> Tensor:
-        """Encode the pairs of a list.
+    def forward(
+        self, positions: Tensor, features: Tensor, centroids: Tensor, seeds: Tensor | None, neighbours: Neighbours
+    ) -> Tokens:
+        """Describe the pairs of a list.
 
         Args:
             positions: (B, N, 3) of the inputs.
             features: (B, N, input_dim) of the inputs.
             centroids: (B, M, 3) centroid positions.
+            seeds: (B, M, input_dim) features of the inputs that the centroids were taken from, or None; not used here.
             neighbours: the pairs.
-
-        Returns:
-            (B, R, L, dim), one token per listed pair.
         """
-        per_row = neighbours.index.shape[2]
-        nearest = per_row if neighbours.side == "centroids" else per_row * neighbours.inputs / neighbours.centroids
-        radius = (nearest / neighbours.inputs) ** 0.5
+        radius = _radius(neighbours)
         seen = self.feature(self.norm(features)) + self.position(positions / radius)
-        origin = self.position(-centroids / radius)
-        if neighbours.side == "centroids":
-            pairs = gather_points(seen, neighbours.index).add_(origin.unsqueeze(2))  # the largest tensor, made once
-        else:
-            pairs = seen.unsqueeze(2) + gather_points(origin, neighbours.index)
-        return self.out(nn.functional.gelu(pairs))
+        pairs = _spread(seen, self.position(centroids / radius), neighbours)
+        return Tokens(self.out(nn.functional.gelu(pairs)), None, None, neighbours)
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, M, dim), the largest over the pairs of each centroid."""
+        return tokens.largest()[0]
 
 
-class FeedForward(nn.Sequential):
-    """Pre-norm two-layer perceptron, `dim -> 2 dim -> dim`."""
+class PointTokens(nn.Module):
+    """The same at a tenth of the work: features by a linear layer point by point, a small MLP for relative positions alone.
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        e_ij = W2 gelu(norm(W1 (p_i - c_j) / r)),     v_i = W x_i,     start of centroid j: norm(P max_i e_ij + max_i v_i - v_j)
+
+    Args:
+        input_dim: channels of the inputs; 0 where they have positions alone.
+        dim: channels of the values.
+        relative: channels of the MLP of relative positions.
+        norm: which.
+        pools: whether `pool` will be called.
+    """
+
+    def __init__(self, input_dim: int, dim: int, relative: int, norm: Norm, pools: bool) -> None:
+        super().__init__()
+        self.position = nn.Linear(3, max(1, relative // 2), bias=False)
+        self.inner = create_norm(norm, max(1, relative // 2))
+        self.out = nn.Linear(max(1, relative // 2), relative)
+        self.value = nn.Linear(input_dim, dim, bias=False) if input_dim else None
+        if pools:
+            self.mix = nn.Linear(relative, dim)
+            self.norm = create_norm(norm, dim)
+        self.channels = relative + (dim if input_dim else 0)
+
+    def forward(
+        self, positions: Tensor, features: Tensor, centroids: Tensor, seeds: Tensor | None, neighbours: Neighbours
+    ) -> Tokens:
+        """See `PairTokens.forward`."""
+        radius = _radius(neighbours)
+        pairs = _spread(self.position(positions / radius), self.position(centroids / radius), neighbours)
+        pairs = self.out(nn.functional.gelu(self.inner(pairs)))
+        if self.value is None:
+            return Tokens(pairs, None, None, neighbours)
+        return Tokens(pairs, self.value(features), None if seeds is None else self.value(seeds), neighbours)
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, M, dim), what is largest around each centroid."""
+        pairs, values = tokens.largest()
+        pooled = self.mix(pairs)
+        return self.norm(pooled if values is None else pooled + values)
 
 
 class SelfAttentionBlock(nn.Module):
@@ -117,15 +208,18 @@ class SelfAttentionBlock(nn.Module):
         dim: channels.
         heads: attention heads.
         neighbours: nearest centroids that each one attends to; 0 for all.
+        norm: which.
+        drop_path: see `pointcentroid.nn.local.DropPath`.
     """
 
-    def __init__(self, dim: int, heads: int, neighbours: int) -> None:
+    def __init__(self, dim: int, heads: int, neighbours: int, norm: Norm = "layer", drop_path: float = 0.0) -> None:
         super().__init__()
         self.neighbours = neighbours
-        self.attention = CentroidAttention(dim, heads=heads, axis="inputs")
-        self.norm = None if neighbours else nn.LayerNorm(dim)
-        self.pairs = PairEncoder(dim, dim) if neighbours else None
-        self.feed_forward = FeedForward(dim)
+        self.attention = CentroidAttention(dim, heads=heads, axis="inputs", norm=norm)
+        self.norm = None if neighbours else nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
+        self.pairs = PairTokens(dim, dim, norm) if neighbours else None
+        self.feed_forward = FeedForward(dim, norm)
+        self.drop = DropPath(drop_path)
 
     def forward(self, positions: Tensor, features: Tensor) -> Tensor:
         """(B, M, 3) positions and (B, M, dim) features -> (B, M, dim) features."""
@@ -135,44 +229,51 @@ class SelfAttentionBlock(nn.Module):
             index = nearest_neighbours(positions, positions, self.neighbours)
             count = positions.shape[1]
             neighbours = Neighbours(index, "centroids", inputs=count, centroids=count)
-            tokens = self.pairs(positions, features, positions, neighbours)
-            features, _ = self.attention(features, tokens, neighbours)
-        return features + self.feed_forward(features)
+            tokens = self.pairs(positions, features, positions, None, neighbours)
+            features, _ = self.attention(features, tokens.pairs, neighbours)
+        return features + self.drop(self.feed_forward(features))
 
 
 class CentroidStage(nn.Module):
     """N inputs to M centroids: seed, look around, attend, think.
 
-    A centroid starts from the feature of its seed and the maximum over the pair tokens around it (`pool`), then takes
-    the centroid-attention update over the same tokens.
+    A centroid starts from the feature of its seed and the maximum over what is around it (`pool`), then takes the
+    centroid-attention update over the same tokens.
 
     Args:
-        input_dim: channels of the inputs.
+        input_dim: channels of the inputs; 0 where they have positions alone.
         stage: sizes of this stage.
         encoder: options shared by all stages.
     """
 
     def __init__(self, input_dim: int, stage: StageConfig, encoder: EncoderConfig) -> None:
         super().__init__()
-        self.config, self.pool, self.move = stage, encoder.pool == "max", encoder.centroid_position == "mean"
+        norm, dim, drop = encoder.norm, stage.dim, encoder.drop_path
+        self.config, self.pooled, self.move = stage, encoder.pool == "max", encoder.centroid_position == "mean"
         self.side: Side = encoder.side
         self.initialiser = create_initialiser(encoder.initialiser, stage.centroids)
-        self.pairs = PairEncoder(input_dim, stage.dim)
+        if encoder.tokens == "points":
+            self.pairs = PointTokens(input_dim, dim, encoder.relative, norm, self.pooled)
+        else:
+            self.pairs = PairTokens(input_dim, dim, norm)
         # Free positions were taken from no input, so there is no feature to start from.
-        self.seed = None if encoder.initialiser == "learned" else nn.Linear(input_dim, stage.dim)
-        self.place = nn.Linear(3, stage.dim)
+        self.seed = nn.Linear(input_dim, dim) if input_dim and encoder.initialiser != "learned" else None
+        self.place = nn.Linear(3, dim)
         self.attention = None
         if encoder.steps:
             self.attention = CentroidAttention(
-                stage.dim,
+                dim,
+                self.pairs.channels,
                 heads=stage.heads,
                 axis=encoder.axis,
                 steps=encoder.steps,
                 step_size="learned" if encoder.step_size is None else encoder.step_size,
+                norm=norm,
             )
-        self.feed_forward = FeedForward(stage.dim)
+        self.feed_forward = FeedForward(dim, norm)
+        self.local = nn.ModuleList(LocalBlock(dim, norm, drop) for _ in range(stage.local_blocks))
         self.blocks = nn.ModuleList(
-            SelfAttentionBlock(stage.dim, stage.heads, stage.block_neighbours) for _ in range(stage.blocks)
+            SelfAttentionBlock(dim, stage.heads, stage.block_neighbours, norm, drop) for _ in range(stage.blocks)
         )
 
     def forward(
@@ -198,22 +299,28 @@ class CentroidStage(nn.Module):
         count = min(self.config.centroids, inputs)
         seeds = Seeds(positions[:, :count], None) if ordered else self.initialiser(positions, count)
         neighbours = self._neighbours(positions, seeds.positions)
-        tokens = self.pairs(positions, features, seeds.positions, neighbours)
+        starts = None
+        if self.seed is not None:
+            starts = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
+        tokens = self.pairs(positions, features, seeds.positions, starts, neighbours)
 
         centroids = self.place(seeds.positions)
-        if self.pool:
-            centroids = centroids + _pool_max(tokens, neighbours)
+        if self.pooled:
+            centroids = centroids + self.pairs.pool(tokens)
         if self.seed is not None:
-            start = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
-            centroids = centroids + self.seed(start)
+            centroids = centroids + self.seed(starts)
         shares = None
         if self.attention is not None:
-            centroids, log_weights = self.attention(centroids, tokens, neighbours)
+            centroids, log_weights = self.attention(centroids, tokens.joined(), neighbours)
             shares = assignment(log_weights, neighbours) if assignments or self.move else None
         centroids = centroids + self.feed_forward(centroids)
         where = seeds.positions
         if self.move and shares is not None:
             where = _mean_position(positions, shares.mean(dim=1), where)
+        if self.local:
+            nearest = nearest_neighbours(where, where, self.config.neighbours)
+            for block in self.local:
+                centroids = block(centroids, nearest)
         for block in self.blocks:
             centroids = block(where, centroids)
         return StageOutput(where, centroids, shares if assignments else None)
@@ -252,7 +359,10 @@ class CentroidEncoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Sequential(nn.Linear(3, config.embed), nn.GELU(), nn.Linear(config.embed, config.embed))
+        self.embed = None
+        if config.embed:
+            layers = [normed_linear(config.norm, a, config.embed) for a in (3, config.embed)]
+            self.embed = nn.Sequential(layers[0], nn.GELU(), layers[1])
         dims = [config.embed, *(stage.dim for stage in config.stages)]
         self.stages = nn.ModuleList(
             CentroidStage(dim, stage, config) for dim, stage in zip(dims, config.stages, strict=False)
@@ -275,7 +385,7 @@ class CentroidEncoder(nn.Module):
         Returns:
             One output per stage, finest first.
         """
-        positions, features = points, self.embed(points)
+        positions, features = points, points if self.embed is None else self.embed(points)
         # Farthest point order is nested: once the points have been sampled, every later stage's seeds are a prefix.
         nested = self.config.initialiser == "fps" and self.config.centroid_position == "seed"
         stages: list[StageOutput] = []

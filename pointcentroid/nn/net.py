@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pointcentroid.config import ModelConfig
 from pointcentroid.errors import WeightsError
+from pointcentroid.nn.norm import fold
 
 Config = TypeVar("Config", bound=ModelConfig)
 
@@ -30,7 +31,7 @@ class Net(nn.Module, Generic[Config]):
 
     @classmethod
     def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Self:
-        """Build a trained net, ready for evaluation, without spending time on random weights.
+        """Build a trained net, ready for evaluation, without spending time on random weights; batch norms are folded.
 
         Args:
             config: sizes and options.
@@ -47,6 +48,7 @@ class Net(nn.Module, Generic[Config]):
             net.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
             raise WeightsError(f"the tensors do not fit the model: {' '.join(str(error).split())[:200]}") from None
+        fold(net)
         return net.eval()
 
 

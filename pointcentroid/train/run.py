@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -77,6 +77,7 @@ def train(
     folder = Path(config.output) / config.name
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
+    config = dataclasses.replace(config, precision=choose_precision(config))
     if resume:
         before = _check_resumable(last, config)
     elif first and not overwrite and (last.is_file() or weights.is_file()):
@@ -85,6 +86,8 @@ def train(
             f"{folder} holds {state}: --resume goes on with it, name=other keeps it, --overwrite throws it away"
         )
 
+    if first:
+        print(f"training in {config.precision}", file=sys.stderr)
     lightning.seed_everything(config.seed, verbose=False)
     clouds = _open(config.data if shapes is None else find_shapes(shapes, classes), config, folder, watch)
     if resume and before != clouds.fingerprint:
@@ -115,6 +118,19 @@ def train(
         return None
     _finish(config, module, data, clouds, history, weights)
     return weights
+
+
+def choose_precision(config: TrainConfig) -> Literal["32-true", "bf16-mixed"]:
+    """What `precision=auto` means on this machine: bf16 where it is computed as such, not emulated."""
+    if config.precision != "auto":
+        return config.precision
+    if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif config.accelerator == "mps" or (config.accelerator == "auto" and torch.backends.mps.is_available()):
+        fast = False
+    else:
+        fast = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bf16-mixed" if fast else "32-true"
 
 
 def create_training(config: TrainConfig) -> NetTraining:
@@ -208,7 +224,7 @@ def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) ->
     if isinstance(holds, ClassifierConfig) and isinstance(config.model, ClassifierConfig):
         holds = dataclasses.replace(holds, classes=config.model.classes, dropout=config.model.dropout)
         if card.classes != classes:
-            tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.4.")}
+            tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith(net.last)}
     if holds != config.model:
         raise WeightsError(
             f"{config.start} holds another architecture than model: leave model out to train the one it holds"
