@@ -26,12 +26,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing what classifying needs: about 220 MB to download with a CPU build of torch, some GB with a CUDA build"
+	@echo "installing what classifying needs: about 60 MB to download"
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.base | .system
-	@echo "installing the extras and the tools of development"
+	@echo "installing the extras and the tools of development: torch, and on Linux perhaps its CUDA build of some GB"
 	$(PIP) --editable '.[dev]'
 	@touch $@
 

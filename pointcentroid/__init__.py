@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pointcentroid.io import read as read
     from pointcentroid.models import create_model as create_model
     from pointcentroid.models import list_models as list_models
-    from pointcentroid.predict import Predictor as Predictor
-    from pointcentroid.predict import load as load
-    from pointcentroid.results import Explanation as Explanation
+    from pointcentroid.predict.explain import Explanation as Explanation
+    from pointcentroid.predict.predictor import Predictor as Predictor
+    from pointcentroid.predict.predictor import load as load
     from pointcentroid.results import Failure as Failure
     from pointcentroid.results import Prediction as Prediction
 
@@ -29,9 +29,9 @@ _HOME = {
     "read": "io",
     "create_model": "models",
     "list_models": "models",
-    "Predictor": "predict",
-    "load": "predict",
-    "Explanation": "results",
+    "Predictor": "predict.predictor",
+    "load": "predict.predictor",
+    "Explanation": "predict.explain",
     "Failure": "results",
     "Prediction": "results",
 }

@@ -1,7 +1,7 @@
 """Everything that can be configured, as frozen dataclasses that check themselves.
 
 Imports neither torch nor OmegaConf, so that reading a configuration costs nothing; YAML files are read in
-`pointcentroid.yaml_config`. `from_dict` and `to_dict` are the round trip used inside weights files.
+`pointcentroid.train.settings`. `from_dict` and `to_dict` are the round trip used inside weights files.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class PointCentroidError(Exception):
     """Anything a person can put right; the command line prints its message and nothing else."""
@@ -49,6 +51,22 @@ class MissingExtraError(PointCentroidError):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.purpose, self.extra, self.missing)
+
+
+def require(purpose: str, extra: str, *modules: str) -> None:
+    """Check that optional dependencies are there, without importing them.
+
+    Args:
+        purpose: what needs them, as the start of a sentence.
+        extra: the name of the extra that brings them.
+        modules: their top-level modules.
+
+    Raises:
+        MissingExtraError: one is absent.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingExtraError(purpose, extra, module)
 
 
 class ConfigError(PointCentroidError):

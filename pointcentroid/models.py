@@ -24,7 +24,6 @@ MODELS: dict[str, ModelConfig] = {
     "small": ClassifierConfig(
         dropout=0.5,
         encoder=EncoderConfig(
-            drop_path=0.1,
             stages=(
                 StageConfig(192, 64, local_blocks=2),
                 StageConfig(48, 128, local_blocks=2),

@@ -1,9 +1,9 @@
-"""What comes out of a prediction. Imports no torch, so that the command line can print without it."""
+"""What comes out of a prediction: plain data, which every room may hold and none needs to compute."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 
@@ -31,7 +31,16 @@ class Prediction:
     top: list[tuple[str, float]]
     up: str
     points: int
-    feature: np.ndarray
+    feature: np.ndarray = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """The ranking as bars, in a notebook."""
+        rows = "".join(
+            f"<tr><td>{escape(label)}</td><td style='text-align:right'>{share:.0%}</td>"
+            f"<td style='width:16em'><div style='width:{share:.1%};height:.8em;background:#2a9d8f'></div></td></tr>"
+            for label, share in self.top
+        )
+        return f"<table><caption>{escape(self.file)}, {escape(self.up)} up</caption>{rows}</table>"
 
     @property
     def uncertain(self) -> bool:
@@ -57,7 +66,7 @@ def largest_share(shares: np.ndarray) -> np.ndarray:
     return np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StageExplanation:
     """What one stage did with its inputs: the points, or the centroids of the stage before.
 
@@ -75,13 +84,16 @@ class StageExplanation:
     assignment: np.ndarray
     composed: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<StageExplanation: {len(self.positions)} centroids, {self.features.shape[1]} channels>"
+
     @property
     def hard(self) -> np.ndarray:
         """(P,) int64, the centroid that takes the largest share of each original point; -1 where none takes any."""
         return largest_share(self.composed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hierarchy:
     """The centroids a net saw a shape through.
 
@@ -91,6 +103,7 @@ class Hierarchy:
         transform: (4, 4) float64, from the file's frame and units to the frame of `points`.
         vertices: (V, 3) float64 vertices of the mesh, or points of the cloud, in the file's frame.
         faces: (F, 3) int64 faces of the mesh, or None.
+        prediction: what the net said of the shape, if it classifies.
     """
 
     points: np.ndarray
@@ -98,58 +111,9 @@ class Hierarchy:
     transform: np.ndarray
     vertices: np.ndarray
     faces: np.ndarray | None
+    prediction: Prediction | None = None
 
-
-@dataclass(frozen=True)
-class Explanation(Hierarchy):
-    """The centroids a net saw a shape through, and what it said.
-
-    Attributes:
-        prediction: what it said.
-    """
-
-    prediction: Prediction
-
-    # What draws imports these results; only here, in the bodies of these three, does the arrow run back.
-
-    def show(self) -> None:
-        """Open the interactive window and wait until it is closed.
-
-        Raises:
-            MissingExtraError: the extra `view` is not installed.
-            DisplayError: there is no screen, or a system library is missing.
-        """
-        from pointcentroid.viz.panel import Panel
-        from pointcentroid.viz.window import show
-
-        show([lambda: [Panel(self)]])
-
-    def to_html(self, path: str | Path) -> None:
-        """Write the interactive page: one file that needs no network.
-
-        Args:
-            path: where to.
-
-        Raises:
-            MissingExtraError: the extra `view` is not installed.
-        """
-        from pointcentroid.viz.page import write_page
-        from pointcentroid.viz.panel import Panel
-
-        write_page([Panel(self)], path)
-
-    def to_png(self, path: str | Path, views: int = 1) -> None:
-        """Draw the stages, in columns, without a screen.
-
-        Args:
-            path: where to.
-            views: directions to look from, in rows.
-
-        Raises:
-            MissingExtraError: the extra `view` is not installed.
-            DisplayError: a system library is missing.
-        """
-        from pointcentroid.viz.panel import Panel
-        from pointcentroid.viz.picture import stage_rows, write_picture
-
-        write_picture(stage_rows([Panel(self)]), path, views=views)
+    def __repr__(self) -> str:
+        centroids = " -> ".join(str(len(stage.positions)) for stage in self.stages)
+        said = f", {self.prediction.label} {self.prediction.confidence:.0%}" if self.prediction else ""
+        return f"<{type(self).__name__}: {len(self.points)} points -> {centroids or 'no'} centroids{said}>"

@@ -11,11 +11,14 @@ The tensors stand beside one metadata entry, `pointcentroid`, a JSON object:
     temperature  what logits are divided by, so that confidence means what it says; 1 if absent
     provenance   configuration, data hash, seed and versions of the run that made it
 
-The card can be read without importing torch, so that files can be prepared for a net while torch is still loading.
+The card can be read without torch. A graph for ONNX Runtime (`pointcentroid.export.onnx`) carries the same card in its
+metadata, and under `pointcentroid_tensors` the hash of the tensors it was made of. Beside its weights, as `small.onnx`
+beside `small.safetensors`, it is what predicts; the card is then that of the weights, which may have been calibrated since.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _BEFORE_BATCH_NORM = {"norm": "layer", "tokens": "pairs"}  # what encoders were before they said it, in 0.1.0
-_KEY = "pointcentroid"
+CARD_KEY, TENSORS_KEY = "pointcentroid", "pointcentroid_tensors"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class WeightsCard:
         if not self.temperature > 0:
             raise WeightsError(f"{self.name}: the temperature must be positive, found {self.temperature}")
 
+    def to_json(self) -> str:
+        """The metadata entry."""
+        return json.dumps({"format": FORMAT, **to_dict(self)}, sort_keys=True)
+
     @property
     def figures(self) -> dict[str, Any]:
         """The metrics that are one number each, without intervals."""
@@ -78,14 +85,13 @@ def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard
     """
     import safetensors.torch
 
-    description = {"format": FORMAT, **to_dict(card)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, {_KEY: json.dumps(description, sort_keys=True)})
+        safetensors.torch.save_file(contiguous, temporary, {CARD_KEY: card.to_json()})
 
 
 def read_card(path: str | Path) -> WeightsCard:
-    """Read what a weights file says of itself, without its tensors.
+    """Read what a weights file, or an exported graph, says of itself, without its tensors.
 
     Args:
         path: the file.
@@ -93,7 +99,43 @@ def read_card(path: str | Path) -> WeightsCard:
     Raises:
         WeightsError: the file is absent, damaged, of a later format, or not ours.
     """
-    return _parse_card(path, _open(path, "numpy").metadata())
+    metadata = graph_metadata(path) if Path(path).suffix == ".onnx" else _open(path, "numpy").metadata()
+    return _parse_card(path, metadata)
+
+
+def graph_metadata(path: str | Path) -> dict[str, str]:
+    """What stands beside an ONNX graph.
+
+    Raises:
+        WeightsError: the file is absent or damaged.
+    """
+    import onnxruntime
+
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: no such graph")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(path, options).get_modelmeta().custom_metadata_map
+    except Exception as error:  # its exceptions share no base but this
+        raise WeightsError(f"{path}: not an ONNX graph, or a damaged one ({str(error)[:120]})") from None
+
+
+def tensors_hash(path: str | Path) -> str:
+    """SHA-256 of the tensors of a weights file, whatever its card says.
+
+    Raises:
+        WeightsError: the file is absent or damaged.
+    """
+    _open(path, "numpy")
+    content = Path(path).read_bytes()
+    return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
+
+
+def graph_of(weights: Path) -> Path:
+    """Where the graph of weights stands, if there is one: the file itself, or beside it under the same name."""
+    return weights.with_suffix(".onnx")
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
@@ -123,10 +165,10 @@ def _open(path: str | Path, framework: str) -> Any:
 
 
 def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCard:
-    if not metadata or _KEY not in metadata:
-        raise WeightsError(f"{path}: a safetensors file, but not one of pointcentroid's (no {_KEY!r} in its metadata)")
+    if not metadata or CARD_KEY not in metadata:
+        raise WeightsError(f"{path}: not a file of pointcentroid's (no {CARD_KEY!r} in its metadata)")
     try:
-        description = json.loads(metadata[_KEY])
+        description = json.loads(metadata[CARD_KEY])
         version = description.pop("format")
         if version != FORMAT:
             raise WeightsError(f"{path}: format {version}, but this version reads format {FORMAT}: upgrade pointcentroid")

@@ -18,7 +18,7 @@ from pointcentroid.config import (
 )
 from pointcentroid.errors import ConfigError
 from pointcentroid.models import MODELS
-from pointcentroid.yaml_config import load_train_config, shipped_configs
+from pointcentroid.train.settings import load_train_config, shipped_configs
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), ClassifierConfig(), *MODELS.values()])

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pointcentroid as pc
-from pointcentroid.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
-from pointcentroid.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from pointcentroid.data.clouds import CloudSet, load_npz
-from pointcentroid.evaluate import choose_part, evaluate, robustness
-from pointcentroid.probe import fit_linear, linear_probe
+from pointcentroid.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from pointcentroid.evaluate.accuracy import choose_part, evaluate, robustness
+from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
+from pointcentroid.evaluate.probe import fit_linear, linear_probe
 from pointcentroid.weights import load_weights
 
 from .test_cli import run

@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.clustering import adjusted_rand_score
 
 import pointcentroid as pc
-from pointcentroid.explain import adjusted_rand_index, measure, resampled
-from pointcentroid.predict import Predictor
-from pointcentroid.results import Explanation
+from pointcentroid.evaluate.assignments import adjusted_rand_index, measure, resampled
+from pointcentroid.predict.explain import Explanation
+from pointcentroid.predict.predictor import Predictor
 
 from .conftest import EXAMPLES
 from .test_cli import run

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcentroid.geometry import neighbours as neighbours_module
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
-from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.sampling import normalise, preprocess, sample_surface, thin
 
 seeds = st.integers(0, 2**32 - 1)

@@ -8,15 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pointcentroid as pc
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import ConfigError, ReadError
-from pointcentroid.evaluate import evaluate
-from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
+from pointcentroid.evaluate.accuracy import evaluate
+from pointcentroid.geometry import farthest, fps
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.io.shape import Shape
-from pointcentroid.orientation import CANDIDATES, CERTAIN, PRIOR, UprightNet
-from pointcentroid.predict import Predictor
+from pointcentroid.predict.nets import log_softmax
+from pointcentroid.predict.predictor import Predictor
+from pointcentroid.predict.up import CANDIDATES, CERTAIN, PRIOR, UprightNet
 from pointcentroid.results import Failure, Prediction
 
 from .conftest import EXAMPLES
@@ -49,7 +54,7 @@ def test_a_prediction_is_a_ranking_of_probabilities(predictor: Predictor) -> Non
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
     assert sorted(name for name, _ in result.top) == sorted(predictor.classes)
     assert result.points == 1024
-    assert result.feature.shape == (predictor.net.feature_dim,)
+    assert result.feature.shape == (predictor.feature_dim,)
 
 
 def test_the_same_input_gives_the_same_answer_bit_for_bit(predictor: Predictor, examples: list[Path]) -> None:
@@ -124,23 +129,22 @@ def test_auto_finds_the_up_axis_of_a_turned_chair(predictor: Predictor) -> None:
 
 def test_the_upright_score_turns_its_answers_back() -> None:
     """With a net that reads the up axis off the first point, all six turned looks must agree on the answer."""
-    upright = UprightNet(torch.device("cpu"))
-    axes = torch.from_numpy(np.stack([TO_Z_UP[up].T @ (0.0, 0.0, 1.0) for up in UP_AXES])).float()
+    upright = UprightNet()
+    axes = np.stack([TO_Z_UP[up].T @ (0.0, 0.0, 1.0) for up in UP_AXES])
 
-    def read_off(clouds: torch.Tensor, *, ordered: bool) -> torch.Tensor:
-        assert ordered
-        return 3 * clouds[:, 0] @ axes.T
+    def read_off(clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return 3 * clouds[:, 0] @ axes.T, clouds
 
     upright.net = read_off  # type: ignore[assignment]
-    clouds = torch.nn.functional.normalize(torch.randn(20, 300, 3, generator=torch.Generator().manual_seed(0)), dim=2)
-    prior = torch.tensor([PRIOR[up] for up in UP_AXES]).log()
-    expected = (read_off(clouds, ordered=True).log_softmax(dim=1) + prior).log_softmax(dim=1)
-    torch.testing.assert_close(upright.log_probabilities(clouds), expected)
+    clouds = np.random.default_rng(0).normal(size=(20, 300, 3)).astype(np.float32)
+    clouds /= np.linalg.norm(clouds, axis=2, keepdims=True)
+    expected = log_softmax(log_softmax(read_off(clouds)[0]) + np.log([PRIOR[up] for up in UP_AXES]))
+    np.testing.assert_allclose(upright.log_probabilities(clouds), expected, atol=1e-5)
     candidates = upright.candidates(clouds)
     for number, row in enumerate(expected):
         mine = [(c.axis, c.log_probability) for c in candidates if c.row == number]
         assert len(mine) == (1 if row.max() > np.log(CERTAIN) else CANDIDATES)
-        order = row.argsort(descending=True)[: len(mine)]
+        order = (-row).argsort()[: len(mine)]
         assert [axis for axis, _ in mine] == [UP_AXES[int(k)] for k in order]
         assert [p for _, p in mine] == pytest.approx(row[order].tolist(), abs=1e-5)
 
@@ -173,7 +177,7 @@ def test_an_explanation_is_what_the_prediction_saw(predictor: Predictor) -> None
     assert same(shown.prediction, predictor(EXAMPLES / "chair.off"))
     last = torch.from_numpy(shown.stages[-1].features)
     feature = torch.cat([last.amax(dim=0), last.mean(dim=0)])
-    np.testing.assert_allclose(feature, shown.prediction.feature, atol=1e-5)
+    np.testing.assert_allclose(feature, shown.prediction.feature, rtol=1e-5, atol=1e-5)
     inputs, composed = len(shown.points), None
     for stage, config in zip(shown.stages, predictor.card.model.encoder.stages, strict=True):
         assert stage.positions.shape == (config.centroids, 3)
@@ -237,3 +241,71 @@ def test_accuracy_on_the_validation_split(predictor: Predictor, modelnet: Path) 
     assert upright.overall_accuracy == pytest.approx(predictor.card.metrics["validation_overall"], abs=0.002)
     auto = evaluate(predictor, validation, up="auto")
     assert auto.overall_accuracy >= upright.overall_accuracy - 0.01
+
+
+@given(st.integers(1, 4), st.integers(1, 60), st.data())
+def test_farthest_points_of_numpy_are_those_of_torch(batch: int, total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, total))
+    points = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(batch, total, 3))
+    picked = farthest.farthest_point_sampling(points, count)
+    assert np.array_equal(picked, fps.farthest_point_sampling(torch.from_numpy(points), count).numpy())
+    ordered = farthest.farthest_first(points, count)
+    assert np.array_equal(ordered, fps.farthest_first(torch.from_numpy(points), count).numpy())
+
+
+def test_farthest_points_of_numpy_refuse_what_has_none() -> None:
+    with pytest.raises(ValueError, match="cannot pick 5"):
+        farthest.farthest_point_sampling(np.zeros((1, 4, 3)), 5)
+    with pytest.raises(ValueError, match=r"\(B, N, 3\)"):
+        farthest.farthest_point_sampling(np.zeros((4, 3)), 1)
+
+
+def test_shapes_of_trimesh_are_taken_as_they_are(predictor: Predictor) -> None:
+    shape = pc.read(EXAMPLES / "chair.off")
+    expected = predictor(shape)
+    mesh = trimesh.Trimesh(shape.vertices, shape.faces, process=False)
+    assert predictor(mesh).top == expected.top
+    assert predictor(mesh).file == "<Trimesh>"
+    cloud = predictor(trimesh.PointCloud(shape.vertices))
+    assert cloud.top == predictor(shape.vertices).top
+    scene = trimesh.Scene()
+    turn = np.eye(4)
+    turn[:3, :3] = TO_Z_UP["y"].T
+    scene.add_geometry(mesh, transform=turn)
+    placed = predictor(scene, up="y")
+    assert placed.label == "chair"
+    assert placed.confidence == pytest.approx(predictor(shape, up="z").confidence, abs=1e-3)
+    with pytest.raises(ReadError, match="no geometry"):
+        predictor(trimesh.Scene())
+
+
+def test_shapes_of_open3d_are_taken_as_they_are(predictor: Predictor) -> None:
+    import open3d
+
+    shape = pc.read(EXAMPLES / "chair.off")
+    mesh = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(shape.vertices), open3d.utility.Vector3iVector(shape.faces)
+    )
+    assert predictor(mesh).top == predictor(shape).top
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(shape.vertices))
+    assert predictor(cloud).top == predictor(shape.vertices).top
+    with pytest.raises(ReadError, match="found Image"):
+        predictor(open3d.geometry.Image())
+
+
+def test_results_are_short_in_a_notebook(predictor: Predictor) -> None:
+    result = predictor(EXAMPLES / "chair.off")
+    assert len(repr(result)) < 400
+    assert "chair" in repr(result)
+    assert "99%" in result._repr_html_()
+    seen = predictor.explain(EXAMPLES / "chair.off")
+    assert len(repr(seen)) < 200
+    assert "centroids" in repr(seen)
+    assert seen._repr_html_().startswith("<iframe srcdoc=")
+
+
+def test_a_surface_whose_areas_vanish_has_a_reason(predictor: Predictor) -> None:
+    corners = np.array([[0, 0, 0], [1e-200, 0, 0], [0, 1e-200, 0], [1e6, 1e6, 1e6]] * 3)
+    faces = np.array([[0, 1, 2], [3, 7, 11]])
+    with pytest.raises(ReadError, match="cannot be sampled"):
+        predictor(Shape(corners, faces))

@@ -10,7 +10,7 @@ import pytest
 
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import ReadError
-from pointcentroid.prepare import Prepared, Preparer, attempt, prepare
+from pointcentroid.predict.preparing import Prepared, Preparer, attempt, prepare
 from pointcentroid.results import Failure
 
 from .conftest import EXAMPLES
@@ -69,7 +69,7 @@ def test_an_unforeseen_error_is_reported_not_raised(monkeypatch) -> None:
     def broken(_):
         raise ZeroDivisionError("somewhere\ndeep")
 
-    monkeypatch.setattr("pointcentroid.prepare.io.read", broken)
+    monkeypatch.setattr("pointcentroid.predict.preparing.io.read", broken)
     failure = attempt("x.off", SETTINGS)
     assert isinstance(failure, Failure)
     assert failure.error == "unexpected ZeroDivisionError: somewhere deep; if the file is sound, please report this"

@@ -18,7 +18,7 @@ from pointcentroid.errors import ReadError, WeightsError
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score, nearest_distances
 from pointcentroid.nn.autoencoder import CentroidAutoencoder, square_samples
 from pointcentroid.nn.capsules import CapsuleAutoencoder, PooledLinear
-from pointcentroid.reconstruct import Reconstructor
+from pointcentroid.predict.reconstruct import Reconstructor
 
 from .conftest import EXAMPLES
 from .test_cli import run

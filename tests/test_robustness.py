@@ -97,7 +97,7 @@ def test_damaged_copies_in_one_command(copies: list[Path]) -> None:
 
 def test_no_damaged_copy_takes_long_to_read(copies: list[Path]) -> None:
     from pointcentroid.config import PreprocessConfig
-    from pointcentroid.prepare import attempt
+    from pointcentroid.predict.preparing import attempt
 
     slow = {}
     for path in copies:

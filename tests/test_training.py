@@ -27,8 +27,8 @@ from pointcentroid.config import AugmentConfig
 from pointcentroid.data.augment import CounterRandom, augment, mix, reorient, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.errors import DataError
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_point_sampling
-from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 from pointcentroid.train.callbacks import moving_average
 from pointcentroid.weights import load_weights
 
@@ -433,8 +433,8 @@ class TestAugmentation:
 def test_geometric_data_train_as_the_same_clouds_do(toy: Path, trained: Path, tmp_path: Path) -> None:
     from torch_geometric.data import Batch, Data
 
-    from pointcentroid.train import train as run_training
-    from pointcentroid.yaml_config import load_train_config
+    from pointcentroid.train.run import train as run_training
+    from pointcentroid.train.settings import load_train_config
 
     clouds = load_npz(toy)
     items: Any = [

@@ -20,8 +20,8 @@ from PIL import Image, ImageGrab
 
 import pointcentroid as pc
 from pointcentroid.errors import ConfigError, DisplayError
-from pointcentroid.reconstruct import Reconstructor, panels
-from pointcentroid.results import Explanation
+from pointcentroid.predict.explain import Explanation
+from pointcentroid.predict.reconstruct import Reconstructor, panels
 from pointcentroid.viz.open3d_scene import import_open3d
 from pointcentroid.viz.page import MOST_POINTS, write_page
 from pointcentroid.viz.palette import UNASSIGNED, UNLIT, hierarchy_colours, oklch_to_rgb, soft_colours

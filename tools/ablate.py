@@ -22,9 +22,9 @@ from bench import in_turn, size
 
 from pointcentroid.config import ClassifierConfig
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.train import train
+from pointcentroid.train.run import train
+from pointcentroid.train.settings import load_train_config
 from pointcentroid.weights import read_card
-from pointcentroid.yaml_config import load_train_config
 
 STAGES = "[{centroids: %d, dim: 48, neighbours: %d}, {centroids: %d, dim: 96, neighbours: %d, blocks: 1}]"
 VARIANTS: dict[str, list[str]] = {

@@ -33,7 +33,7 @@ from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.predict import load
+from pointcentroid.predict.predictor import load
 
 EXAMPLES = Path(__file__).parent.parent / "data" / "examples"
 CLASSIFY = [sys.executable, "-m", "pointcentroid", "classify"]
@@ -113,7 +113,7 @@ def size(net: CentroidClassifier, points: int = 1024) -> tuple[int, int]:
 def model(quick: bool) -> list[Row]:
     """Size and speed of the shipped classifier."""
     predictor = load("small", device="cpu")
-    net = predictor.net
+    net = predictor.torch_net.module
     parameters, flops = size(net)
     rows: list[Row] = [
         ("small: parameters", parameters / 1e6, "M"),

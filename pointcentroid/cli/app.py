@@ -13,17 +13,18 @@ from typing import Annotated
 import typer
 
 import pointcentroid
-from pointcentroid.allocator import keep_freed_memory
 from pointcentroid.cli.assignments import assignments
 from pointcentroid.cli.classify import classify
 from pointcentroid.cli.data import app as data
 from pointcentroid.cli.embed import embed
 from pointcentroid.cli.evaluate import calibrate, evaluate
+from pointcentroid.cli.export import export
 from pointcentroid.cli.models import models
 from pointcentroid.cli.reconstruct import reconstruct
 from pointcentroid.cli.train import train
 from pointcentroid.cli.view import compare, view
 from pointcentroid.errors import PointCentroidError
+from pointcentroid.predict.allocator import keep_freed_memory
 
 app = typer.Typer(
     help="Point clouds through learned centroids: classify 3D shapes, train on your own.",
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, view, compare, assignments, embed, reconstruct, train, evaluate, calibrate, models):
+for command in (classify, view, compare, assignments, embed, reconstruct, train, evaluate, calibrate, export, models):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -34,9 +34,11 @@ def assignments(
     """
     from pointcentroid.cli.inputs import expand, result_names
     from pointcentroid.cli.output import check_writable, note, print_table, tracked, write
-    from pointcentroid.errors import ReadError
-    from pointcentroid.explain import StageMeasures, measure, resampled, save_assignments
-    from pointcentroid.predict import load
+    from pointcentroid.errors import ReadError, require
+
+    require("measuring assignments", "torch", "torch")
+    from pointcentroid.evaluate.assignments import StageMeasures, measure, resampled, save_assignments
+    from pointcentroid.predict.predictor import load
 
     check_writable(output)
     files = expand(paths, recursive)

@@ -52,14 +52,14 @@ def embed(
     if format == "npz" and output is not None:
         import numpy as np
 
-        width = predictor.net.feature_dim
+        width = predictor.feature_dim
         features = np.stack([r.feature for r in done]) if done else np.empty((0, width), np.float32)
         with replacing(output) as temporary, temporary.open("wb") as file:
             np.savez(file, features=features, files=[r.file for r in done], labels=[r.label for r in done])
     else:
         rows = [{"file": r.file, "label": r.label, "feature": r.feature.tolist()} for r in done]
         if format == "csv":
-            names = [f"f{i}" for i in range(predictor.net.feature_dim)]
+            names = [f"f{i}" for i in range(predictor.feature_dim)]
             rows = [{"file": r["file"], "label": r["label"], **dict(zip(names, r["feature"], strict=True))} for r in rows]
             write(rows, ["file", "label", *names], "csv", output)
         else:

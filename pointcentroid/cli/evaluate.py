@@ -12,7 +12,8 @@ from pointcentroid.cli import options
 if TYPE_CHECKING:
     from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.clouds import CloudSet
-    from pointcentroid.predict import Predictor
+    from pointcentroid.predict.predictor import Predictor
+    from pointcentroid.weights import WeightsCard
 
 WeightsArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Shipped weights by name, or a weights file.")]
 Data = Annotated[
@@ -58,10 +59,12 @@ def evaluate(
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     Of an autoencoder: Chamfer distances, squared, both directions added, for shapes of radius 1.
     """
-    from pointcentroid.cli.output import check_writable, note, note_left_out, print_measures, tracked, write
-    from pointcentroid.errors import DataError
-    from pointcentroid.evaluate import choose_part
-    from pointcentroid.predict import load
+    from pointcentroid.cli.output import check_writable, note, note_left_out, print_measures, write
+    from pointcentroid.errors import DataError, require
+
+    require("evaluating", "torch", "torch")
+    from pointcentroid.evaluate.accuracy import choose_part
+    from pointcentroid.predict.predictor import load
     from pointcentroid.weights import find_weights, read_card
 
     check_writable(output)
@@ -69,8 +72,6 @@ def evaluate(
     classifies = card.model.kind == "classifier"
     if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
-    predictor = load(weights, device) if classifies else None
-    net: Any = predictor.net if predictor else _autoencoder(weights, device)
     clouds = _open(data, card.preprocess, workers)
     note_left_out(clouds.left_out)
     if split == "auto":
@@ -82,23 +83,13 @@ def evaluate(
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out)}
-    if predictor:
-        numbers |= _accuracy(predictor, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
+    if classifies:
+        predictor = load(weights, device)
+        numbers |= _classifier(predictor, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
     else:
-        from pointcentroid.data.ordered import OrderedClouds
-        from pointcentroid.fidelity import fidelity
-
-        ordered = OrderedClouds(clouds, rows, card.model.seeds, card.preprocess.points)
-        measured = fidelity(net, ordered, batch_size=batch_size, watch=lambda i, total: tracked(i, total, "evaluating"))
-        parameters = sum(p.numel() for p in net.parameters())
-        numbers |= vars(measured) | {"parameters": parameters, "latent_size": net.latent_size}
+        numbers |= _autoencoder(weights, device, clouds, rows, batch_size)
     if probe:
-        from pointcentroid.probe import probe as run
-
-        def watch(items, total):
-            return tracked(items, total, "probing")
-
-        numbers |= run(net, card, clouds, rows, watch)
+        numbers |= _probe(weights, device, clouds, rows)
     if format == "json":
         write([numbers], [], "json", output)
         return
@@ -109,17 +100,38 @@ def evaluate(
         print_measures(measures, output)
 
 
-def _autoencoder(weights: str, device: str) -> Any:
+def _trained_net(weights: str, device: str) -> tuple[Any, WeightsCard]:
     from pointcentroid.models import net_class
-    from pointcentroid.predict import choose_device
+    from pointcentroid.predict.torch_net import choose_device
     from pointcentroid.weights import find_weights, load_weights
 
     where = choose_device(device)
     tensors, card = load_weights(find_weights(weights))
-    return net_class(card.model).from_tensors(card.model, tensors).to(where)
+    return net_class(card.model).from_tensors(card.model, tensors).to(where), card
 
 
-def _accuracy(
+def _autoencoder(weights: str, device: str, clouds: CloudSet, rows: Any, batch_size: int) -> dict[str, Any]:
+    """What there is to say of an autoencoder."""
+    from pointcentroid.cli.output import tracked
+    from pointcentroid.data.ordered import OrderedClouds
+    from pointcentroid.evaluate.fidelity import fidelity
+
+    net, card = _trained_net(weights, device)
+    ordered = OrderedClouds(clouds, rows, card.model.seeds, card.preprocess.points)
+    measured = fidelity(net, ordered, batch_size=batch_size, watch=lambda i, total: tracked(i, total, "evaluating"))
+    return vars(measured) | {"parameters": sum(p.numel() for p in net.parameters()), "latent_size": net.latent_size}
+
+
+def _probe(weights: str, device: str, clouds: CloudSet, rows: Any) -> dict[str, Any]:
+    """What a linear classifier makes of a net's features."""
+    from pointcentroid.cli.output import tracked
+    from pointcentroid.evaluate.probe import probe
+
+    net, card = _trained_net(weights, device)
+    return probe(net, card, clouds, rows, lambda items, total: tracked(items, total, "probing"))
+
+
+def _classifier(
     predictor: Predictor,
     clouds: CloudSet,
     up: Any,
@@ -131,8 +143,8 @@ def _accuracy(
 ) -> dict[str, Any]:
     """What there is to say of a classifier."""
     from pointcentroid.cli.output import tracked
-    from pointcentroid.evaluate import evaluate as run
-    from pointcentroid.evaluate import robustness
+    from pointcentroid.evaluate.accuracy import evaluate as run
+    from pointcentroid.evaluate.accuracy import robustness
 
     def measured(count: int):
         def watch(results):
@@ -156,7 +168,7 @@ def _accuracy(
 
         numbers |= robustness(predictor, clouds, batch_size=batch_size, watch=steps).to_dict()
     if plots:
-        from pointcentroid.plots import plot_confusion, plot_reliability
+        from pointcentroid.evaluate.plots import plot_confusion, plot_reliability
 
         plot_confusion(result.confusion, result.classes, plots / "confusion.png")
         plot_reliability(result.confidence, result.correct, plots / "reliability.png")
@@ -178,9 +190,12 @@ def calibrate(
     Training does this by itself. Labels never change. The calibration error that is printed is cross-fitted: every shape is
     scored with a temperature fitted on others.
     """
-    from pointcentroid.calibration import calibrated
     from pointcentroid.cli.output import check_writable, print_measures
+    from pointcentroid.errors import require
+
+    require("calibrating", "torch", "torch")
     from pointcentroid.data.ordered import OrderedClouds
+    from pointcentroid.evaluate.calibration import calibrated
     from pointcentroid.nn.classifier import CentroidClassifier
     from pointcentroid.weights import find_weights, load_weights, save_weights, shipped_weights
 

@@ -14,8 +14,8 @@ import typer
 from pointcentroid.io import READERS
 
 if TYPE_CHECKING:
-    from pointcentroid.predict import Predictor
-    from pointcentroid.prepare import Prepared
+    from pointcentroid.predict.predictor import Predictor
+    from pointcentroid.predict.preparing import Prepared
     from pointcentroid.results import Failure
 
 
@@ -65,19 +65,19 @@ def result_names(files: list[str]) -> dict[str, Path]:
 def start(
     files: list[str], weights: str, device: str, votes: int, workers: int | None
 ) -> tuple[Predictor, Iterator[Prepared | Failure]]:
-    """Start reading, then load the net: reading processes are at work while torch is imported.
+    """Start reading, then load the net: reading processes are at work meanwhile.
 
     Returns:
         A predictor, and an iterator over what is being prepared for it.
     """
-    from pointcentroid.prepare import Preparer
+    from pointcentroid.predict.preparing import Preparer
     from pointcentroid.weights import find_weights, read_card
 
     card = read_card(find_weights(weights))
     prepared = Preparer(card.preprocess, votes, workers)(files)
 
-    # Readers and net share the cores: a thread of the net that waits should sleep, not spin.
+    # Readers and net share the cores: a thread of torch that waits should sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pointcentroid.predict import load
+    from pointcentroid.predict.predictor import load
 
     return load(weights, device), prepared

@@ -30,8 +30,20 @@ def models(format: options.FormatOption = "table", output: options.Output = None
     if format != "table":
         write(rows, columns, format, output)
         return
-    table = Table(*columns, box=None, header_style="bold")
+    table = Table("name", "kind", "classes", "points", "MB", "on validation shapes", box=None, header_style="bold")
     for row in rows:
-        values = (row.get(column, "") for column in columns)
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+        shown = [str(row[key]) for key in ("name", "kind", "classes", "points", "megabytes")]
+        table.add_row(*shown, ", ".join(f"{text} {value(row[key])}" for key, text, value in _FIGURES if key in row))
     print_table(table, output)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+_FIGURES = (
+    ("validation_overall", "overall", _percent),
+    ("validation_mean_class", "mean class", _percent),
+    ("validation_ece", "calibration error", _percent),
+    ("validation_chamfer", "Chamfer x 1000", lambda distance: f"{1000 * distance:.2f}"),
+)

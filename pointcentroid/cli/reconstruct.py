@@ -29,8 +29,10 @@ def reconstruct(
     """
     from pointcentroid.cli.inputs import expand, result_names
     from pointcentroid.cli.output import note, print_table, tracked, write
-    from pointcentroid.errors import ReadError
-    from pointcentroid.reconstruct import Reconstructor
+    from pointcentroid.errors import ReadError, require
+
+    require("reconstructing", "torch", "torch")
+    from pointcentroid.predict.reconstruct import Reconstructor
 
     files = expand(paths, recursive)
     names = result_names(files)

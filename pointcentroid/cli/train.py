@@ -43,16 +43,13 @@ def train(
     On several processes: devices=2; on several machines: nodes=2, under torchrun or SLURM.
     """
     from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
+    from pointcentroid.errors import require
     from pointcentroid.weights import read_card
 
     check_writable(output)
     settings = _settings(what, overrides or [], start)
-    try:
-        from pointcentroid.train import train as run
-    except ImportError as error:
-        from pointcentroid.errors import MissingExtraError
-
-        raise MissingExtraError("training", "train", error.name or "lightning") from None
+    require("training", "train", "torch", "lightning", "torchmetrics")
+    from pointcentroid.train.run import train as run
 
     try:
         weights = run(
@@ -74,7 +71,7 @@ def train(
 
 
 def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig:
-    from pointcentroid.yaml_config import load_train_config, shipped_configs
+    from pointcentroid.train.settings import load_train_config, shipped_configs
 
     if start is not None:
         overrides = [*overrides, f"start={start}"]

@@ -43,8 +43,10 @@ def view(
     with the patches they grow, and the reconstruction, side by side.
     """
     from pointcentroid.cli.inputs import expand
+    from pointcentroid.errors import require
     from pointcentroid.weights import find_weights, read_card
 
+    require("viewing", "view", "torch")
     chosen = _stages(stages)
     files = expand(paths, recursive)
     outputs = [path for path in (html, png, gif) if path]
@@ -59,7 +61,7 @@ def view(
 
         ready()  # what is missing is better said now than after the net is loaded
     if reconstructs:
-        from pointcentroid.reconstruct import side_by_side
+        from pointcentroid.predict.reconstruct import side_by_side
 
         panels_of, rows = _reconstructions(weights, device, up, points), side_by_side
     else:
@@ -76,7 +78,7 @@ def view(
 
 
 def _explanations(weights: str, device: str, up: Any) -> Callable[[str], list[Panel]]:
-    from pointcentroid.predict import load
+    from pointcentroid.predict.predictor import load
     from pointcentroid.viz.panel import Panel
 
     predictor = load(weights, device)
@@ -84,7 +86,7 @@ def _explanations(weights: str, device: str, up: Any) -> Callable[[str], list[Pa
 
 
 def _reconstructions(weights: str, device: str, up: Any, points: int) -> Callable[[str], list[Panel]]:
-    from pointcentroid.reconstruct import Reconstructor, panels
+    from pointcentroid.predict.reconstruct import Reconstructor, panels
 
     reconstructor = Reconstructor(weights, device)
     return lambda file: panels(reconstructor(file, points, up=up))
@@ -122,9 +124,11 @@ def compare(
 
     For example: compare chair.off --with small --with small,axis=centroids.
     """
-    from pointcentroid.predict import load
+    from pointcentroid.errors import require
+    from pointcentroid.predict.predictor import load
     from pointcentroid.viz.panel import Panel
 
+    require("viewing", "view", "torch")
     chosen = _stages(stages)
     if len(nets) < 2:
         raise typer.BadParameter("expected at least two nets to compare", param_hint="--with")
@@ -132,7 +136,8 @@ def compare(
     panels = []
     for net in nets:
         name, *settings = net.split(",")
-        explanation = load(name, device, **dict(map(_setting, settings))).explain(file, up=up)
+        changes: dict[str, Any] = dict(map(_setting, settings))
+        explanation = load(name, device, **changes).explain(file, up=up)
         prediction = explanation.prediction
         panels.append(Panel(explanation, f"{net}: {prediction.label} {prediction.confidence:.0%}"))
     _deliver([lambda: panels], html, png, gif, views, _by_stages(chosen, mesh))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pointcentroid.config import AugmentConfig
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, Entry
 from pointcentroid.errors import DataError
 from pointcentroid.files import replacing
-from pointcentroid.geometry.orientation import TO_Z_UP
-from pointcentroid.prepare import Preparer
+from pointcentroid.geometry.axes import TO_Z_UP
+from pointcentroid.geometry.farthest import farthest_first
+from pointcentroid.predict.preparing import Preparer
 from pointcentroid.results import Failure
 
 VERSION = 1
@@ -269,12 +270,8 @@ def _save_part(path: Path, clouds: np.ndarray, rows: list[int], failures: dict[s
 
 def _in_order(clouds: np.ndarray) -> np.ndarray:
     """(S, N, 3) clouds with their points in farthest-point order, all of them."""
-    import torch
-
-    from pointcentroid.geometry.fps import farthest_first
-
-    ordered = [farthest_first(chunk, chunk.shape[1]) for chunk in torch.from_numpy(clouds).split(64) if len(chunk)]
-    return torch.cat(ordered).numpy() if ordered else clouds
+    chunks = (clouds[start : start + 64] for start in range(0, len(clouds), 64))
+    return np.concatenate([farthest_first(chunk, chunk.shape[1]) for chunk in chunks]) if len(clouds) else clouds
 
 
 def _assemble(

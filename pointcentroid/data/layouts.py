@@ -29,7 +29,7 @@ import numpy as np
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS
-from pointcentroid.prepare import Source, as_shape
+from pointcentroid.predict.preparing import Source, as_shape
 
 _SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -85,7 +85,7 @@ class Catalogue(ABC):
             scratch: an empty folder that may be filled.
 
         Returns:
-            One source for `pointcentroid.prepare` an entry.
+            One source for `pointcentroid.predict.preparing` an entry.
         """
 
 

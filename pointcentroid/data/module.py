@@ -14,7 +14,7 @@ from pointcentroid.data.augment import CounterRandom, augment, mix, reorient, re
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import Batch, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
-from pointcentroid.geometry.orientation import UP_AXES
+from pointcentroid.geometry.axes import UP_AXES
 
 
 class CloudData(lightning.LightningDataModule):

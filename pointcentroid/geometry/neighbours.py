@@ -8,6 +8,7 @@ from torch import Tensor
 
 # Distances held at once, whatever the sizes of the clouds: 2**18 float32 values, 1 MiB, stay in a core's cache.
 _CHUNK = 2**18
+_MARGIN = 4  # candidates beyond those wanted, where distances are rough
 
 
 def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
@@ -22,7 +23,7 @@ def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
         count: neighbours per query; more than N counts as N.
 
     Returns:
-        (B, M, min(count, N)) int64 indices into `points`.
+        (B, M, min(count, N)) int64 indices into `points`. Without gradients, the first of equally near ones come first.
 
     Raises:
         ValueError: the shapes do not match, or `count` is below 1.
@@ -38,18 +39,40 @@ def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
     queries = queries.detach()
     # One contiguous plane per coordinate: torch.cdist, exact, strides over three numbers at a time and is slower.
     planes = points.detach().movedim(2, 0).unsqueeze(2).contiguous()
-    count = min(count, points.shape[1])
+    count = at_most(count, points.shape[1])
+    if torch.compiler.is_exporting():
+        return _nearest_by_product(queries, points.detach(), count)
     rows = max(1, _CHUNK // max(1, queries.shape[0] * points.shape[1]))
     found = [_nearest(chunk, planes, count) for chunk in queries.split(rows, dim=1)]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
+def at_most(wanted: int, available: int) -> int:
+    """The smaller of two sizes; while a net is exported, the one that is known, where a bound of the other says so."""
+    return available if available < wanted else wanted
+
+
 def _nearest(queries: Tensor, planes: Tensor, count: int) -> Tensor:
     distance = (queries[:, :, :1] - planes[0]).square_()
     for axis in (1, 2):
-        offset = queries[:, :, axis : axis + 1] - planes[axis]
-        distance.addcmul_(offset, offset)
-    return distance.topk(count, dim=2, largest=False).indices
+        distance += (queries[:, :, axis : axis + 1] - planes[axis]).square_()
+    if torch.is_grad_enabled() or distance.dtype != torch.float32:
+        return distance.topk(count, dim=2, largest=False).indices
+    # Of equally near points the first: bits of a distance, which sort as it does, above the number of the point.
+    keys = (distance.view(torch.int32).long() << 32) | torch.arange(distance.shape[2], device=distance.device)
+    return keys.topk(count, dim=2, largest=False).values & 0xFFFFFFFF
+
+
+def _nearest_by_product(queries: Tensor, points: Tensor, count: int) -> Tensor:
+    """For exported graphs, whose clouds are preprocessed, of radius 1: candidates by |p|^2 - 2qp, one product for six
+    passes over memory, ranked anew by their exact distances. The product errs by about 1e-7, so some more are taken."""
+    candidates = at_most(count + _MARGIN, points.shape[1])
+    rough = points.square().sum(dim=2).unsqueeze(1) + (-2 * queries) @ points.transpose(1, 2)
+    # In the order of their numbers: of equals, the operator of ONNX takes the first.
+    found = rough.topk(candidates, dim=2, largest=False, sorted=False).indices.sort(dim=2).values
+    x, y, z = (gather_points(points, found) - queries.unsqueeze(2)).square().unbind(dim=3)
+    exact = x + y + z  # in the order of `_nearest`, for the same rounding
+    return found.gather(2, exact.topk(count, dim=2, largest=False).indices)
 
 
 def nearest_rows(queries: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -72,5 +95,5 @@ def gather_points(values: Tensor, index: Tensor) -> Tensor:
     batch, total, width = values.shape
     # index_select on one long table is several times faster on a CPU than gather with an expanded index.
     start = torch.arange(batch, device=values.device).mul_(total).view(-1, *[1] * (index.ndim - 1))
-    rows = values.reshape(batch * total, width).index_select(0, (index + start).flatten())
+    rows = values.reshape(-1, width).index_select(0, (index + start).flatten())
     return rows.view(*index.shape, width)

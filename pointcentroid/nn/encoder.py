@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pointcentroid.config import EncoderConfig, StageConfig
-from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
+from pointcentroid.geometry.neighbours import at_most, gather_points, nearest_neighbours
 from pointcentroid.nn.centroid_attention import CentroidAttention, Neighbours, Side, assignment
 from pointcentroid.nn.initialisers import Seeds, create_initialiser
 from pointcentroid.nn.local import DropPath, LocalBlock, neighbour_max
@@ -138,7 +138,12 @@ class PairTokens(nn.Module):
         self.channels = dim
 
     def forward(
-        self, positions: Tensor, features: Tensor, centroids: Tensor, seeds: Tensor | None, neighbours: Neighbours
+        self,
+        positions: Tensor,
+        features: Tensor,
+        centroids: Tensor,
+        seeds: Tensor | None,  # noqa: ARG002, `PointTokens` needs them
+        neighbours: Neighbours,
     ) -> Tokens:
         """Describe the pairs of a list.
 
@@ -162,7 +167,7 @@ class PairTokens(nn.Module):
 class PointTokens(nn.Module):
     """The same at a tenth of the work: features by a linear layer point by point, a small MLP for relative positions alone.
 
-        e_ij = W2 gelu(norm(W1 (p_i - c_j) / r)),     v_i = W x_i,     start of centroid j: norm(P max_i e_ij + max_i v_i - v_j)
+        e_ij = W2 gelu(norm(W1 (p_i - c_j) / r)),    v_i = W x_i,    pool of centroid j: norm(P max_i e_ij + max_i v_i - v_j)
 
     Args:
         input_dim: channels of the inputs; 0 where they have positions alone.
@@ -296,7 +301,7 @@ class CentroidStage(nn.Module):
         if assignments and self.attention is None:
             raise ValueError("a net without attention (steps=0) assigns nothing")
         inputs = positions.shape[1]
-        count = min(self.config.centroids, inputs)
+        count = at_most(self.config.centroids, inputs)
         seeds = Seeds(positions[:, :count], None) if ordered else self.initialiser(positions, count)
         neighbours = self._neighbours(positions, seeds.positions)
         starts = None

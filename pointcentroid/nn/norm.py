@@ -17,8 +17,8 @@ Norm = Literal["batch", "layer"]
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm over the last dimension of a tensor of any shape.
 
-    A batch that holds one value a channel, or none, has no spread to divide by: it is normalised by the running statistics, as in
-    evaluation, and leaves them as they are. On several processes the statistics of a step are of each one's share.
+    A batch that holds one value a channel, or none, has no spread to divide by: it is normalised by the running statistics,
+    as in evaluation, and leaves them as they are. On several processes the statistics of a step are of each one's share.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -32,7 +32,8 @@ class BatchNorm(nn.BatchNorm1d):
 
     def affine_map(self) -> tuple[Tensor, Tensor]:
         """What it does in evaluation: (C,) scale and (C,) shift."""
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         scale = (self.running_var + self.eps).rsqrt() * (1 if self.weight is None else self.weight)
         shift = (0 if self.bias is None else self.bias) - self.running_mean * scale
         return scale, shift
@@ -109,7 +110,7 @@ def create_norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def normed_linear(kind: Norm, inputs: int, outputs: int) -> nn.Module:
-    """A linear layer whose outputs are normalised where the norm is over the batch; layer norms stand at a branch's start."""
+    """A linear layer, with a norm of what it makes where that is over the batch; layer norms stand at a branch's start."""
     return LinearNorm(inputs, outputs) if kind == "batch" else nn.Linear(inputs, outputs)
 
 

@@ -1,3 +1,1 @@
-"""The one trainer: Lightning underneath, from configuration to weights file."""
-
-from pointcentroid.train.run import train as train
+"""The one trainer: Lightning underneath, from a configuration (`settings`) to a weights file (`run`)."""

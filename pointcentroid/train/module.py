@@ -16,7 +16,7 @@ from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.augment import CounterRandom
 from pointcentroid.data.ordered import Batch
 from pointcentroid.errors import TrainingError
-from pointcentroid.fidelity import half_distances, halves
+from pointcentroid.evaluate.fidelity import half_distances, halves
 from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.models import net_class
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
@@ -151,7 +151,7 @@ class ClassifierTraining(NetTraining):
 class AutoencoderTraining(NetTraining):
     """An autoencoder in training: it sees a random half of each cloud and is scored against all of it.
 
-    So it has to find the surface, not the points. The validation figures are those of `pointcentroid.fidelity`.
+    So it has to find the surface, not the points. The validation figures are those of `pointcentroid.evaluate.fidelity`.
 
     Args:
         config: the run; its `model` is an `AutoencoderConfig` or a `CapsuleAutoencoderConfig`.

@@ -24,7 +24,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 import pointcentroid
-from pointcentroid.calibration import calibrated
 from pointcentroid.config import WHERE, ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
@@ -32,8 +31,9 @@ from pointcentroid.data.layouts import Catalogue, find_shapes
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError, TrainingError, WeightsError
+from pointcentroid.evaluate.calibration import calibrated
+from pointcentroid.evaluate.plots import plot_history
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.plots import plot_history
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
@@ -146,7 +146,7 @@ def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTra
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.nodes,
-        precision=config.precision,
+        precision=choose_precision(config),
         gradient_clip_val=config.clip,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,  # the data module shares batches out itself
@@ -223,7 +223,7 @@ def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) ->
     holds = card.model
     if isinstance(holds, ClassifierConfig) and isinstance(config.model, ClassifierConfig):
         holds = dataclasses.replace(holds, classes=config.model.classes, dropout=config.model.dropout)
-        if card.classes != classes:
+        if card.classes != classes and isinstance(net, CentroidClassifier):
             tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith(net.last)}
     if holds != config.model:
         raise WeightsError(

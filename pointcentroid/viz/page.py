@@ -31,9 +31,23 @@ def write_page(panels: list[Panel], path: str | Path) -> None:
     """Write the page.
 
     Args:
+        panels: see `page_text`.
+        path: where to.
+
+    Raises:
+        MissingExtraError: the extra `view` is not installed.
+    """
+    page = page_text(panels)
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def page_text(panels: list[Panel]) -> str:
+    """The page.
+
+    Args:
         panels: what to show, side by side, one below the other on a narrow screen. Panels of more than `MOST_POINTS` points
             are thinned to a random choice of as many, and the page says so.
-        path: where to.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
@@ -51,9 +65,7 @@ def write_page(panels: list[Panel], path: str | Path) -> None:
     }
     page = (files("pointcentroid.viz") / "page.html").read_text(encoding="utf-8")
     page = page.replace("{{TITLE}}", html.escape(", ".join(panel.title for panel in panels)))
-    page = page.replace("{{DATA}}", _pack(json.dumps(data))).replace("{{PLOTLY}}", _pack(get_plotlyjs()))
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return page.replace("{{DATA}}", _pack(json.dumps(data))).replace("{{PLOTLY}}", _pack(get_plotlyjs()))
 
 
 def _panel(panel: Panel) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pointcentroid.geometry.orientation import transformed
-from pointcentroid.results import Explanation, Hierarchy, largest_share
+from pointcentroid.geometry.axes import transformed
+from pointcentroid.results import Hierarchy, largest_share
 from pointcentroid.viz.palette import UNASSIGNED, height_colours, hierarchy_colours, soft_colours
 
 
@@ -23,7 +23,7 @@ class Panel:
 
     Args:
         explanation: what a net saw.
-        title: a heading; of an `Explanation` it may be left out: the file, the label and its probability.
+        title: a heading; where there is a prediction, it may be left out: the file, the label and its probability.
         most: the most points to draw.
 
     Attributes:
@@ -35,8 +35,7 @@ class Panel:
 
     def __init__(self, explanation: Hierarchy, title: str = "", most: int = 200_000) -> None:
         self.explanation, self.title, self.top = explanation, title, []
-        if isinstance(explanation, Explanation):
-            prediction = explanation.prediction
+        if (prediction := explanation.prediction) is not None:
             self.top = prediction.top
             self.title = title or f"{prediction.file}: {prediction.label} {prediction.confidence:.0%}"
         self.cloud, self.nearest = explanation.points, np.arange(len(explanation.points))

@@ -14,12 +14,10 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
-from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.weights import find_weights, load_weights
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+from pointcentroid.predict.nets import Runtime, at_least, log_softmax, open_net
+from pointcentroid.weights import find_weights
 
 PRIOR: dict[str, float] = {"z": 0.8, "y": 0.15, "-y": 0.0125, "-z": 0.0125, "x": 0.0125, "-x": 0.0125}
 """Probability of each axis before the cloud is seen."""
@@ -59,13 +57,13 @@ class UpCandidate(NamedTuple):
 
 
 @cache
-def _rotations() -> tuple[Tensor, Tensor]:
+def _rotations() -> tuple[np.ndarray, np.ndarray]:
     """The six rotations, (6, 3, 3), and where each sends the axes: `moved[r, a]` is the index of R_r's image of axis a."""
     matrices = np.stack([TO_Z_UP[up] for up in UP_AXES])
     axes = np.stack([TO_Z_UP[up].T @ np.array([0.0, 0.0, 1.0]) for up in UP_AXES])
     images = np.einsum("rij,aj->rai", matrices, axes)
     moved = (images @ axes.T).argmax(axis=2)
-    return torch.from_numpy(matrices).float(), torch.from_numpy(moved)
+    return matrices.astype(np.float32), moved
 
 
 class UprightNet:
@@ -73,15 +71,13 @@ class UprightNet:
 
     Args:
         device: where to run.
+        runtime: see `pointcentroid.predict.nets.open_net`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        tensors, card = load_weights(find_weights("upright"))
-        self.device = device
-        self.net = CentroidClassifier.from_tensors(card.model, tensors).to(device)
+    def __init__(self, device: str = "auto", runtime: Runtime = "auto") -> None:
+        self.net = open_net(find_weights("upright"), device, runtime)
 
-    @torch.inference_mode()
-    def log_probabilities(self, clouds: Tensor) -> Tensor:
+    def log_probabilities(self, clouds: np.ndarray) -> np.ndarray:
         """Log-probability of each axis, prior included.
 
         Args:
@@ -92,23 +88,23 @@ class UprightNet:
         """
         first = self._scores(clouds, _FIRST_LOOK)
         result = _with_prior(first)
-        doubtful = result.amax(dim=1) < math.log(CERTAIN_AT_ONCE)
+        doubtful = result.max(axis=1) < math.log(CERTAIN_AT_ONCE)
         if doubtful.any():
             further = self._scores(clouds[doubtful], _FURTHER_LOOKS)
-            result[doubtful] = _with_prior(torch.cat([first[doubtful], further], dim=1))
+            result[doubtful] = _with_prior(np.concatenate([first[doubtful], further], axis=1))
         return result
 
-    def _scores(self, clouds: Tensor, looks: list[str]) -> Tensor:
+    def _scores(self, clouds: np.ndarray, looks: list[str]) -> np.ndarray:
         """(B, looks, 6) log-probabilities of the net, for the cloud turned so that each of some axes lies up."""
-        seen = clouds[:, :UPRIGHT_POINTS].to(self.device)
+        seen = at_least(clouds[:, :UPRIGHT_POINTS], UPRIGHT_POINTS)
         chosen = [UP_AXES.index(look) for look in looks]
-        rotations, moved = (tensor[chosen].to(self.device) for tensor in _rotations())
-        turned = torch.einsum("rij,bnj->brni", rotations, seen).flatten(0, 1)
-        logits = self.net(turned, ordered=True).view(len(seen), len(looks), len(UP_AXES))
+        rotations, moved = (table[chosen] for table in _rotations())
+        turned = np.einsum("rij,bnj->brni", rotations, seen).reshape(-1, *seen.shape[1:])
+        logits = self.net(turned)[0].reshape(len(seen), len(looks), len(UP_AXES))
         # The score that rotation r gives to the image of axis a belongs to axis a.
-        return logits.log_softmax(dim=2).gather(2, moved.expand(len(seen), -1, -1))
+        return np.take_along_axis(log_softmax(logits), moved[None], axis=2)
 
-    def candidates(self, clouds: Tensor) -> list[UpCandidate]:
+    def candidates(self, clouds: np.ndarray) -> list[UpCandidate]:
         """The axes worth looking at: for each cloud the best one, or the best few unless that one is certain.
 
         Args:
@@ -117,15 +113,14 @@ class UprightNet:
         Returns:
             One or `CANDIDATES` entries for each cloud, the most probable first.
         """
-        best = self.log_probabilities(clouds).topk(CANDIDATES, dim=1)
         found = []
-        for row, (values, axes) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-            count = 1 if values[0] > math.log(CERTAIN) else CANDIDATES
-            found += [UpCandidate(row, UP_AXES[axes[k]], values[k]) for k in range(count)]
+        for row, values in enumerate(self.log_probabilities(clouds)):
+            order = np.argsort(-values, kind="stable")
+            count = 1 if values[order[0]] > math.log(CERTAIN) else CANDIDATES
+            found += [UpCandidate(row, UP_AXES[axis], float(values[axis])) for axis in order[:count]]
         return found
 
 
-def _with_prior(scores: Tensor) -> Tensor:
+def _with_prior(scores: np.ndarray) -> np.ndarray:
     """(B, looks, 6) scores -> (B, 6) log-probabilities."""
-    prior = scores.new_tensor([PRIOR[up] for up in UP_AXES]).log()
-    return (scores.mean(dim=1) + prior).log_softmax(dim=1)
+    return log_softmax(scores.mean(axis=1) + np.log([PRIOR[up] for up in UP_AXES]))

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.calibration import bootstrap_interval, calibration_error
-from pointcentroid.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from pointcentroid.data.clouds import CloudSet
+from pointcentroid.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from pointcentroid.errors import DataError
-from pointcentroid.geometry.orientation import TO_Z_UP, UP_AXES
-from pointcentroid.predict import Predictor, Up
+from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+from pointcentroid.predict.predictor import Predictor, Up
 from pointcentroid.results import Prediction
 
 Watch = Callable[[Iterable[Any]], Iterable[Any]]

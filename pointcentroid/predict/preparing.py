@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from pointcentroid import io
-from pointcentroid.allocator import keep_freed_memory
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import PointCentroidError, ReadError
 from pointcentroid.geometry.sampling import preprocess
 from pointcentroid.io.shape import Shape, checked
+from pointcentroid.predict.allocator import keep_freed_memory
 from pointcentroid.results import Failure
 
 _WORTH_PROCESSES = 8  # with fewer files than this, starting processes takes longer than reading
@@ -32,7 +32,8 @@ _AHEAD = 512  # files read ahead of the net, a few MB of clouds: enough to read 
 _WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
 
 Source = str | Path | np.ndarray | Shape | Any
-"""What can be predicted: a file, an (N, 3) array of points, a shape, or `Data` of PyTorch Geometric with `pos`."""
+"""What can be predicted: a file, an (N, 3) array of points, a shape; a mesh, cloud or scene of trimesh, a mesh or cloud of
+open3d, `Data` of PyTorch Geometric with `pos`: known by their attributes, none of those libraries is imported."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     """
     shape = as_shape(source)
     seeds = range(settings.seed, settings.seed + votes)
-    clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
+    try:
+        clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
+    except ValueError as error:  # areas that vanish beside the size of the shape, or overflow
+        raise ReadError(source_name(source), f"{error}; the surface cannot be sampled") from None
     return Prepared(source_name(source), clouds, standard_up(source))
 
 
@@ -88,7 +92,9 @@ def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
 
 def source_name(source: Source) -> str:
     """What a source is called in results: a file by its path."""
-    return str(source) if isinstance(source, (str, Path)) else "<array>"
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return "<array>" if isinstance(source, np.ndarray) else f"<{type(source).__name__}>"
 
 
 def as_shape(source: Source) -> Shape:
@@ -105,14 +111,38 @@ def as_shape(source: Source) -> Shape:
         return checked("<shape>", source.vertices, source.faces)
     if isinstance(source, (str, Path)):
         return io.read(source)
-    if hasattr(source, "pos") and not isinstance(source, np.ndarray):
-        # `Data` of PyTorch Geometric: pos (N, 3) and perhaps face (3, F), tensors that know how to become arrays.
-        face = getattr(source, "face", None)
-        return checked("<data>", np.asarray(source.pos), None if face is None else np.asarray(face).T)
+    if not isinstance(source, np.ndarray) and (shape := _foreign_shape(source)) is not None:
+        return shape
     array = np.asarray(source)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
-        raise ReadError("<array>", f"expected an array of numbers of shape (N, 3), found {array.dtype} {array.shape}")
+        found = f"{array.dtype} {array.shape}" if array.dtype.kind != "O" else type(source).__name__
+        raise ReadError("<array>", f"expected a file, a mesh or an array of numbers of shape (N, 3), found {found}")
     return checked("<array>", array)
+
+
+def _foreign_shape(source: Any) -> Shape | None:
+    """What other libraries call a shape."""
+    name = f"<{type(source).__name__}>"
+    if hasattr(
+        source, "pos"
+    ):  # PyTorch Geometric: pos (N, 3) and perhaps face (3, F), tensors that know how to become arrays
+        face = getattr(source, "face", None)
+        return checked(name, np.asarray(source.pos), None if face is None else np.asarray(face).T)
+    if hasattr(source, "to_mesh") and hasattr(source, "geometry"):  # a scene of trimesh, with the transforms of its nodes
+        parts = [p for p in source.dump() if hasattr(p, "vertices")]
+        meshes = [p for p in parts if getattr(p, "faces", None) is not None] or parts
+        if not meshes:
+            raise ReadError(name, "holds no geometry: no vertices and no points")
+        starts = np.cumsum([0, *(len(p.vertices) for p in meshes)])
+        faces = [np.asarray(p.faces) + start for p, start in zip(meshes, starts, strict=False) if hasattr(p, "faces")]
+        return checked(name, np.concatenate([p.vertices for p in meshes]), np.concatenate(faces) if faces else None)
+    for vertices, faces in (("vertices", "faces"), ("vertices", "triangles")):  # meshes of trimesh and of open3d
+        if hasattr(source, vertices) and hasattr(source, faces):
+            return checked(name, np.asarray(getattr(source, vertices)), np.asarray(getattr(source, faces)))
+    for points in ("vertices", "points"):  # their clouds
+        if hasattr(source, points):
+            return checked(name, np.asarray(getattr(source, points)))
+    return None
 
 
 class Preparer:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.files import replacing
+from pointcentroid.geometry.axes import transformed
 from pointcentroid.geometry.neighbours import nearest_rows
-from pointcentroid.geometry.orientation import transformed
 from pointcentroid.io.shape import Shape
-from pointcentroid.predict import Predictor
-from pointcentroid.results import Explanation
+from pointcentroid.predict.explain import Explanation
+from pointcentroid.predict.predictor import Predictor
 from pointcentroid.viz.panel import Panel
 
 

@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointcentroid.geometry.axes import TO_Z_UP, transformed
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.orientation import TO_Z_UP, transformed
 from pointcentroid.geometry.sampling import Frame, normalise, preprocess_in_frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
-from pointcentroid.orientation import UPRIGHT_POINTS, UprightNet
-from pointcentroid.predict import Up, choose_device, hierarchy
-from pointcentroid.prepare import Source, as_shape, standard_up
+from pointcentroid.predict.explain import hierarchy
+from pointcentroid.predict.predictor import Up
+from pointcentroid.predict.preparing import Source, as_shape, standard_up
+from pointcentroid.predict.torch_net import choose_device
+from pointcentroid.predict.up import UPRIGHT_POINTS, UprightNet
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
@@ -80,7 +82,7 @@ class Reconstructor:
 
     @cached_property
     def _upright(self) -> UprightNet:
-        return UprightNet(self.device)
+        return UprightNet(self.device.type)
 
     @torch.inference_mode()
     def __call__(self, source: Source, count: int = 2048, *, up: Up = "auto") -> Reconstruction:
@@ -146,7 +148,7 @@ class Reconstructor:
         return farthest_first(points, first)
 
     def _estimated_up(self, cloud: np.ndarray) -> str:
-        return self._upright.candidates(self._ordered(cloud))[0].axis
+        return self._upright.candidates(self._ordered(cloud).cpu().numpy())[0].axis
 
 
 def panels(made: Reconstruction) -> list[Panel]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.calibration import BINS, bin_of
 from pointcentroid.errors import MissingExtraError
+from pointcentroid.evaluate.calibration import BINS, bin_of
 from pointcentroid.files import replacing
 
 

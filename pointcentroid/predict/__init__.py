@@ -1,0 +1,1 @@
+"""A file or an array in, an answer out."""

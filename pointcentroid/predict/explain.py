@@ -1,0 +1,125 @@
+"""What a net saw a shape through, and how to look at it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pointcentroid.errors import MissingExtraError
+from pointcentroid.geometry.axes import TO_Z_UP
+from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
+from pointcentroid.io.shape import Shape
+from pointcentroid.nn.encoder import CentroidEncoder, compose
+from pointcentroid.predict.preparing import Prepared, Source, as_shape, source_name, standard_up
+from pointcentroid.results import Hierarchy, Prediction, StageExplanation
+from pointcentroid.viz.panel import Panel
+
+if TYPE_CHECKING:
+    from pointcentroid.predict.predictor import Predictor
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Hierarchy):
+    """The centroids a net saw a shape through, and what it said."""
+
+    prediction: Prediction  # type: ignore[assignment], it is always there
+
+    def show(self) -> None:
+        """Open the interactive window and wait until it is closed.
+
+        Raises:
+            MissingExtraError: the extra `view` is not installed.
+            DisplayError: there is no screen, or a system library is missing.
+        """
+        from pointcentroid.viz.window import show
+
+        show([lambda: [Panel(self)]])
+
+    def _repr_html_(self) -> str:
+        """The interactive page, in a notebook; what was said, where the extra `view` is not installed."""
+        from pointcentroid.viz.page import page_text
+
+        try:
+            page = page_text([Panel(self)])
+        except MissingExtraError:
+            return self.prediction._repr_html_()
+        return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:640px;border:0"></iframe>'
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the interactive page: one file that needs no network.
+
+        Args:
+            path: where to.
+
+        Raises:
+            MissingExtraError: the extra `view` is not installed.
+        """
+        from pointcentroid.viz.page import write_page
+
+        write_page([Panel(self)], path)
+
+    def to_png(self, path: str | Path, views: int = 1) -> None:
+        """Draw the stages, in columns, without a screen.
+
+        Args:
+            path: where to.
+            views: directions to look from, in rows.
+
+        Raises:
+            MissingExtraError: the extra `view` is not installed.
+            DisplayError: a system library is missing.
+        """
+        from pointcentroid.viz.picture import stage_rows, write_picture
+
+        write_picture(stage_rows([Panel(self)]), path, views=views)
+
+
+@torch.inference_mode()
+def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> Explanation:
+    """Classify one shape and show the centroids it was seen through; see `Predictor.explain`.
+
+    Args:
+        predictor: what classifies.
+        source: the shape.
+        up: the axis that points up, or `"auto"`.
+        seed: of the sampling; the one of predictions if None.
+    """
+    settings = predictor.card.preprocess
+    if seed is not None:
+        settings = dataclasses.replace(settings, seed=seed)
+    shape = as_shape(source)
+    points, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+    prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
+    net = predictor.torch_net
+    turn = TO_Z_UP[prediction.up]
+    cloud = torch.from_numpy(predictor.ordered(points[None])[:, : settings.points] @ turn.T.astype(np.float32))
+    seen = hierarchy(net.module.encoder, cloud.to(net.device), shape, frame, turn)
+    return Explanation(seen.points, seen.stages, seen.transform, seen.vertices, seen.faces, prediction)
+
+
+def hierarchy(encoder: CentroidEncoder, cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:
+    """The centroids an encoder sees one cloud through.
+
+    Args:
+        encoder: in evaluation mode.
+        cloud: (1, N, 3) preprocessed, z up, in farthest-point order.
+        shape: what it was made of.
+        frame: where it lies in the shape's frame.
+        turn: (3, 3) the rotation that then put z up.
+    """
+    outputs = encoder(cloud, ordered=True, assignments=True)
+    stages = [
+        StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
+        for out, shares in zip(outputs, compose(outputs), strict=True)
+    ]
+    transform = np.eye(4)
+    transform[:3, :3] = turn / frame.scale
+    transform[:3, 3] = -transform[:3, :3] @ frame.centre
+    return Hierarchy(cloud[0].cpu().numpy(), stages, transform, shape.vertices, shape.faces)

@@ -1,0 +1,89 @@
+"""What a predictor asks of a net, and which of the two runtimes answers.
+
+ONNX Runtime answers where the weights have a graph (`small.onnx` beside `small.safetensors`): it is loaded in a tenth of the
+time of torch. Torch answers on other devices, for weights of one's own, and for nets that were changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from pointcentroid.errors import ConfigError, require
+from pointcentroid.weights import WeightsCard, graph_of
+
+Runtime = Literal["auto", "onnx", "torch"]
+
+
+class PredictingNet(Protocol):
+    """A trained classifier, ready to be asked."""
+
+    card: WeightsCard
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the global feature."""
+        ...
+
+    def __call__(self, clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score clouds.
+
+        Args:
+            clouds: (B, N, 3) float32, preprocessed, z up, in farthest-point order; N > `card.model.seeds`.
+
+        Returns:
+            (B, classes) float32 logits and (B, F) float32 global features.
+        """
+        ...
+
+
+def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **changes: Any) -> PredictingNet:
+    """Load a classifier.
+
+    Args:
+        weights: a weights file, or an exported graph.
+        device: `"auto"`, `"cpu"`, or another device of torch.
+        runtime: `"auto"`: ONNX Runtime where there is a graph and nothing else is asked for, else torch.
+        changes: fields of `EncoderConfig` to change in the trained net, which only torch can do.
+
+    Raises:
+        ConfigError: there is no such device, a change is unknown, or the runtime cannot do what is asked.
+        MissingExtraError: torch is needed and not installed.
+        WeightsError: the weights are damaged.
+    """
+    graph = graph_of(weights)
+    only = runtime == "onnx" or graph == weights
+    if runtime != "torch" and device in ("auto", "cpu") and not changes and graph.is_file():
+        from pointcentroid.predict.onnx_net import OnnxNet
+
+        net = OnnxNet(graph, weights)
+        if net.is_of(weights):
+            return net
+    elif only and graph.is_file():
+        raise ConfigError(
+            f"{graph} runs on the CPU, as it is; other devices and changes need torch and the weights it is of"
+        )
+    if only:
+        raise ConfigError(f"{weights} has no graph beside it; this makes one: pointcentroid export {weights} -o {graph}")
+    require("a net without an exported graph, or on a device of its own", "torch", "torch")
+    from pointcentroid.predict.torch_net import TorchNet
+
+    return TorchNet(weights, device, **changes)
+
+
+def at_least(clouds: np.ndarray, count: int) -> np.ndarray:
+    """Repeat the points of (B, N, 3) clouds until there are `count`; larger clouds are returned as they are.
+
+    Exported graphs know no clouds of fewer points than a net has centroids. In farthest-point order the repeated points come
+    last, so that centroids are different points as long as there are any.
+    """
+    total = clouds.shape[1]
+    return clouds if total >= count else np.tile(clouds, (1, -(-count // total), 1))[:, :count]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(..., C) logits -> (..., C) float64 logarithms of probabilities."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -1,0 +1,54 @@
+"""A net in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from pointcentroid.errors import WeightsError
+from pointcentroid.weights import TENSORS_KEY, read_card, tensors_hash
+
+_AT_ONCE = 8
+"""Clouds in one run: what they need on the way stays in the processor's cache, and memory stays small."""
+
+
+class OnnxNet:
+    """A classifier as `pointcentroid.export.onnx` wrote it, on the CPU.
+
+    Args:
+        graph: the ONNX file.
+        weights: what the card is read from: the weights file that it is of, or the graph itself.
+
+    Raises:
+        WeightsError: the graph is damaged.
+    """
+
+    def __init__(self, graph: Path, weights: Path) -> None:
+        self.card = read_card(weights)
+        options = onnxruntime.SessionOptions()
+        # Reading processes want the cores between two batches; a thread of the net that waits should sleep, not spin.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions share no base but this
+            raise WeightsError(f"{graph}: not a graph that ONNX Runtime can load ({str(error)[:120]})") from None
+
+    def is_of(self, weights: Path) -> bool:
+        """Whether the graph was made of the tensors that a weights file holds now; a graph given as weights always is."""
+        made_of = self.session.get_modelmeta().custom_metadata_map.get(TENSORS_KEY)
+        return weights.suffix == ".onnx" or made_of == tensors_hash(weights)
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the global feature."""
+        return self.session.get_outputs()[1].shape[1]
+
+    def __call__(self, clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `pointcentroid.predict.nets.PredictingNet`."""
+        clouds = np.ascontiguousarray(clouds, dtype=np.float32)
+        parts = [clouds[start : start + _AT_ONCE] for start in range(0, len(clouds), _AT_ONCE)]
+        logits, features = zip(*(self.session.run(None, {"clouds": part}) for part in parts), strict=True)
+        return np.concatenate(logits), np.concatenate(features)

@@ -1,0 +1,64 @@
+"""A net in torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_dict
+from pointcentroid.errors import ConfigError
+from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.weights import load_weights
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"` ... into a device that is there.
+
+    Raises:
+        ConfigError: the device does not exist on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"no device {name!r} on this machine ({str(error).splitlines()[0]})") from None
+    return device
+
+
+class TorchNet:
+    """A classifier of a weights file.
+
+    Args:
+        weights: the file.
+        device: see `choose_device`.
+        changes: fields of `EncoderConfig` to change in the trained net.
+
+    Raises:
+        WeightsError: the weights are damaged, or have no tensors for the changed net.
+        ConfigError: there is no such device, or a change is unknown or out of range.
+    """
+
+    def __init__(self, weights: Path, device: str = "auto", **changes: Any) -> None:
+        self.device = choose_device(device)
+        tensors, self.card = load_weights(weights)
+        if changes and isinstance(self.card.model, ClassifierConfig):
+            encoder = from_dict(EncoderConfig, to_dict(self.card.model.encoder) | changes, "encoder")
+            self.card = dataclasses.replace(self.card, model=dataclasses.replace(self.card.model, encoder=encoder))
+        self.module = CentroidClassifier.from_tensors(self.card.model, tensors).to(self.device)
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the global feature."""
+        return self.module.feature_dim
+
+    @torch.inference_mode()
+    def __call__(self, clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `pointcentroid.predict.nets.PredictingNet`."""
+        features = self.module.features(torch.from_numpy(np.ascontiguousarray(clouds)).to(self.device), ordered=True)
+        return self.module.head(features).cpu().numpy(), features.cpu().numpy()

@@ -1,0 +1,158 @@
+"""Graphs for ONNX Runtime: equal to torch, free in batch and points, with all that is to be known beside them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pointcentroid as pc
+from pointcentroid.data.clouds import load_npz
+from pointcentroid.errors import ConfigError, WeightsError
+from pointcentroid.export.onnx import export
+from pointcentroid.geometry.farthest import farthest_first
+from pointcentroid.models import create_model
+from pointcentroid.predict.onnx_net import OnnxNet
+from pointcentroid.predict.torch_net import TorchNet
+from pointcentroid.results import Prediction
+from pointcentroid.weights import WeightsCard, read_card, save_weights, shipped_weights
+
+from .conftest import EXAMPLES, ROOT
+from .test_norm import trained
+
+SHIPPED = [name for name, path in shipped_weights().items() if read_card(path).model.kind == "classifier"]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a net whose attention and norms do something, and their graph beside them."""
+    net = trained(create_model("tiny", classes=3))
+    path = tmp_path_factory.mktemp("own") / "own.safetensors"
+    card = WeightsCard("own", net.config, read_card(shipped_weights()["tiny"]).preprocess, ("a", "b", "c"), temperature=1.5)  # type: ignore[attr-defined]
+    save_weights(path, net.state_dict(), card)
+    assert export(path, path.with_suffix(".onnx")) < 1e-4
+    return path
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_classifier_has_the_graph_of_its_tensors(name: str) -> None:
+    path = shipped_weights()[name]
+    assert OnnxNet(path.with_suffix(".onnx"), path).is_of(path)
+
+
+def test_shipped_files_are_small_enough() -> None:
+    assert sum(p.stat().st_size for p in (ROOT / "pointcentroid" / "checkpoints").iterdir()) <= 20e6
+
+
+def test_any_batch_and_any_number_of_points(own: Path) -> None:
+    onnx, torch_net = OnnxNet(own.with_suffix(".onnx"), own), TorchNet(own, "cpu")
+    rng = np.random.default_rng(0)
+    for batch, points in ((1, 1024), (3, 700), (40, 256), (2, torch_net.card.model.seeds + 1), (1, 5000)):
+        clouds = farthest_first(rng.normal(size=(batch, points, 3)).astype(np.float32), torch_net.card.model.seeds)
+        clouds /= np.linalg.norm(clouds, axis=2).max(axis=1)[:, None, None]
+        for made, expected in zip(onnx(clouds), torch_net(clouds), strict=True):
+            assert made.shape == expected.shape
+            np.testing.assert_allclose(made, expected, atol=1e-4 * expected.std(), rtol=0)
+
+
+def test_a_graph_alone_classifies(own: Path, tmp_path: Path) -> None:
+    graph = Path(shutil.copy(own.with_suffix(".onnx"), tmp_path))
+    card = read_card(graph)
+    assert (card.classes, card.temperature) == (("a", "b", "c"), 1.5)
+    expected, alone = pc.load(own, runtime="torch"), pc.load(graph)
+    for source in (EXAMPLES / "chair.off", EXAMPLES / "lamp.glb", np.random.default_rng(0).normal(size=(20, 3))):
+        made, wanted = alone(source), expected(source)
+        assert (made.label, made.up) == (wanted.label, wanted.up)
+        assert made.confidence == pytest.approx(wanted.confidence, abs=1e-4)
+        np.testing.assert_allclose(made.feature, wanted.feature, atol=1e-4)
+    with pytest.raises(ConfigError, match="is a graph"):
+        alone.explain(EXAMPLES / "chair.off")
+    with pytest.raises(ConfigError, match="need torch"):
+        pc.load(graph, "cuda:0")
+
+
+def test_a_graph_of_other_tensors_is_not_used(own: Path, tmp_path: Path) -> None:
+    weights = Path(shutil.copy(own, tmp_path))
+    assert isinstance(pc.load(weights).net, TorchNet)
+    with pytest.raises(ConfigError, match="pointcentroid export"):
+        pc.load(weights, runtime="onnx")
+    shutil.copy(shipped_weights()["tiny"].with_suffix(".onnx"), weights.with_suffix(".onnx"))
+    assert isinstance(pc.load(weights).net, TorchNet)
+    shutil.copy(own.with_suffix(".onnx"), weights.with_suffix(".onnx"))
+    assert isinstance(pc.load(weights).net, OnnxNet)
+    assert isinstance(pc.load(weights, runtime="torch").net, TorchNet)
+    weights.with_suffix(".onnx").write_bytes(b"not a graph")
+    with pytest.raises(WeightsError, match="not a graph"):
+        pc.load(weights)
+
+
+def test_export_refuses_what_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"\.onnx or \.pt2"):
+        export(shipped_weights()["tiny"], tmp_path / "tiny.tflite")
+    with pytest.raises(WeightsError, match="autoencoder"):
+        export(shipped_weights()["autoencoder"], tmp_path / "autoencoder.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_a_program_of_torch(own: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.pt2"
+    command = [sys.executable, "-m", "pointcentroid", "export", own, "-o", path]
+    assert "of torch" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    cards = {"pointcentroid": ""}
+    program = torch.export.load(str(path), extra_files=cards)
+    assert '"classes": ["a", "b", "c"]' in cards["pointcentroid"]
+    clouds = torch.nn.functional.normalize(torch.randn(2, 600, 3), dim=2)
+    with torch.inference_mode():
+        logits, _ = program.module()(clouds)
+    np.testing.assert_allclose(logits.numpy(), TorchNet(own, "cpu")(clouds.numpy())[0], atol=1e-4)
+
+
+def test_the_script_in_the_documentation_gives_the_answer_of_the_command(tmp_path: Path) -> None:
+    """Ten lines with onnxruntime and numpy, and nothing of ours."""
+    text = (ROOT / "docs" / "export.md").read_text()
+    script = text.split("```python\n")[1].split("```")[0]
+    assert len([line for line in script.splitlines() if line.strip()]) <= 10
+    assert "pointcentroid import" not in script
+    assert "import pointcentroid" not in script
+    cloud = pc.load("small").ordered(load_example()[None])[0]
+    np.save(tmp_path / "cloud.npy", cloud)
+    shutil.copy(shipped_weights()["small"].with_suffix(".onnx"), tmp_path / "small.onnx")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+    answer = pc.load("small")(EXAMPLES / "chair.off", up="z")
+    label, share = done.stdout.split()
+    assert label == answer.label
+    assert float(share) == pytest.approx(answer.confidence, abs=1e-4)
+
+
+def load_example() -> np.ndarray:
+    from pointcentroid.predict.preparing import prepare
+
+    return prepare(EXAMPLES / "chair.off", read_card(shipped_weights()["small"]).preprocess).clouds[0]
+
+
+@pytest.mark.parametrize("name", ["small", "tiny"])
+def test_both_runtimes_say_the_same_of_all_validation_shapes(modelnet: Path, name: str) -> None:
+    clouds = load_npz(modelnet)
+    clouds = clouds.subset(clouds.part("validation"))
+    answers = [list(pc.load(name, "cpu", runtime=r).predict(list(clouds.points), up="z")) for r in ("onnx", "torch")]  # type: ignore[arg-type]
+    agree(*answers)
+
+
+def test_both_runtimes_say_the_same_of_real_files(real_meshes: Path) -> None:
+    files = sorted(p for p in real_meshes.iterdir() if p.suffix != ".tsv")
+    answers = [list(pc.load("small", "cpu", runtime=r).predict(files, workers=0)) for r in ("onnx", "torch")]  # type: ignore[arg-type]
+    agree(*answers)
+
+
+def agree(one: list, other: list) -> None:
+    assert len(one) == len(other) > 50
+    for a, b in zip(one, other, strict=True):
+        assert type(a) is type(b)
+        if isinstance(a, Prediction):
+            assert (a.file, a.label, a.up) == (b.file, b.label, b.up)
+            assert a.confidence == pytest.approx(b.confidence, abs=1e-4)
