@@ -217,7 +217,8 @@ class TrainConfig:
 
     name: str = "unnamed"  # the name the finished weights carry
     data: str = ""  # a data set: see `pointcentroid.data.sources`
-    split: Literal["training", "all"] = "training"  # what of it; all: validation shapes too, once a recipe is chosen
+    split: Literal["training", "all"] = "training"  # what of it; all: validation shapes too, once the recipe is frozen
+    recipe: tuple[str, ...] = ()  # with split=all: weights of the same settings, whose validation figures stand for it
     start: str = ""  # weights to start from, by name or file; random ones if empty
     output: str = "runs"  # logs, checkpoints and weights go to {output}/{name}
     model: ModelConfig = field(default_factory=ClassifierConfig)
@@ -255,6 +256,11 @@ class TrainConfig:
         _require(self.learning_rate > 0, f"learning_rate must be positive, found {self.learning_rate}")
         _require(0 <= self.warmup < 1, f"warmup must lie in [0, 1), found {self.warmup}")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing must lie in [0, 1), found {self.label_smoothing}")
+        _require(not self.recipe or self.split == "all", "recipe is for split=all; otherwise a run has figures of its own")
+        _require(
+            self.split == "training" or self.keep == "last",
+            "keep=best with split=all would choose by shapes that were trained on",
+        )
         _require(0 <= self.average < 1, f"average must lie in [0, 1), found {self.average}")
 
 

@@ -20,7 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +39,7 @@ from pointcentroid.config import (
     nearest_name,
     to_dict,
 )
-from pointcentroid.errors import ConfigError, WeightsError
+from pointcentroid.errors import ConfigError, WeightsError, require
 from pointcentroid.files import replacing
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _BEFORE_BATCH_NORM = {"norm": "layer", "tokens": "pairs"}  # what encoders were before they said it, in 0.1.0
+HUB = "hf://"
+HUB_FILES = "model.safetensors", "model.onnx"
+"""What a repository on a hub holds: weights, and perhaps their graph."""
 CARD_KEY, TENSORS_KEY = "pointcentroid", "pointcentroid_tensors"
 
 
@@ -194,11 +200,17 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """Resolve the name of shipped weights, or a path.
+    """Resolve the name of shipped weights, a path, or an address on a Hugging Face hub.
+
+    Args:
+        name_or_path: such as `small`, `runs/mine/mine.safetensors`, `hf://owner/name` or `hf://owner/name@revision`.
 
     Raises:
-        WeightsError: it is neither; the nearest shipped name is suggested.
+        WeightsError: it is none of these; the nearest shipped name is suggested.
+        MissingExtraError: it is an address, and huggingface_hub is not installed.
     """
+    if str(name_or_path).startswith(HUB):
+        return _from_hub(str(name_or_path))
     shipped = shipped_weights()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
@@ -209,3 +221,32 @@ def find_weights(name_or_path: str | Path) -> Path:
     raise WeightsError(
         f"no weights named {str(name_or_path)!r}{hint}, and no such file; shipped: {', '.join(sorted(shipped))}"
     )
+
+
+@cache
+def _from_hub(address: str) -> Path:
+    """Fetch weights, and their graph if there is one, into the cache of huggingface_hub; say which revision it is."""
+    require("fetching weights from a hub", "hub", "huggingface_hub")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repository, _, revision = address.removeprefix(HUB).partition("@")
+    try:
+        # Tensors and a graph: neither can execute anything when it is read.
+        weights = huggingface_hub.hf_hub_download(repository, HUB_FILES[0], revision=revision or None)
+        with suppress(errors.EntryNotFoundError):
+            huggingface_hub.hf_hub_download(repository, HUB_FILES[1], revision=revision or None)
+    except errors.LocalEntryNotFoundError:
+        raise WeightsError(f"{address}: the hub cannot be reached, and the weights are not in the cache") from None
+    except errors.RepositoryNotFoundError:
+        raise WeightsError(f"{address}: no such repository, or a private one; hf auth login shows yours") from None
+    except errors.RevisionNotFoundError:
+        raise WeightsError(f"{address}: the repository has no revision {revision!r}") from None
+    except errors.EntryNotFoundError:
+        raise WeightsError(f"{address}: the repository holds no {HUB_FILES[0]}, so no weights of pointcentroid") from None
+    except errors.HFValidationError:
+        raise WeightsError(f"{address}: expected hf://owner/name or hf://owner/name@revision") from None
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
+        raise WeightsError(f"{address}: the hub does not answer ({str(error).strip().splitlines()[-1][:160]})") from None
+    print(f"{address}: revision {Path(weights).parent.name}", file=sys.stderr)
+    return Path(weights)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +42,51 @@ def modelnet() -> Path:
     if not file.is_file():
         pytest.skip(f"the ModelNet40 training split is not at {file}")
     return file
+
+
+@pytest.fixture(scope="session")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source distribution, built once for all test processes."""
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "-m", "build", "--installer", "pip", "--outdir", folder, ROOT]
+        subprocess.run(command, check=True, capture_output=True)
+
+    return _made_once(tmp_path_factory, "distributions", build)
+
+
+@pytest.fixture(scope="session")
+def installed(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `pointcentroid`, installed from the wheel into an empty environment."""
+
+    def install(folder: Path) -> None:
+        (wheel,) = distributions.glob("*.whl")
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+        subprocess.run([*pip, wheel], check=True, capture_output=True)
+
+    return _made_once(tmp_path_factory, "installed", install) / "bin" / "pointcentroid"
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the whole run, made by the first process that wants it; the others wait."""
+    shared = factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder, done, failed = shared / name, shared / f"{name}.done", shared / f"{name}.failed"
+    try:
+        (shared / f"{name}.begun").mkdir()
+    except FileExistsError:
+        while not done.exists():
+            assert not failed.exists(), f"{name} could not be made, see the other failures"
+            time.sleep(0.2)
+        return folder
+    try:
+        make(folder)
+    except BaseException:
+        failed.touch()
+        raise
+    done.touch()
+    return folder
 
 
 @pytest.fixture

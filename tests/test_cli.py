@@ -215,10 +215,3 @@ class TestOtherCommands:
         import pointcentroid as pc
 
         assert run("--version").stdout.strip() == f"pointcentroid {pc.__version__}"
-
-    def test_an_absent_training_extra_says_the_pip_line(self, modelnet: Path, tmp_path: Path) -> None:
-        (tmp_path / "lightning.py").write_text("raise ImportError('no lightning', name='lightning')")
-        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-        done = run("train", "modelnet40-small", f"data={modelnet}", env=environment)
-        assert done.returncode == 2
-        assert "pip install 'pointcentroid[train]'" in done.stderr

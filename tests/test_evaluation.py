@@ -15,7 +15,7 @@ from PIL import Image
 import pointcentroid as pc
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from pointcentroid.evaluate.accuracy import choose_part, evaluate, robustness
+from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, choose_part, evaluate, robustness
 from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
 from pointcentroid.evaluate.probe import fit_linear, linear_probe
 from pointcentroid.weights import load_weights
@@ -90,6 +90,21 @@ class TestEvaluate:
         assert result.top5 == sum(t in [name for name, _ in a.top[:5]] for a, t in zip(answers, truth, strict=True))
         np.testing.assert_allclose(result.confidence, [a.confidence for a in answers], atol=1e-4)
         assert result.ece == calibration_error(result.confidence, result.correct)
+
+    def test_accuracy_at_the_official_class_mix(self) -> None:
+        """Every class of ten shapes, one class wrong: what is lost is that class's part of the official 2,468."""
+        classes = tuple(sorted(OFFICIAL_TEST))
+        assert (len(classes), sum(OFFICIAL_TEST.values())) == (40, 2468)
+        for missed in ("bathtub", "sofa", "xbox"):
+            confusion = 10 * np.eye(40, dtype=np.int64)
+            row = classes.index(missed)
+            confusion[row] = np.roll(confusion[row], 1)
+            result = Evaluation(confusion, 0, 0, np.ones(400), np.ones(400, bool), classes, 1.0)
+            assert result.overall_accuracy == pytest.approx(39 / 40)
+            assert result.official_mix_accuracy == pytest.approx(1 - OFFICIAL_TEST[missed] / 2468)
+        few = Evaluation(np.eye(2, dtype=np.int64), 0, 0, np.ones(2), np.ones(2, bool), ("chair", "sofa"), 1.0)
+        assert few.official_mix_accuracy is None
+        assert "official_mix_accuracy" not in few.to_dict()
 
     def test_classes_are_matched_by_name(self, few: Path) -> None:
         clouds = load_npz(few)

@@ -9,21 +9,34 @@ from pathlib import Path
 
 import pytest
 
+import pointcentroid
+
 from .conftest import ROOT
 
 
-def test_the_wheel_holds_weights_and_configurations(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT]
-    subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_holds_weights_and_configurations(distributions: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"pointcentroid/configs/{p.name}" for p in (ROOT / "configs").glob("*.yaml")}
-    expected |= {
-        f"pointcentroid/checkpoints/{p.name}" for p in (ROOT / "pointcentroid" / "checkpoints").glob("*.safetensors")
-    }
+    expected |= {f"pointcentroid/checkpoints/{p.name}" for p in (ROOT / "pointcentroid" / "checkpoints").iterdir()}
     assert len(expected) >= 4
     assert expected <= names
     assert not [name for name in names if name.startswith(("tests/", "tools/", "data/"))]
+
+
+def test_what_would_be_published_is_sound(distributions: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *distributions.iterdir()], capture_output=True
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    assert sorted(path.suffix for path in distributions.iterdir()) == [".gz", ".whl"]
+
+
+def test_one_version_everywhere(distributions: Path) -> None:
+    version = pointcentroid.__version__
+    assert all(f"pointcentroid-{version}" in path.name for path in distributions.iterdir())
+    assert (ROOT / "CHANGELOG.md").read_text().splitlines()[2].startswith(f"## {version}")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 HEAVY = ["torch", "lightning", "torch_geometric", "open3d", "omegaconf", "trimesh", "scipy", "matplotlib"]

@@ -30,7 +30,7 @@ from pointcentroid.errors import DataError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.train.callbacks import moving_average
-from pointcentroid.weights import load_weights
+from pointcentroid.weights import load_weights, read_card
 
 from .test_cli import run
 
@@ -94,6 +94,36 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(toy: Path, tmp_path: P
     first, second, third = (load_weights(path)[0] for path in (a, b, c))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert not all(torch.equal(first[k], third[k]) for k in first)
+
+
+def test_weights_of_all_shapes_carry_the_figures_of_their_recipe(toy: Path, tmp_path: Path) -> None:
+    seeds = [train(toy, tmp_path / str(seed), "epochs=1", f"seed={seed}") for seed in (0, 1)]
+    recipe = f"recipe=[{','.join(map(str, seeds))}]"
+    settings = ("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL)
+    whole = run(*settings, "name=all", "epochs=1", "split=all", recipe)
+    assert whole.returncode == 0, whole.stderr
+    card, others = read_card(tmp_path / "all" / "all.safetensors"), [read_card(path) for path in seeds]
+    for name in ("validation_overall", "validation_mean_class", "validation_loss"):
+        assert card.metrics[name] == pytest.approx(np.mean([other.metrics[name] for other in others]))
+    assert card.metrics["recipe_runs"] == 2
+    assert card.temperature == pytest.approx(np.mean([other.temperature for other in others]))
+    assert card.provenance["config"]["split"] == "all"
+    # 80 shapes, 8 of them set aside for validation elsewhere, in batches of 8.
+    steps = torch.load(tmp_path / "all" / "last.ckpt", weights_only=True)["global_step"]
+    assert (steps, torch.load(tmp_path / "0" / "toy" / "last.ckpt", weights_only=True)["global_step"]) == (10, 9)
+
+    other = run(*settings, "name=x", "split=all", recipe)
+    assert other.returncode == 2
+    assert "is of another recipe: epochs=1, here 8" in other.stderr
+    own = run(*settings, "name=x", recipe)
+    assert "recipe is for split=all" in own.stderr
+
+
+def test_auto_precision_is_said_and_kept(toy: Path, tmp_path: Path) -> None:
+    done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, "epochs=1")
+    used = read_card(tmp_path / "toy" / "toy.safetensors").provenance["config"]["precision"]
+    assert used in ("bf16-mixed", "32-true")
+    assert f"training in {used}" in done.stderr
 
 
 class TestInterrupted:
@@ -205,7 +235,8 @@ class TestInterrupted:
 
 
 def test_two_processes_match_one(toy: Path, tmp_path: Path) -> None:
-    settings = ("epochs=2", "model.dropout=0", "batch_size=10")  # 72 shapes: the last batch is a small one
+    # 72 shapes: the last batch is a small one. Batch norms see each process's share, and half precision rounds it otherwise.
+    settings = ("epochs=2", "model.dropout=0", "batch_size=10", "model.encoder.norm=layer", "precision=32-true")
     one = load_weights(train(toy, tmp_path / "one", *settings))
     two = load_weights(train(toy, tmp_path / "two", *settings, "devices=2"))
     for name, tensor in one[0].items():
@@ -217,6 +248,15 @@ def test_two_processes_match_one(toy: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "batch_size=9 must be a multiple of the 2 processes" in done.stderr
+
+
+def test_two_processes_train_with_batch_norm(toy: Path, tmp_path: Path) -> None:
+    """Each normalises by its own share; the net that comes out is one, and as good."""
+    tensors, card = load_weights(train(toy, tmp_path, "epochs=6", "devices=2"))
+    assert card.metrics["validation_overall"] == 1
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    counted = [int(tensor) for name, tensor in tensors.items() if name.endswith("num_batches_tracked")]
+    assert set(counted) == {6 * 9}
 
 
 def test_a_folder_of_shapes_fine_tunes_the_shipped_weights(tmp_path: Path) -> None:
@@ -269,11 +309,11 @@ def test_a_loss_that_is_no_number_is_an_error(toy: Path, tmp_path: Path) -> None
 def test_a_full_disk_is_an_error_and_what_was_written_stays_whole(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path, "epochs=1")
     before = {p.name: p.read_bytes() for p in (tmp_path / "toy").iterdir() if p.is_file()}
-    size = (tmp_path / "toy" / "last.ckpt").stat().st_size
+    size = (tmp_path / "toy" / "last.ckpt").stat().st_size * 2 // 3
 
-    def limit() -> None:  # the largest file that may be written: as if the disk were full half-way through a checkpoint
+    def limit() -> None:  # the largest file that may be written: as if the disk were full in the middle of one
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     settings = [f"data={toy}", f"output={tmp_path}", "name=full", *SMALL, "epochs=1"]
     command = [sys.executable, "-m", "pointcentroid", "train", "modelnet40-small", *settings]

@@ -44,6 +44,15 @@ VARIANTS: dict[str, list[str]] = {
     "voxel seeds": ["model.encoder.initialiser=voxel"],
     "k-means++ seeds": ["model.encoder.initialiser=kmeans++"],
     "learnt seeds": ["model.encoder.initialiser=learned"],
+    "batch norm": ["model.encoder.norm=batch"],
+    "batch norm, no attention": ["model.encoder.norm=batch", "model.encoder.steps=0"],
+    "batch norm, tokens by points": ["model.encoder.norm=batch", "model.encoder.tokens=points", "model.encoder.embed=0"],
+    "batch norm, tokens by points, no attention": [
+        "model.encoder.norm=batch",
+        "model.encoder.tokens=points",
+        "model.encoder.embed=0",
+        "model.encoder.steps=0",
+    ],
     "256 points: 64 and 16 centroids": ["preprocess.points=256"],
     "256 points: softmax over centroids, each input lists 4": [
         "preprocess.points=256",

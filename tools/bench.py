@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from pointcentroid.geometry import farthest
 from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.neighbours import nearest_neighbours
@@ -62,7 +64,7 @@ def process_time(command: list[str], runs: int) -> float:
 
 
 def start_up(file: Path, runs: int) -> list[Row]:
-    """One cold file against the import of torch that it cannot avoid, in turn."""
+    """One cold file against the import of torch, which training cannot avoid and classifying can, in turn."""
     imports, classifies = [], []
     for _ in range(runs):
         imports.append(process_time([sys.executable, "-c", "import torch"], 1))
@@ -111,7 +113,7 @@ def size(net: CentroidClassifier, points: int = 1024) -> tuple[int, int]:
 
 
 def model(quick: bool) -> list[Row]:
-    """Size and speed of the shipped classifier."""
+    """Size and speed of the shipped classifier, in both runtimes."""
     predictor = load("small", device="cpu")
     net = predictor.torch_net.module
     parameters, flops = size(net)
@@ -124,6 +126,12 @@ def model(quick: bool) -> list[Row]:
             for batch in (1, 32):
                 name = f"small: {'compiled' if compiled else 'eager'}, {str(precision)[6:]}, batch {batch}"
                 rows.append((name, forward(net, batch, precision, compiled), "clouds/s"))
+    clouds = torch.nn.functional.normalize(torch.randn(32, 1024, 3), dim=2).numpy()
+    runtimes = {name: load("small", device="cpu", runtime=name).net for name in ("onnx", "torch")}  # type: ignore[arg-type]
+    times = in_turn({name: partial(runtime, clouds) for name, runtime in runtimes.items()}, 1 if quick else 15)
+    rows += [(f"small: the net alone, {name}, batch 32", 32 / statistics.median(t), "clouds/s") for name, t in times.items()]
+    ratio = statistics.median(b / a for a, b in zip(times["onnx"], times["torch"], strict=True))
+    rows.append(("small: the net alone, onnx against torch", ratio, "x"))
     cloud = torch.nn.functional.normalize(torch.randn(1, 100_000, 3), dim=2)
     with torch.inference_mode():
         rows.append(("small: one forward on 100,000 points", median_time(lambda: net(cloud)), "s"))
@@ -200,13 +208,16 @@ def geometry() -> list[Row]:
         cloud = torch.randn(1, count, 3)
         queries = cloud[:, :picks]
         sampling = median_time(lambda c=cloud, m=picks: farthest_point_sampling(c, m))
+        in_numpy = median_time(lambda c=cloud, m=picks: farthest.farthest_point_sampling(c.numpy(), m))
         searching = median_time(lambda q=queries, c=cloud: nearest_neighbours(q, c, 16))
-        rows.append((f"fps {count:,} -> {picks:,}", 1e3 * sampling, "ms"))
+        rows.append((f"fps {count:,} -> {picks:,}, torch", 1e3 * sampling, "ms"))
+        rows.append((f"fps {count:,} -> {picks:,}, numpy", 1e3 * in_numpy, "ms"))
         rows.append((f"16 of {count:,} neighbours of {picks:,}", 1e3 * searching, "ms"))
     batch = torch.randn(32, 1024, 3)
-    rows.append(
-        ("fps 32 x (1,024 -> 256), a cloud", 1e3 * median_time(lambda: farthest_point_sampling(batch, 256)) / 32, "ms")
-    )
+    whole = 1e3 * median_time(lambda: farthest_point_sampling(batch, 256)) / 32
+    rows.append(("fps 32 x (1,024 -> 256), torch, a cloud", whole, "ms"))
+    whole = 1e3 * median_time(lambda: farthest.farthest_point_sampling(batch.numpy(), 256)) / 32
+    rows.append(("fps 32 x (1,024 -> 256), numpy, a cloud", whole, "ms"))
     return rows
 
 

@@ -20,6 +20,7 @@ from pointcentroid.cli.embed import embed
 from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.export import export
 from pointcentroid.cli.models import models
+from pointcentroid.cli.push import push
 from pointcentroid.cli.reconstruct import reconstruct
 from pointcentroid.cli.train import train
 from pointcentroid.cli.view import compare, view
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, view, compare, assignments, embed, reconstruct, train, evaluate, calibrate, export, models):
+for command in (classify, view, compare, assignments, embed, reconstruct, train, evaluate, calibrate, export, push, models):
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -61,7 +61,11 @@ class PooledLinear(nn.Module):
         self.register_buffer("covariance", torch.eye(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, inputs) -> (B, outputs)."""
+        """(B, N, inputs) -> (B, outputs), in full precision: variances of half a precision are none."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._pooled(x.to(self.weight.dtype))
+
+    def _pooled(self, x: Tensor) -> Tensor:
         mean, covariance = self.mean, self.covariance
         if self.training:
             rows = x.flatten(0, 1)

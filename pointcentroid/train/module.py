@@ -138,9 +138,10 @@ class ClassifierTraining(NetTraining):
         return self.checked(loss, len(labels), number)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Metrics on one batch, accumulated over the whole validation set."""
+        """Metrics on one batch, accumulated over the validation set; in full precision, as `evaluate` measures."""
         points, labels, _samples = batch
-        logits = self.net(points, ordered=True)
+        with torch.autocast(points.device.type, enabled=False):
+            logits = self.net(points, ordered=True)
         self.overall(logits, labels)
         self.mean_class(logits, labels)
         self.log("validation_loss", self.loss(logits, labels), batch_size=len(labels), sync_dist=True)
@@ -171,8 +172,9 @@ class AutoencoderTraining(NetTraining):
         return self.checked(loss, len(points), number)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Metrics on one batch, accumulated over the whole validation set."""
+        """Metrics on one batch, accumulated over the validation set; in full precision, as `evaluate` measures."""
         points, _labels, samples = batch
-        distance, oracle = half_distances(self.net, points, samples)
+        with torch.autocast(points.device.type, enabled=False):
+            distance, oracle = half_distances(self.net, points, samples)
         values = {"validation_chamfer": distance.mean(), "validation_oracle": oracle.mean()}
         self.log_dict(values, batch_size=len(points), sync_dist=True)

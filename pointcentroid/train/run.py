@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
@@ -24,7 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 import pointcentroid
-from pointcentroid.config import WHERE, ClassifierConfig, TrainConfig, to_dict
+from pointcentroid.config import WHERE, ClassifierConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, find_shapes
@@ -36,7 +37,7 @@ from pointcentroid.evaluate.plots import plot_history
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
 
 
 def train(
@@ -78,6 +79,7 @@ def train(
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
     config = dataclasses.replace(config, precision=choose_precision(config))
+    _recipe(config)
     if resume:
         before = _check_resumable(last, config)
     elif first and not overwrite and (last.is_file() or weights.is_file()):
@@ -242,16 +244,50 @@ def _finish(
     row = history.rows[-1]
     if config.keep == "best":
         row = (max if module.better == "max" else min)(history.rows, key=lambda r: r[module.headline])
-    metrics: dict[str, Any] = {key: row[key] for key in row if key.startswith("validation_")}
-    metrics |= {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
+    metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
+    if config.split == "training":
+        metrics |= {key: row[key] for key in row if key.startswith("validation_")}
     classes = tuple(data.classes) if isinstance(config.model, ClassifierConfig) else ()
     card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, _provenance(config, clouds))
     net = module.net.eval().cpu()
-    if isinstance(net, CentroidClassifier) and not config.augment.reorient:
+    if config.split == "all":
+        card = _with_figures_of(_recipe(config), card)
+    elif isinstance(net, CentroidClassifier) and not config.augment.reorient:
         with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
             card = calibrated(net, card, data.classes, data.validation)
     save_weights(path, net.state_dict(), card)
     plot_history(history.rows, module.headline, path.with_name("curves.png"))
+
+
+_OF_A_RUN = frozenset({"name", "seed", "data", "split", "recipe", "precision", *WHERE})
+"""Settings in which runs of one recipe may differ."""
+
+
+def _recipe(config: TrainConfig) -> list[WeightsCard]:
+    """Cards of the runs whose figures stand for a run on all shapes, once they are known to be of its recipe."""
+    others = [read_card(find_weights(name)) for name in config.recipe]
+    settings = to_dict(config)
+    for name, other in zip(config.recipe, others, strict=True):
+        theirs = to_dict(from_dict(TrainConfig, other.provenance["config"]))
+        for key in sorted(settings.keys() - _OF_A_RUN):
+            if theirs[key] != settings[key]:
+                raise TrainingError(f"{name} is of another recipe: {key}={theirs[key]!r}, here {settings[key]!r}")
+        if theirs["split"] != "training":
+            raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
+    return others
+
+
+def _with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCard:
+    """The card with the mean validation figures, and the mean temperature, of runs that left the validation shapes out."""
+    if not others:
+        return card
+    figures = {
+        key: float(np.mean([other.metrics[key] for other in others]))
+        for key, value in others[0].metrics.items()
+        if key.startswith("validation_") and not isinstance(value, list)
+    }
+    temperature = float(np.mean([other.temperature for other in others]))
+    return dataclasses.replace(card, metrics=card.metrics | figures | {"recipe_runs": len(others)}, temperature=temperature)
 
 
 def _provenance(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:

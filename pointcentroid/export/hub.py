@@ -1,0 +1,107 @@
+"""Weights on a Hugging Face hub, with a model card written from what they say of themselves.
+
+Only a server on the same machine was tested, through `HF_ENDPOINT`; the calls are huggingface_hub's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pointcentroid.errors import WeightsError, require
+from pointcentroid.weights import HUB_FILES, TENSORS_KEY, WeightsCard, graph_metadata, graph_of, read_card, tensors_hash
+
+
+def push(weights: Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
+    """Put weights on a hub: the tensors, their graph if it stands beside them, and a model card.
+
+    Args:
+        weights: a weights file.
+        repository: `owner/name`; made if it is not there.
+        private: whether a new repository is private.
+        revision: the branch to write to; the main one if None.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
+        WeightsError: the weights are damaged, or the hub refuses or cannot be reached.
+    """
+    require("putting weights on a hub", "hub", "huggingface_hub")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    card = read_card(weights)
+    content: list[tuple[str, Any]] = [(HUB_FILES[0], str(weights)), ("README.md", model_card(card, repository).encode())]
+    graph = graph_of(weights)
+    if graph.is_file() and graph_metadata(graph).get(TENSORS_KEY) == tensors_hash(weights):
+        content.append((HUB_FILES[1], str(graph)))
+    operations = [huggingface_hub.CommitOperationAdd(name, what) for name, what in content]
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        made = hub.create_commit(repository, operations, commit_message=f"Weights {card.name}", revision=revision)
+    except errors.LocalTokenNotFoundError:
+        raise WeightsError(f"{repository}: you are not logged in; hf auth login, or HF_TOKEN=... before it") from None
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.HTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1][:160]
+        raise WeightsError(f"{repository}: the hub did not take the weights ({reason})") from None
+    return str(made.commit_url)
+
+
+def model_card(card: WeightsCard, repository: str) -> str:
+    """A model card in Markdown, of what a weights file says of itself and nothing else.
+
+    Args:
+        card: of the weights.
+        repository: where they will be.
+    """
+    settings = card.provenance.get("config", {})
+    header = ["---", "library_name: pointcentroid", "tags:", "- point-cloud", f"- {card.model.kind}", "---", ""]
+    use = [
+        f"# {card.name}",
+        "",
+        f"A {card.model.kind} on learned centroids, for [pointcentroid](https://pypi.org/project/pointcentroid/).",
+        "",
+        "    pip install 'pointcentroid[hub]'",
+        f"    pointcentroid classify chair.off --weights hf://{repository}"
+        if card.model.kind == "classifier"
+        else f"    pointcentroid reconstruct chair.off -o out/ --weights hf://{repository}",
+        "",
+        "## What it sees",
+        "",
+        f"{card.preprocess.points} of {card.preprocess.sample} points, sampled uniformly by area, centred on their mean, "
+        "radius 1, z up, in farthest-point order.",
+        "",
+    ]
+    classes = ["## Classes", "", ", ".join(card.classes), ""] if card.classes else []
+    measured = [
+        "## Measured",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {k} | {v:.4g} |" for k, v in sorted(card.figures.items())),
+        "",
+    ]
+    if card.temperature != 1:
+        measured += [f"Logits are divided by the temperature {card.temperature:.4g}.", ""]
+    licence = [
+        "## Licence",
+        "",
+        "Whoever put these weights here says what they may be used for; the data they were trained on may set limits too",
+        "(ModelNet40 is for academic use).",
+        "",
+    ]
+    made = ["## Made by", "", *(f"- {key}: {value}" for key, value in sorted(_made_by(card, settings).items())), ""]
+    return "\n".join([*header, *use, *classes, *measured, *made, *licence])
+
+
+def _made_by(card: WeightsCard, settings: dict[str, Any]) -> dict[str, Any]:
+    kept = ("epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing", "seed", "split", "data", "precision")
+    found = {key: settings[key] for key in kept if key in settings}
+    return (
+        found
+        | {f"version of {key}": value for key, value in card.provenance.get("versions", {}).items()}
+        | ({"SHA-256 of the data": card.provenance["data_sha256"]} if "data_sha256" in card.provenance else {})
+    )
