@@ -11,12 +11,12 @@ colours and knows the line of every mistake.
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import fastnumbers
 import numpy as np
 
 from pointcentroid.errors import ReadError
@@ -95,9 +95,9 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
     ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
     cut = int(ends[vertices - 1]) + 1 if 0 < vertices <= len(ends) else 0
-    points, rest = _table(body[:cut]), _numbers(body[cut:], np.int64)
-    if points is None or rest is None or points.shape != (vertices, 3):
-        numbers = _numbers(body, np.float64)
+    points, rest = _reals(body[:cut]), _integers(body[cut:])
+    if points is None or rest is None or len(points) != 3 * vertices:
+        numbers = _reals(body)
         if numbers is None or len(numbers) < 3 * vertices or (numbers[3 * vertices :] % 1).any():
             return None
         points, rest = numbers[: 3 * vertices], numbers[3 * vertices :].astype(np.int64)
@@ -111,22 +111,20 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     return (points.reshape(-1, 3), triangles) if inside else None
 
 
-def _table(text: bytes) -> np.ndarray | None:
-    """A number in every column of every line, or None; more than twice as fast as `_numbers` on decimal fractions."""
-    if not text or not text.isascii():
-        return None
+def _reals(text: bytes) -> np.ndarray | None:
+    """All numbers of a text, or None where it holds anything else. Half the time of numpy's own ways, the same numbers."""
     try:
-        return np.loadtxt(io.BytesIO(text), comments=None, ndmin=2)
+        return fastnumbers.try_array(text.split(), dtype=np.float64)  # type: ignore[reportArgumentType]
     except ValueError:
         return None
 
 
-def _numbers(text: bytes, dtype: type) -> np.ndarray | None:
-    """All numbers of a text, or None where it holds anything else."""
+def _integers(text: bytes) -> np.ndarray | None:
+    """All numbers of a text, or None where it holds anything but integers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # numpy only warns where the text stops being numbers
-            return np.fromstring(text.decode("ascii"), dtype, sep=" ")
+            return np.fromstring(text.decode("ascii"), np.int64, sep=" ")
     except (ValueError, DeprecationWarning):
         return None
 
