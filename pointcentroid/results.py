@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,20 @@ class Failure:
 
     file: str
     error: str
+
+
+def to_row(result: Prediction | Failure) -> dict[str, Any]:
+    """A result as JSON has it, without the feature."""
+    if isinstance(result, Failure):
+        return {"file": result.file, "error": result.error}
+    return {
+        "file": result.file,
+        "label": result.label,
+        "confidence": result.confidence,
+        "top": [list(pair) for pair in result.top],
+        "up": result.up,
+        "points": result.points,
+    }
 
 
 def largest_share(shares: np.ndarray) -> np.ndarray:

@@ -246,7 +246,7 @@ def _from_hub(address: str) -> Path:
         raise WeightsError(f"{address}: the repository holds no {HUB_FILES[0]}, so no weights of pointcentroid") from None
     except errors.HFValidationError:
         raise WeightsError(f"{address}: expected hf://owner/name or hf://owner/name@revision") from None
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:  # type: ignore[reportPrivateImportUsage]
         raise WeightsError(f"{address}: the hub does not answer ({str(error).strip().splitlines()[-1][:160]})") from None
     print(f"{address}: revision {Path(weights).parent.name}", file=sys.stderr)
     return Path(weights)

@@ -22,6 +22,7 @@ from pointcentroid.cli.export import export
 from pointcentroid.cli.models import models
 from pointcentroid.cli.push import push
 from pointcentroid.cli.reconstruct import reconstruct
+from pointcentroid.cli.serve import serve
 from pointcentroid.cli.train import train
 from pointcentroid.cli.view import compare, view
 from pointcentroid.errors import PointCentroidError
@@ -33,7 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (classify, view, compare, assignments, embed, reconstruct, train, evaluate, calibrate, export, push, models):
+_LOOKING = (classify, embed, view, compare, assignments, reconstruct, serve)
+_TRAINING = (train, evaluate, calibrate, export, push, models)
+for command in (*_LOOKING, *_TRAINING):
     app.command()(command)
 app.add_typer(data, name="data")
 

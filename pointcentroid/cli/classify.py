@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pointcentroid.cli import options
-from pointcentroid.results import Failure, Prediction
+from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, open_answers
+from pointcentroid.results import Failure, Prediction, to_row
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from pointcentroid.cli.output import Row
 
 
 def classify(
@@ -27,77 +29,107 @@ def classify(
     workers: options.Workers = None,
     device: options.Device = "auto",
     format: options.FormatOption = "table",
-    output: options.Output = None,
+    output: Output = None,
+    resume: Resume = False,
+    ray: Ray = None,
 ) -> None:
     """Say what 3D shapes are: meshes and point clouds in any readable format.
 
     Exit code 0: all classified; 1: some could not be; 2: wrong usage.
     """
-    from pointcentroid.cli.inputs import expand, start
-    from pointcentroid.cli.output import check_writable, note, print_table, tracked, write
+    from pointcentroid.cli.inputs import count, start, stream
+    from pointcentroid.cli.output import check_writable, parquet_target, print_rows, tracked, write
 
-    check_writable(output)
-    files = expand(paths, recursive)
+    target = parquet_target(output, resume)
+    path = Path(output) if output and not target else None
+    check_writable(path)
+    asked = {"up": up, "votes": votes, "top": top}
+    answers = open_answers(target, weights, resume, **asked) if target else None
+    if ray:
+        counts = answer_on_ray(
+            ray, paths, recursive, workers, answers, "classifying", weights=weights, device=device, **asked
+        )
+        _close(counts)
+        return
+    files: Iterable[str] = stream(paths, recursive)
+    if answers:
+        files = answers.missing(files)
     predictor, prepared = start(files, weights, device, votes, workers)
     results = predictor.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
-    counts = {"failed": 0, "uncertain": 0}
-    counted = _count(tracked(results, len(files), "classifying"), counts)
-    if format == "table":
-        print_table(_table(list(counted)), output)
+    counts = Counter(all=answers.done, failed=answers.failed) if answers else Counter()
+    counted = _count(tracked(results, lambda: count(paths, recursive), "classifying"), counts)
+    if answers:
+        for _ in answers.keeping(counted):
+            pass
+    elif format == "table":
+        print_rows(counted, partial(_lay_out, predictor.classes), path)
     else:
-        write(map(_row, counted), ["file", "label", "confidence", "top", "up", "points", "error"], format, output)
+        write(map(to_row, counted), ["file", "label", "confidence", "top", "up", "points", "error"], format, path)
+    _close(counts)
+
+
+def _close(counts: Counter[str]) -> None:
+    """Say what deserves a warning, and end."""
+    from pointcentroid.cli.output import note
+
     if counts["uncertain"]:
         note(
-            f"{counts['uncertain']} of {len(files)} with low confidence: "
+            f"{counts['uncertain']} of {counts['all']} with low confidence: "
             "the shape may be of no known class, or lie on its side (try --up)"
         )
     if counts["failed"]:
-        note(f"{counts['failed']} of {len(files)} could not be classified")
+        note(f"{counts['failed']} of {counts['all']} could not be classified")
         raise typer.Exit(1)
 
 
-def _count(results: Iterable[Prediction | Failure], counts: dict[str, int]) -> Iterator[Prediction | Failure]:
+def _count(results: Iterable[Prediction | Failure], counts: Counter[str]) -> Iterator[Prediction | Failure]:
     for result in results:
-        if isinstance(result, Failure):
-            counts["failed"] += 1
-        elif result.uncertain:
-            counts["uncertain"] += 1
+        counts["all"] += 1
+        counts["failed"] += isinstance(result, Failure)
+        counts["uncertain"] += isinstance(result, Prediction) and result.uncertain
         yield result
 
 
-def _row(result: Prediction | Failure) -> Row:
-    if isinstance(result, Failure):
-        return {"file": result.file, "error": result.error}
-    return {
-        "file": result.file,
-        "label": result.label,
-        "confidence": result.confidence,
-        "top": [list(pair) for pair in result.top],
-        "up": result.up,
-        "points": result.points,
-    }
-
-
-def _table(results: list[Prediction | Failure]) -> Table:
+def _lay_out(
+    classes: tuple[str, ...], first: list[Prediction | Failure], width: int
+) -> Callable[[list[Prediction | Failure], bool], Table]:
+    """Columns as wide as the first results ask for: runners-up and errors fold, names of files do not."""
     from rich.bar import Bar
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
-    table.add_column("label", style="bold cyan", no_wrap=True)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("", width=12)
-    table.add_column("runners-up", style="dim", overflow="fold")
-    table.add_column("up", no_wrap=True)
-    for result in results:
-        if isinstance(result, Failure):
-            table.add_row(escape(result.file), Text("error", "bold red"), "", "", Text(result.error, "red"), "")
-            continue
-        colour = "yellow" if result.uncertain else "green"
-        percent = Text(f"{result.confidence:.0%}", colour)
-        bar = Bar(1, 0, result.confidence, width=12, color=colour)
-        others = "  ".join(f"{label} {p:.0%}" for label, p in result.top[1:3] if p >= 0.005)
-        table.add_row(escape(result.file), result.label, percent, bar, others, result.up)
+    from pointcentroid.cli.output import short_paths
+
+    # The rest of a row: label, percentage, bar, axis, and two spaces between columns.
+    free = max(width - max(map(len, classes)) - 28, 40)
+    asked = max((len(_others(result)) for result in first), default=0)
+    name, shown = short_paths([result.file for result in first], max(free - max(asked, len("runners-up")), free // 2))
+    paths = max(len(name), *(len(shown(result.file)) for result in first))
+
+    def table(results: list[Prediction | Failure], named: bool) -> Table:
+        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold", show_header=named)
+        table.add_column(escape(name), no_wrap=True, width=paths)
+        table.add_column("label", style="bold cyan", no_wrap=True, width=max(map(len, classes)))
+        table.add_column("", justify="right", no_wrap=True, width=4)
+        table.add_column("", width=12)
+        table.add_column("runners-up", style="dim", overflow="fold", width=min(max(asked, len("runners-up")), free - paths))
+        table.add_column("up", no_wrap=True, width=2)
+        for result in results:
+            file = escape(shown(result.file))
+            if isinstance(result, Failure):
+                table.add_row(file, Text("error", "bold red"), "", "", Text(result.error, "red"), "")
+                continue
+            colour = "yellow" if result.uncertain else "green"
+            percent = Text(f"{result.confidence:.0%}", colour)
+            bar = Bar(1, 0, result.confidence, width=12, color=colour)
+            table.add_row(file, result.label, percent, bar, _others(result), result.up)
+        return table
+
     return table
+
+
+def _others(result: Prediction | Failure) -> str:
+    if isinstance(result, Failure):
+        return result.error
+    return "  ".join(f"{label} {p:.0%}" for label, p in result.top[1:3] if p >= 0.005)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pointcentroid.cli import options
-from pointcentroid.results import Prediction
+from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, open_answers
+from pointcentroid.results import Failure, Prediction
+
+if TYPE_CHECKING:
+    from pointcentroid.cli.output import Row
 
 
 def embed(
@@ -24,46 +30,79 @@ def embed(
         Literal["npz", "json", "csv"],
         typer.Option("--format", help="npz (needs -o): arrays features (S, F), files (S,), labels (S,)."),
     ] = "npz",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE.")] = None,
+    output: Output = None,
+    resume: Resume = False,
+    ray: Ray = None,
 ) -> None:
     """Write the global feature of every shape.
 
-    Shapes that cannot be read are reported and left out. Exit code 0: all done; 1: some failed; 2: wrong usage.
+    Shapes that cannot be read are reported and left out; in Parquet they are rows with an error. For many files take
+    Parquet, JSON or CSV: npz holds all features until it is written. Exit code 0: all done; 1: some failed; 2: wrong usage.
     """
-    from pointcentroid.cli.inputs import expand, start
-    from pointcentroid.cli.output import check_writable, note, tracked, write
+    from pointcentroid.cli.inputs import count, start, stream
+    from pointcentroid.cli.output import check_writable, parquet_target, tracked, write
     from pointcentroid.files import replacing
 
+    target = parquet_target(output, resume)
+    path = Path(output) if output and not target else None
     if format == "npz" and output is None:
         raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --format json")
-    check_writable(output)
-    files = expand(paths, recursive)
+    check_writable(path)
+    asked = {"up": up, "votes": votes}
+    answers = open_answers(target, weights, resume, features=True, **asked) if target else None
+    if ray:
+        options = asked | {"weights": weights, "device": device, "features": True}
+        counts = answer_on_ray(ray, paths, recursive, workers, answers, "embedding", **options)
+        _close(counts)
+        return
+    files: Iterable[str] = stream(paths, recursive)
+    if answers:
+        files = answers.missing(files)
     predictor, prepared = start(files, weights, device, votes, workers)
 
-    done: list[Prediction] = []
-    failed = 0
-    for result in tracked(predictor.predict_prepared(prepared, up=up, batch_size=batch_size), len(files), "embedding"):
-        if isinstance(result, Prediction):
-            done.append(result)
-        else:
-            failed += 1
-            note(f"{result.file}: {result.error}")
-
-    if format == "npz" and output is not None:
+    results = predictor.predict_prepared(prepared, up=up, batch_size=batch_size)
+    counts = Counter(all=answers.done, failed=answers.failed) if answers else Counter()
+    counted = _report(tracked(results, lambda: count(paths, recursive), "embedding"), counts)
+    if answers:
+        for _ in answers.keeping(counted):
+            pass
+    elif format == "npz" and path is not None:
         import numpy as np
 
+        done = [result for result in counted if isinstance(result, Prediction)]
         width = predictor.feature_dim
         features = np.stack([r.feature for r in done]) if done else np.empty((0, width), np.float32)
-        with replacing(output) as temporary, temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, features=features, files=[r.file for r in done], labels=[r.label for r in done])
     else:
-        rows = [{"file": r.file, "label": r.label, "feature": r.feature.tolist()} for r in done]
-        if format == "csv":
-            names = [f"f{i}" for i in range(predictor.feature_dim)]
-            rows = [{"file": r["file"], "label": r["label"], **dict(zip(names, r["feature"], strict=True))} for r in rows]
-            write(rows, ["file", "label", *names], "csv", output)
-        else:
-            write(rows, [], "json", output)
-    if failed:
-        note(f"{failed} of {len(files)} could not be embedded")
+        names = [f"f{i}" for i in range(predictor.feature_dim)] if format == "csv" else []
+        rows = (_row(result, names) for result in counted if isinstance(result, Prediction))
+        write(rows, ["file", "label", *names], format, path)
+    _close(counts)
+
+
+def _close(counts: Counter[str]) -> None:
+    from pointcentroid.cli.output import note
+
+    if counts["failed"]:
+        note(f"{counts['failed']} of {counts['all']} could not be embedded")
         raise typer.Exit(1)
+
+
+def _report(results: Iterable[Prediction | Failure], counts: Counter[str]) -> Iterator[Prediction | Failure]:
+    """Count results, and tell of those that failed."""
+    from pointcentroid.cli.output import note
+
+    for result in results:
+        counts["all"] += 1
+        if isinstance(result, Failure):
+            counts["failed"] += 1
+            note(f"{result.file}: {result.error}")
+        yield result
+
+
+def _row(result: Prediction, names: list[str]) -> Row:
+    """A row for JSON, or, with names for the numbers of the feature, for CSV."""
+    feature = result.feature.tolist()
+    numbers = dict(zip(names, feature, strict=True)) if names else {"feature": feature}
+    return {"file": result.file, "label": result.label, **numbers}

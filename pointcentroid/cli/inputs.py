@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from pointcentroid.io import READERS
+from pointcentroid.io.folders import walk
 
 if TYPE_CHECKING:
     from pointcentroid.predict.predictor import Predictor
@@ -20,37 +21,53 @@ if TYPE_CHECKING:
 
 
 def expand(paths: list[str], recursive: bool) -> list[str]:
-    """Turn arguments into files, in a stable order.
+    """Turn arguments into files, all of them: for commands that do little with each of few.
 
     Args:
         paths: files, folders (their readable files), globs, or `-` for one path a line on standard input.
         recursive: look into subfolders of folders.
 
     Returns:
-        Files. A path that is not there is kept, so that it is reported like any other file that cannot be read.
+        Files, in a stable order. A path that is not there is kept, so that it is reported like any other file that cannot
+        be read.
 
     Raises:
         typer.BadParameter: nothing at all was found.
     """
-    files: list[str] = []
-    for path in paths:
-        if path == "-":
-            files += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-        elif Path(path).is_dir():
-            inside = Path(path).rglob("*") if recursive else Path(path).glob("*")
-            files += sorted(str(p) for p in inside if _wanted(p))
-        elif glob.has_magic(path) and not Path(path).exists():
-            files += sorted(glob.glob(path, recursive=True)) or [path]
-        else:
-            files.append(path)
-    if not files:
+    return list(stream(paths, recursive))
+
+
+def stream(paths: list[str], recursive: bool) -> Iterator[str]:
+    """Turn arguments into files, one by one, in the order of `expand`: folders are walked as files are asked for.
+
+    Args:
+        paths: see `expand`.
+        recursive: see `expand`.
+
+    Raises:
+        typer.BadParameter: nothing at all was found; at once, not at the first file.
+    """
+    files = chain.from_iterable(_files(path, recursive) for path in paths)
+    first = list(islice(files, 1))
+    if not first:
         hint = "" if recursive else "; --recursive looks into subfolders"
         raise typer.BadParameter(f"no readable files in {' '.join(paths)}{hint}")
-    return files
+    return chain(first, files)
 
 
-def _wanted(path: Path) -> bool:
-    return path.suffix.lower() in READERS and path.is_file() and not path.name.startswith(".")
+def count(paths: list[str], recursive: bool) -> int | None:
+    """How many files `stream` gives; None where only reading a list to its end would say."""
+    return None if "-" in paths else sum(1 for path in paths for _ in _files(path, recursive))
+
+
+def _files(path: str, recursive: bool) -> Iterable[str]:
+    if path == "-":
+        return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+    if os.path.isdir(path):
+        return walk(path, recursive)
+    if glob.has_magic(path) and not os.path.exists(path):
+        return sorted(glob.iglob(path, recursive=True)) or [path]
+    return [path]
 
 
 def result_names(files: list[str]) -> dict[str, Path]:
@@ -63,7 +80,7 @@ def result_names(files: list[str]) -> dict[str, Path]:
 
 
 def start(
-    files: list[str], weights: str, device: str, votes: int, workers: int | None
+    files: Iterable[str], weights: str, device: str, votes: int, workers: int | None
 ) -> tuple[Predictor, Iterator[Prepared | Failure]]:
     """Start reading, then load the net: reading processes are at work meanwhile.
 

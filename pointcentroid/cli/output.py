@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,9 +17,14 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pointcentroid.errors import require
 from pointcentroid.files import replacing
 
 Row = dict[str, Any]
+
+_LAID_OUT_BY = 1000  # rows that decide how wide columns are, and are printed as one table if there are no more
+_AT_ONCE = 32  # rows printed together after those: about what the net answers at once
+_PIPE_WIDTH = 140
 
 
 def check_writable(path: Path | None, option: str = "-o") -> None:
@@ -37,6 +43,32 @@ def check_writable(path: Path | None, option: str = "-o") -> None:
         raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
     if not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint=option)
+
+
+def parquet_target(output: str | None, resume: bool = False) -> tuple[Path, bool] | None:
+    """Whether the answers go to Parquet: to `-o NAME.parquet`, or as shards to a folder, `-o FOLDER/`.
+
+    Args:
+        output: what was given to `-o`.
+        resume: whether `--resume` was given, which only Parquet can.
+
+    Returns:
+        The file or folder, and whether it is a file; None if the output is of another kind.
+
+    Raises:
+        typer.BadParameter: its folder is not there, or there is nothing to resume.
+        MissingExtraError: pyarrow is not installed.
+    """
+    path = Path(output or "")
+    whole = not (output or "").endswith(("/", os.sep)) and not path.is_dir()
+    if output is None or (whole and path.suffix.lower() != ".parquet"):
+        if resume:
+            raise typer.BadParameter("only Parquet can be resumed: add -o NAME.parquet or -o FOLDER/", param_hint="--resume")
+        return None
+    require("writing Parquet", "scale", "pyarrow")
+    if whole:
+        check_writable(path)
+    return path, whole
 
 
 def write(rows: Iterable[Row], columns: list[str], kind: str, path: Path | None) -> None:
@@ -77,15 +109,64 @@ def _flat(value: Any) -> Any:
 
 def print_table(table: RenderableType, path: Path | None) -> None:
     """Print a table, or write it to a file as plain text."""
-    if path is None:
-        # A pipe has no width; a narrow guess would cut file names short.
-        console = Console() if sys.stdout.isatty() else Console(width=140)
+    with _console(path) as console:
         console.print(table)
+
+
+def print_rows(
+    rows: Iterable[Any], lay_out: Callable[[list[Any], int], Callable[[list[Any], bool], RenderableType]], path: Path | None
+) -> None:
+    """Print rows as a table: as one where there are few, else as they come, in columns as wide as the first rows asked for.
+
+    Args:
+        rows: what each row is made of.
+        lay_out: called once, with the first rows and the width there is, gives what makes a table of some rows, with or
+            without the names of the columns.
+        path: the file to write, as plain text, or None for standard output.
+    """
+    rows = iter(rows)
+    with _console(path) as console:
+        first = list(islice(rows, _LAID_OUT_BY))
+        table = lay_out(first, console.width)
+        console.print(table(first, True))
+        while more := list(islice(rows, _AT_ONCE)):
+            console.print(table(more, False))
+
+
+@contextmanager
+def _console(path: Path | None) -> Iterator[Console]:
+    if path is None:
+        # A pipe has no width; a narrow guess would cut file names short. While a progress bar is shown it takes what is
+        # written to the terminal, which must not happen to a pipe.
+        yield Console() if sys.stdout.isatty() else Console(file=sys.stdout, width=_PIPE_WIDTH)
         return
-    buffer = io.StringIO()
-    Console(file=buffer, width=140).print(table)
-    with replacing(path) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield Console(file=file, width=_PIPE_WIDTH)
+
+
+def short_paths(files: list[str], room: int) -> tuple[str, Callable[[str], str]]:
+    """How to show paths in a column: whole where they fit, else below the folder they share, else their ends.
+
+    Args:
+        files: what decides.
+        room: characters a path may take.
+
+    Returns:
+        The name of the column, which names that folder, and the function from path to text.
+    """
+    shared = ""
+    if len(files) > 1 and max(map(len, files)) > room and len({os.path.isabs(file) for file in files}) == 1:
+        folder = os.path.commonpath([os.path.dirname(file) for file in files])
+        shared = os.path.join(folder, "") if folder else ""
+
+    def shown(file: str) -> str:
+        return _ending(file.removeprefix(shared), room)
+
+    return f"file in {_ending(shared, room - 8)}" if shared else "file", shown
+
+
+def _ending(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
 
 
 def print_measures(measures: Row, path: Path | None) -> None:
@@ -101,11 +182,21 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
 
 
-def tracked(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-    """Pass items through, with a progress bar on standard error when a person is watching and there are many."""
+def tracked(items: Iterable[Any], total: int | Callable[[], int | None] | None, what: str) -> Iterator[Any]:
+    """Pass items through, with a progress bar on standard error when a person is watching and there are many.
+
+    Args:
+        items: what to pass.
+        total: how many there are; None where nobody knows; where finding out takes time, a function, which is only called if
+            a person is watching.
+        what: what is done.
+    """
     console = Console(stderr=True)
+    if callable(total):
+        total = total() if console.is_terminal else None
+    shown = console.is_terminal and (total is None or total >= 8)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=total < 8 or not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         yield from progress.track(items, total=total, description=what)
 
 

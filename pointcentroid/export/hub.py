@@ -44,7 +44,7 @@ def push(weights: Path, repository: str, *, private: bool = False, revision: str
         made = hub.create_commit(repository, operations, commit_message=f"Weights {card.name}", revision=revision)
     except errors.LocalTokenNotFoundError:
         raise WeightsError(f"{repository}: you are not logged in; hf auth login, or HF_TOKEN=... before it") from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.HTTPError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError) as error:  # type: ignore[reportPrivateImportUsage]
         reason = str(error).strip().splitlines()[-1][:160]
         raise WeightsError(f"{repository}: the hub did not take the weights ({reason})") from None
     return str(made.commit_url)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def _foreign_shape(source: Any) -> Shape | None:
 
 
 class Preparer:
-    """Prepares many sources in order, reading ahead.
+    """Prepares many sources in order, reading ahead; never more than a bounded number of them are held.
 
     Args:
         settings: of the weights that will see the clouds.
@@ -161,41 +162,51 @@ class Preparer:
         """Prepare sources, in the order given.
 
         Processes start working at once, before the first result is asked for.
+
+        Args:
+            sources: taken one by one, as places to read ahead become free; a generator may go on for ever.
         """
-        sources = list(sources)
+        waiting = iter(sources)
         workers = self.workers
         if workers is None:
-            workers = 0 if len(sources) < _WORTH_PROCESSES else min(os.cpu_count() or 1, 8)
+            first = list(islice(waiting, _WORTH_PROCESSES))
+            waiting = chain(first, waiting)
+            workers = 0 if len(first) < _WORTH_PROCESSES else min(os.cpu_count() or 1, 8)
         if not workers:
-            return (attempt(source, self.settings, self.votes) for source in sources)
-        return self._in_processes(sources, workers)
+            return (attempt(source, self.settings, self.votes) for source in waiting)
+        return self._in_processes(waiting, workers)
 
-    def _in_processes(self, sources: list[Source], workers: int) -> Iterator[Prepared | Failure]:
-        waiting = deque(sources)
+    def _in_processes(self, waiting: Iterator[Source], workers: int) -> Iterator[Prepared | Failure]:
+        again: deque[Source] = deque()  # taken, and to be submitted next
         ahead: deque[tuple[Source, concurrent.futures.Future[Prepared | Failure]]] = deque()
         pool = _start_pool(workers)
 
         def fill() -> None:
-            while waiting and len(ahead) < _AHEAD:
-                ahead.append((waiting[0], pool.submit(attempt, waiting[0], self.settings, self.votes)))
-                waiting.popleft()
-            if not waiting:
-                pool.shutdown(wait=False)  # each process ends when no file is left for it, not when the net is done
+            while len(ahead) < _AHEAD:
+                if not again:
+                    again.extend(islice(waiting, 1))
+                if not again:
+                    pool.shutdown(wait=False)  # each process ends when no file is left for it, not when the net is done
+                    return
+                ahead.append((again[0], pool.submit(attempt, again[0], self.settings, self.votes)))
+                again.popleft()
 
         def results() -> Iterator[Prepared | Failure]:
             nonlocal pool
             try:
-                while waiting or ahead:
+                while True:
                     try:
                         fill()
+                        if not ahead:
+                            return
                         result = ahead[0][1].result()
                     except BrokenProcessPool:
                         # A reader died, and the pool with it. Whose file it was nobody says, so the oldest is read
                         # again, alone; the others go back to the queue for a new pool.
-                        waiting.extendleft(source for source, _ in reversed(ahead))
+                        again.extendleft(source for source, _ in reversed(ahead))
                         ahead.clear()
                         pool.shutdown(wait=False, cancel_futures=True)
-                        yield self._alone(waiting.popleft())
+                        yield self._alone(again.popleft())
                         pool = _start_pool(workers)
                         continue
                     ahead.popleft()
@@ -218,9 +229,9 @@ def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     # A fork starts at once, with numpy loaded, but a forked child of a process with torch's threads in it may deadlock.
     # The command line starts reading before it imports torch.
     forking = "torch" not in sys.modules and "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
-    with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+    with environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
         context = multiprocessing.get_context("fork" if forking else "spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=start_worker)
         # Processes start when work arrives; give each some, while the environment is right.
         for _ in range(workers):
             pool.submit(int)
@@ -228,7 +239,8 @@ def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment(**values: str) -> Iterator[None]:
+    """Variables of the environment, for the processes that are started meanwhile."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
@@ -241,7 +253,12 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _start_worker() -> None:
+def start_worker(memory: int = _WORKER_MEMORY) -> None:
+    """Begin a process that works on files: Ctrl-C is its parent's to handle, and memory is limited where that can be.
+
+    Args:
+        memory: bytes of address space; who wants more gets a `MemoryError`.
+    """
     import signal
 
     keep_freed_memory()
@@ -251,5 +268,5 @@ def _start_worker() -> None:
     except ImportError:  # not on Windows
         return
     hard: Any = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = _WORKER_MEMORY if hard == resource.RLIM_INFINITY else min(_WORKER_MEMORY, hard)
+    limit = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -1,0 +1,83 @@
+"""Where files for Ray come from: a folder, a list, a bucket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pointcentroid.errors import DataError
+from pointcentroid.io.folders import readable, walk
+
+
+def check_source(source: str) -> None:
+    """Refuse a source that is not there, before a cluster is started for it.
+
+    Raises:
+        DataError: it is no folder, file or address.
+    """
+    if "://" not in source and not os.path.exists(source):
+        raise DataError(f"{source}: no such folder, list of files, or address such as s3://bucket/folder")
+
+
+def files_of(source: str, recursive: bool) -> Iterator[str]:
+    """The files of a source, one by one, in an order that is the same every time.
+
+    Args:
+        source: a folder; a file that lists one path or address a line; or the address of a folder that pyarrow or fsspec
+            knows, such as `s3://bucket/folder`. (Tested: local folders and lists, and S3 as moto serves it.)
+        recursive: look into subfolders.
+    """
+    if "://" in source:
+        root, path = _split(source)
+        system, base = _file_system(root)
+        for found in _walk_remote(system, base + path, recursive):
+            yield root + found.removeprefix(base)
+    elif os.path.isdir(source):
+        yield from walk(source, recursive)
+    else:
+        with open(source, encoding="utf-8", errors="surrogateescape") as lines:
+            yield from (line.rstrip("\r\n") for line in lines if line.strip())
+
+
+def _walk_remote(system: Any, folder: str, recursive: bool) -> Iterator[str]:
+    """Like `walk`; one folder's list is held at a time."""
+    from pyarrow.fs import FileSelector, FileType
+
+    for info in sorted(system.get_file_info(FileSelector(folder)), key=lambda info: info.path):
+        if info.type == FileType.Directory:
+            if recursive:
+                yield from _walk_remote(system, info.path, recursive)
+        elif readable(info.base_name):
+            yield info.path
+
+
+def open_remote(address: str) -> Any:
+    """Open a file of another file system for reading."""
+    root, path = _split(address)
+    system, base = _file_system(root)
+    return system.open_input_stream(base + path)
+
+
+def _split(address: str) -> tuple[str, str]:
+    """`s3://bucket/a b.off` -> `s3://bucket` and `/a b.off`; what follows the bucket is a name, whatever is in it."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}", slash + path.rstrip("/")
+
+
+@cache
+def _file_system(root: str) -> tuple[Any, str]:
+    """The file system of an address, pyarrow's own where it has one, else fsspec's; and what it calls the root."""
+    import pyarrow as pa
+    from pyarrow import fs
+
+    try:
+        system, base = fs.FileSystem.from_uri(root)
+    except pa.ArrowInvalid:
+        from fsspec.core import url_to_fs
+
+        system, base = url_to_fs(root)
+        system = fs.PyFileSystem(fs.FSSpecHandler(system))
+    return system, base.rstrip("/")

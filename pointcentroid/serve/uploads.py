@@ -1,0 +1,176 @@
+"""A multipart request -> files in its private folder, counted and timed while they come.
+
+Frameworks have parsers of their own, which write large parts to the common temporary folder and count too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from fastapi import Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from pointcentroid.serve.engine import Engine, Held, Upload, known_suffix
+from pointcentroid.serve.limits import MB, RefusalError, ServeSettings
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_LONGEST_NAME = 120
+_MOST_FIELDS = 20  # parts that are no files; they are skipped
+_DRAIN_SECONDS = 2.0  # how long a refused sender is listened to, so that it hears the refusal
+
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # its remarks on damaged forms are for nobody
+
+
+@asynccontextmanager
+async def accepted(request: Request, engine: Engine, most: int) -> AsyncIterator[list[Upload]]:
+    """Receive the files of a request; they are gone when the block ends.
+
+    Args:
+        request: of the type multipart/form-data.
+        engine: what has the folder, and the limits.
+        most: files at most.
+
+    Raises:
+        RefusalError: it is too large, too slow, no form or without files, or there is no room.
+    """
+    try:
+        async with engine.admitted() as folder, engine.holding() as held:
+            yield await _receive(request, folder, held, engine.settings, most)
+    except RefusalError as error:
+        if error.status in (413, 503) and "expect" not in request.headers:
+            await _drain(request)
+        raise
+
+
+async def _receive(request: Request, folder: Path, held: Held, settings: ServeSettings, most: int) -> list[Upload]:
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise RefusalError(415, "expected files in a form of the type multipart/form-data")
+    too_large = RefusalError(413, f"more than {settings.upload_bytes / MB:g} MB; send less at once")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > settings.upload_bytes:
+        raise too_large
+    form = _Form(folder, most)
+    parser = MultipartParser(options[b"boundary"], form.callbacks)
+    start, received = time.monotonic(), 0
+    try:
+        while True:
+            left = start + settings.grace_seconds + received / settings.least_rate - time.monotonic()
+            try:
+                message = await asyncio.wait_for(request.receive(), max(left, 0))
+            except TimeoutError:
+                raise RefusalError(408, f"the request came too slowly; {received} bytes came") from None
+            if message["type"] == "http.disconnect":
+                raise RefusalError(400, "the connection was cut")
+            body = message.get("body", b"")
+            received += len(body)
+            if received > settings.upload_bytes:
+                raise too_large
+            held.add(len(body))
+            parser.write(body)  # into the cache of the disk: no slower than handing it to another thread
+            if not message.get("more_body", False):
+                break
+        parser.finalize()
+    except FormParserError:
+        raise RefusalError(400, "the form is damaged or cut short") from None
+    finally:
+        form.close()
+    if not form.ended:
+        raise RefusalError(400, "the form is damaged or cut short")
+    if not form.uploads:
+        raise RefusalError(400, "the form holds no file")
+    return form.uploads
+
+
+async def _drain(request: Request) -> None:
+    """Throw away what still comes, for a while: a sender whose connection is closed meanwhile loses the answer."""
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (message := await request.receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
+class _Form:
+    """What the parser calls: each file goes to the folder, under a number and the suffix of its reader."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder, most
+        self.uploads: list[Upload] = []
+        self.ended = False
+        self._fields = 0
+        self._file: IO[bytes] | None = None
+        self._header, self._value, self._disposition = b"", b"", b""
+        self.callbacks: MultipartCallbacks = {
+            "on_part_begin": self._part_begins,
+            "on_header_field": self._field,
+            "on_header_value": self._field_value,
+            "on_header_end": self._header_ends,
+            "on_headers_finished": self._headers_end,
+            "on_part_data": self._data,
+            "on_part_end": self.close,
+            "on_end": self._end,
+        }
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _part_begins(self) -> None:
+        self._disposition = b""
+
+    def _field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _field_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_ends(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header, self._value = b"", b""
+
+    def _headers_end(self) -> None:
+        given = parse_options_header(self._disposition)[1].get(b"filename")
+        if not given:  # a field; or a form's file input that was left empty
+            self._fields += 1
+            if self._fields > _MOST_FIELDS:
+                raise RefusalError(400, f"more than {_MOST_FIELDS} fields that are no files")
+            return
+        if len(self.uploads) == self.most:
+            raise RefusalError(413, f"more than {self.most} file{'s' * (self.most > 1)}; send fewer at once")
+        name = clean_name(given.decode("utf-8", "replace"))
+        path = None
+        if suffix := known_suffix(name):
+            # A folder each: a glTF file may name others in its folder.
+            own = self.folder / str(len(self.uploads))
+            own.mkdir()
+            path = own / f"shape{suffix}"
+            self._file = path.open("wb")
+        self.uploads.append(Upload(name, path))
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.write(data[start:end])
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def clean_name(name: str) -> str:
+    """A client's name for a file -> something to show: no folders, nothing that does not print, not long."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    shown = "".join(c for c in last if c.isprintable()).strip()[-_LONGEST_NAME:]
+    return shown if shown.strip(".") else "unnamed"

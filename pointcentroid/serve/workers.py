@@ -1,0 +1,253 @@
+"""Processes that work on files of strangers: limited in memory and time, killed and replaced when they overrun."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.errors import PointCentroidError
+from pointcentroid.predict.preparing import Prepared, attempt, environment, start_worker
+from pointcentroid.results import Failure
+from pointcentroid.serve.limits import MB, RefusalError
+
+_EXPLAINER_MEMORY = 8 * 2**30  # torch reserves address space that it never touches
+_READER_KEEPS, EXPLAINER_KEEPS = 500, 2000  # MB
+_START_SECONDS = 120  # importing torch on a busy machine
+
+Answer = Callable[[Any], Any]
+
+_starting = threading.Lock()  # starting a process sets variables of the environment for a moment
+
+
+class OverrunError(Exception):
+    """A process took longer than it may, and was killed."""
+
+
+class CrashError(Exception):
+    """A process died at work."""
+
+
+class WorkerPool:
+    """Processes that answer questions, each one at a time.
+
+    Args:
+        make: called in each process with `arguments`, limits what the process may take, and returns what answers questions.
+        arguments: of `make`.
+        count: how many processes.
+        seconds: the time that an answer may take.
+        waiting: the time that a question may wait for a process.
+        most_mb: a process that has needed more memory than this is replaced, for it would keep it.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Answer],
+        arguments: tuple,
+        count: int,
+        seconds: float,
+        waiting: float,
+        most_mb: int = _READER_KEEPS,
+    ) -> None:
+        self.seconds, self.waiting = seconds, waiting
+        self._workers = [_Worker(make, arguments, most_mb) for _ in range(count)]
+        self._large = asyncio.Semaphore(max(count - 1, 1))
+        self._threads = ThreadPoolExecutor(count, "worker")
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        for worker in self._workers:
+            self._idle.put_nowait(worker)
+
+    async def start(self) -> None:
+        """Start all processes, and wait until they are ready."""
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self._threads, worker.start) for worker in self._workers))
+
+    async def ask(self, question: Any, large: bool = False) -> Any:
+        """Let the next idle process answer.
+
+        Args:
+            question: what it is asked.
+            large: whether the answer may take long. One process is kept from such questions, where there are two, so that
+                the others need not wait so long.
+
+        Raises:
+            OverrunError: it took too long; the process was killed.
+            CrashError: the process died.
+            PointCentroidError: the process could not start.
+            RefusalError: none was idle in time.
+        """
+        try:
+            async with asyncio.timeout(self.waiting):
+                worker = await self._worker(large)
+        except TimeoutError:
+            raise RefusalError(503, f"no reader was free within {self.waiting:g} s; try again later", 10) from None
+        answer = asyncio.get_running_loop().run_in_executor(self._threads, worker.ask, question, self.seconds)
+        answer.add_done_callback(lambda done: self._freed(worker, large, done))
+        return await asyncio.shield(answer)  # whoever asked may leave; the process is idle when it is done, not before
+
+    async def _worker(self, large: bool) -> _Worker:
+        if not large:
+            return await self._idle.get()
+        await self._large.acquire()
+        try:
+            return await self._idle.get()
+        except asyncio.CancelledError:
+            self._large.release()
+            raise
+
+    def _freed(self, worker: _Worker, large: bool, done: asyncio.Future) -> None:
+        done.exception()  # nobody else may look at it
+        self._idle.put_nowait(worker)
+        if large:
+            self._large.release()
+
+    def stop(self) -> None:
+        """End all processes, at once."""
+        for worker in self._workers:
+            worker.stop()
+        self._threads.shutdown()
+
+
+class _Worker:
+    """One process, started when it is first needed, and again after it was killed. Blocks; called from threads."""
+
+    def __init__(self, make: Callable[..., Answer], arguments: tuple, most_mb: int) -> None:
+        self.arguments = make, arguments, most_mb
+        self._process: Any = None
+        self._connection: Any = None
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        # Not a fork of this process, which has threads; and a reader must not hold the pipes of another.
+        methods = multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            context.set_forkserver_preload(["pointcentroid.predict.preparing", "trimesh"])
+        self._connection, theirs = context.Pipe()
+        with _starting, environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+            self._process = context.Process(target=_work, args=(theirs, *self.arguments), daemon=True)
+            self._process.start()
+        theirs.close()
+        if (problem := self._answer(_START_SECONDS)) is not None:
+            self.stop()
+            raise problem
+
+    def ask(self, question: Any, seconds: float) -> Any:
+        self.start()
+        try:
+            self._connection.send(question)
+        except OSError:  # it died while it was idle
+            self.stop()
+            self.start()
+            self._connection.send(question)
+        return self._answer(seconds)
+
+    def _answer(self, seconds: float) -> Any:
+        try:
+            if self._connection.poll(seconds):
+                answer, keep = self._connection.recv()
+                if not keep:
+                    self.stop()
+                return answer
+        except (EOFError, OSError):
+            self.stop()
+            raise CrashError from None
+        self.stop()
+        raise OverrunError
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            self._connection.close()
+            process.join(5)
+
+
+def _work(connection: Connection, make: Callable[..., Answer], arguments: tuple, most_mb: int) -> None:
+    """A process: answer until the other end is closed, which it also is when the server is no more."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group; what was accepted is finished first
+    try:
+        answer = make(*arguments)
+    except PointCentroidError as error:
+        connection.send((error, False))
+        return
+    connection.send((None, True))
+    while True:
+        try:
+            question = connection.recv()
+        except EOFError:
+            return
+        connection.send((answer(question), _peak_mb() < most_mb))
+
+
+def _peak_mb() -> float:
+    """The most memory that this process has needed."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def make_reader(settings: PreprocessConfig, unpacked: int) -> Answer:
+    """A process that turns (file, votes) into what `pointcentroid.predict.preparing.attempt` makes of them.
+
+    Args:
+        settings: of the weights that will see the clouds.
+        unpacked: the most bytes that an archive may unpack to.
+    """
+    start_worker()
+
+    def answer(question: tuple[str, int]) -> Prepared | Failure:
+        file, votes = question
+        size = unpacked_size(file)
+        if size > unpacked:
+            return Failure(
+                file, f"would unpack to {size // MB} MB; a server reads at most {unpacked // MB} MB of an archive"
+            )
+        return attempt(file, settings, votes)
+
+    return answer
+
+
+def unpacked_size(file: str) -> int:
+    """What an archive says that it unpacks to, which is also the most that is read of it; 0 where it is none."""
+    if not zipfile.is_zipfile(file):
+        return 0
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # the reader says what is wrong with it
+        return 0
+
+
+def make_explainer(weights: str, device: str) -> Answer:
+    """A process that turns (file, what it is called, axis that points up) into the page of `view --html`.
+
+    Raises:
+        ConfigError: the weights are a graph, which cannot explain.
+    """
+    from pointcentroid.predict.predictor import load
+    from pointcentroid.viz.page import page_text
+    from pointcentroid.viz.panel import Panel
+
+    start_worker(_EXPLAINER_MEMORY)
+    predictor = load(weights, device)
+    _ = predictor.torch_net  # loaded now, before the time of a question runs
+
+    def answer(question: tuple[str, str, Any]) -> str:
+        file, name, up = question
+        explanation = predictor.explain(file, up=up)
+        said = explanation.prediction
+        return page_text([Panel(explanation, f"{name}: {said.label} {said.confidence:.0%}")])
+
+    return answer

@@ -1,0 +1,442 @@
+"""Folders that outgrow memory, patience or the machine: streams, Parquet that survives interruptions, Ray Data."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pointcentroid.cli import inputs
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.errors import DataError
+from pointcentroid.io import READERS
+from pointcentroid.predict import preparing
+from pointcentroid.predict.predictor import load
+from pointcentroid.predict.preparing import Prepared, Preparer, attempt
+from pointcentroid.results import Failure
+from pointcentroid.scale.answers import Answers, Seen, storable
+from pointcentroid.scale.reader import Reader
+
+from .conftest import EXAMPLES
+from .test_cli import COMMAND, run
+
+SMALL_SHARDS = [
+    sys.executable,
+    "-c",
+    "import pointcentroid.scale.answers as a; a.SHARD_ROWS = 20; from pointcentroid.__main__ import main; main()",
+]
+
+
+def fill(folder: Path, total: int, sources: list[Path] | None = None) -> list[str]:
+    """Make a folder with subfolders of hard links to real files, a tenth of them broken in one way or the other."""
+    sources = sources or sorted(p for p in EXAMPLES.iterdir() if p.is_file())
+    broken = [b"", b"OFF\n8 6 12\n0 0 zero\n", b"ply\nformat ascii 1.0\nelement vertex 9\nend_header\n"]
+    for number in range(total):
+        path = folder / f"{number % 3}" / f"{number:05d}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number % 10 == 7:
+            path.with_suffix(".off").write_bytes(broken[number % 3])
+            continue
+        source = sources[number % len(sources)]
+        try:
+            path.with_suffix(source.suffix).hardlink_to(source)
+        except OSError:  # another file system
+            path.with_suffix(source.suffix).write_bytes(source.read_bytes())
+    return sorted(str(p) for p in folder.rglob("*") if p.is_file())
+
+
+def by_path(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    assert Counter(row["path"] for row in rows).most_common(1)[0][1] == 1, "a file has several answers"
+    return {row["path"]: row for row in rows}
+
+
+def assert_answers(rows: list[dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
+    """Each file once, with the answer that the plain command prints; batches of other company round otherwise."""
+    found = by_path(rows)
+    assert found.keys() == expected.keys()
+    for path, row in found.items():
+        right = expected[path]
+        assert (row["label"], row["up"], row["error"]) == (right.get("label"), right.get("up"), right.get("error"))
+        if row["error"] is None:
+            assert row["confidence"] == pytest.approx(right["confidence"], abs=1e-5)
+            assert [[t["label"], pytest.approx(t["probability"], abs=1e-5)] for t in row["top"]] == right["top"]
+        else:
+            assert row["top"] is row["confidence"] is None
+
+
+def plain(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the plain command prints, by file."""
+    done = run("classify", folder, "-r", "--format", "json")
+    assert done.returncode == 1  # some are broken
+    return {row["file"]: row for row in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """240 files, 24 of them broken."""
+    path = tmp_path_factory.mktemp("scans")
+    fill(path, 240)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> dict[str, dict[str, Any]]:
+    return plain(folder)
+
+
+class TestStreams:
+    def test_files_come_in_the_order_in_which_paths_sort(self, tmp_path: Path, monkeypatch) -> None:
+        names = [
+            "a.off",
+            "a-b.off",
+            "a/x.off",
+            "a/.x.off",
+            "a0/y.OBJ",
+            "a/a/z.npy",
+            ".h/z.off",
+            "a/no.jpg",
+            "é/x.off",
+        ]
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "again").symlink_to(tmp_path)
+        (tmp_path / "link.off").symlink_to(tmp_path / "a.off")
+        (tmp_path / "nowhere.off").symlink_to(tmp_path / "none.off")
+        (tmp_path / "itself.off").symlink_to(tmp_path / "itself.off")
+        (tmp_path / "folder.off").mkdir()
+
+        def wanted(path: Path) -> bool:
+            return path.suffix.lower() in READERS and path.is_file() and not path.name.startswith(".")
+
+        for recursive in (True, False):
+            found = tmp_path.rglob("*") if recursive else tmp_path.glob("*")
+            reference = sorted(str(p) for p in found if wanted(p))
+            assert list(inputs.stream([str(tmp_path)], recursive)) == reference
+            assert inputs.expand([str(tmp_path)], recursive) == reference
+            assert inputs.count([str(tmp_path), str(tmp_path)], recursive) == 2 * len(reference)
+        monkeypatch.chdir(tmp_path)
+        assert inputs.expand(["."], False) == ["a-b.off", "a.off", "link.off"]
+        assert inputs.expand(["./a/"], False) == ["a/x.off"]
+
+    def test_a_folder_is_listed_when_its_turn_comes(self, tmp_path: Path, monkeypatch) -> None:
+        fill(tmp_path, 30)
+        listed = []
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+        files = inputs.stream([str(tmp_path)], recursive=True)
+        first = list(islice(files, 10))
+        assert listed == [str(tmp_path), str(tmp_path / "0")]
+        assert len(first + list(files)) == 30
+        assert len(listed) == 4
+
+    @pytest.mark.parametrize("workers", [0, 2, None])
+    def test_sources_are_taken_as_places_become_free(self, workers: int | None, monkeypatch) -> None:
+        monkeypatch.setattr(preparing, "_AHEAD", 16)
+        taken = count()
+        sources = (EXAMPLES / "chair.off" for _ in taken)  # without end
+        results = Preparer(PreprocessConfig(sample=64, points=64), workers=workers)(sources)
+        for number in range(1, 60):
+            assert isinstance(next(results), Prepared)
+            so_far = int(repr(taken)[6:-1])
+            assert so_far <= number + 16 + 8
+        results.close()  # type: ignore[attr-defined]
+
+    def test_a_long_table_comes_before_its_input_ends(self, tmp_path: Path) -> None:
+        names = [f"{tmp_path}/{'deep' * 20}/{number:05d}.off" for number in range(2000)]
+        command = [*COMMAND, "classify", "-", "--workers", "0"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin
+            assert process.stdout
+            text = "\n".join(names) + "\n"
+            writer = threading.Thread(target=lambda: (process.stdin.write(text), process.stdin.flush()))  # type: ignore[union-attr]
+            writer.start()
+            early = [process.stdout.readline() for _ in range(1900)]  # and the input is still open
+            writer.join()
+            process.stdin.write(f"/elsewhere/{'far' * 50}/last.off\n")
+            process.stdin.close()
+            lines = [line.rstrip("\n") for line in early + process.stdout.readlines()]
+        head, *rows = lines
+        assert head.startswith("file in ")
+        assert head.split()[2].endswith("deep/")
+        assert [row.split()[0] for row in rows[:2000]] == [f"{number:05d}.off" for number in range(2000)]
+        assert rows[2000].startswith("…")
+        assert rows[2000].split()[0].endswith("far/last.off")
+        assert len(rows) == 2001
+        assert {row.index(" error ") for row in rows} == {head.index(" label ")}
+
+    def test_names_of_files_are_never_folded(self, tmp_path: Path) -> None:
+        deep = tmp_path / ("x" * 100) / ("y" * 100)
+        fill(deep, 10)
+        table = run("classify", deep, "-r").stdout
+        assert len(table.splitlines()) >= 11
+        for path in deep.rglob("*.*"):
+            assert f"{path.parent.name}/{path.name} " in table
+        alone = run("classify", deep / "0" / "00000.gltf").stdout
+        assert "yyy/0/00000.gltf " in alone
+
+
+class TestParquet:
+    def test_a_row_a_file_equal_to_the_json(self, folder: Path, expected: dict, tmp_path: Path) -> None:
+        done = run("classify", folder, folder / "0", "-r", "-o", tmp_path / "out.parquet")  # a third of them twice
+        assert done.returncode == 1
+        assert "24 of 240 could not be classified" in done.stderr
+        assert_answers(pq.read_table(tmp_path / "out.parquet").to_pylist(), expected)
+        assert os.listdir(tmp_path) == ["out.parquet"]
+
+    @pytest.mark.parametrize("name", ["out.parquet", "out/"])
+    def test_killed_and_resumed_each_file_stands_once(self, folder: Path, expected: dict, tmp_path: Path, name: str) -> None:
+        target = f"{tmp_path}/{name}"
+        shards = tmp_path / (".out.parquet.parts" if name == "out.parquet" else "out")
+        arguments = ["classify", str(folder), "-r", "-o", target]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([*SMALL_SHARDS, *arguments], env=environment, start_new_session=True)
+        while len(list(shards.glob("part-*"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kept = [p.read_bytes() for p in sorted(shards.glob("part-*"))]
+        assert 2 <= len(kept) < 12
+        assert not (tmp_path / "out.parquet").exists()
+        (shards / ".part-00099.parquet.abc").write_text("what was being written")
+
+        refused = run(*arguments)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+        assert "--resume" in refused.stderr
+        other = run(*arguments, "--resume", "--up", "y")
+        assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
+        assert "other weights, settings" in other.stderr
+
+        done = run(*arguments, "--resume")
+        assert done.returncode == 1
+        assert "24 of 240 could not be classified" in done.stderr
+        assert_answers(pq.read_table(target).to_pylist(), expected)
+        if name == "out/":  # what was there was not done again
+            assert [p.read_bytes() for p in sorted(shards.iterdir())[: len(kept)]] == kept
+            assert not list(shards.glob(".*"))
+        else:
+            assert os.listdir(tmp_path) == ["out.parquet"]
+
+    def test_a_full_disk_costs_nothing_that_was_kept(self, folder: Path, tmp_path: Path) -> None:
+        """A limit on the size of files stands for the disk: shards fit, the whole does not."""
+        target = tmp_path / "features.parquet"
+        arguments = ["embed", str(folder / "0"), "-o", str(target)]
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+        done = subprocess.run([*SMALL_SHARDS, *arguments], capture_output=True, text=True, preexec_fn=limit)
+        assert done.returncode == 2
+        assert "error: " in done.stderr.splitlines()[-1]
+        assert os.listdir(tmp_path) == [".features.parquet.parts"]
+        assert len(list((tmp_path / ".features.parquet.parts").glob("part-*"))) == 4
+        again = run(*arguments, "--resume", "--workers", 0)
+        assert "8 of 80 could not be embedded" in again.stderr
+        assert len(again.stderr.splitlines()) == 1  # nothing was read again
+        rows = pq.read_table(target).to_pylist()
+        assert len(by_path(rows)) == 80
+        reference = [json.loads(line) for line in run("embed", folder / "0", "--format", "json").stdout.splitlines()]
+        features = {row["file"]: row["feature"] for row in reference}
+        for row in rows:
+            assert (row["feature"] is None) == (row["error"] is not None)
+            assert row["error"] or row["feature"] == pytest.approx(features[row["path"]], abs=1e-4)
+
+    def test_a_death_between_merging_and_deleting_doubles_nothing(self, tmp_path: Path) -> None:
+        def keep(files: list[str], resume: bool) -> Answers:
+            answers = Answers(tmp_path / "x.parquet", True, {"weights": "w"}, resume)
+            for _ in answers.keeping(Failure(file, "broken") for file in answers.missing(files)):
+                saved.update({p: p.read_bytes() for p in answers.parts()})
+            return answers
+
+        saved: dict[Path, bytes] = {}
+        keep(["a", "b"], resume=False)
+        merged = pq.read_table(tmp_path / "x.parquet")
+        parts = tmp_path / ".x.parquet.parts"
+        parts.mkdir()
+        pq.write_table(merged, parts / "part-00000.parquet")
+        answers = keep(["a", "b", "c", "c"], resume=True)
+        assert (answers.done, answers.failed) == (2, 2)
+        assert pq.read_table(tmp_path / "x.parquet")["path"].to_pylist() == ["a", "b", "c"]
+        parts.mkdir()
+        (parts / "part-00000.parquet").write_bytes(b"PAR1 no more")
+        with pytest.raises(DataError, match="delete it, and --resume"):
+            keep(["d"], resume=True)
+
+    def test_seen_is_a_set(self) -> None:
+        names = [f"/a/{number * number % 50_021}" for number in range(80_000)]
+        seen, reference = Seen(), set()
+        for name in names:
+            assert seen.add(name) == (name not in reference)
+            reference.add(name)
+
+    def test_a_name_that_is_no_text_can_be_kept(self, tmp_path: Path) -> None:
+        name = os.fsdecode(b"\xff.off")
+        answers = Answers(tmp_path / "o", False, {}, False)
+        list(answers.keeping([Failure(name, f"{name} is bad")]))
+        assert pq.read_table(tmp_path / "o")["path"].to_pylist() == [storable(name)] == ["\\udcff.off"]
+        again = Answers(tmp_path / "o", False, {}, True)
+        assert list(again.missing([name, "x"])) == ["x"]
+
+    def test_resuming_what_cannot_be_resumed_is_wrong_usage(self) -> None:
+        done = run("classify", "x.off", "--resume", "-o", "x.json")
+        assert done.returncode == 2
+        assert "only Parquet can be resumed" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def wait_for(shards: Path, count: int, process: subprocess.Popen) -> None:
+    """Wait until there are some shards, while the driver is at work."""
+    deadline = time.monotonic() + 240
+    while len(list(shards.glob("part-*"))) < count:
+        assert process.poll() is None, "it ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray tells nobody of these tests, and its workers take their share of a busy machine."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
+def workers_of(raylet: int) -> list[int]:
+    """Process numbers of the workers of a node that are at work."""
+    lines = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [line.split(None, 2) for line in lines[1:]]
+    return [int(pid) for pid, parent, name in rows if int(parent) == raylet and name.startswith("ray::Map")]
+
+
+class TestReader:
+    """The process that reads for a task of Ray."""
+
+    SETTINGS = PreprocessConfig(sample=64, points=64)
+
+    def test_it_reads_what_this_process_reads(self, tmp_path: Path) -> None:
+        (tmp_path / "bad.off").write_text("OFF\n8 6 12\n0 0 zero\n")
+        reader = Reader(self.SETTINGS)
+        for file in [str(EXAMPLES / "chair.off"), str(tmp_path / "bad.off"), str(EXAMPLES / "lamp.glb")]:
+            here, there = attempt(file, self.SETTINGS), reader(file)
+            if isinstance(here, Prepared):
+                assert isinstance(there, Prepared)
+                assert there.clouds.tobytes() == here.clouds.tobytes()
+                assert (there.name, there.standard_up) == (here.name, here.standard_up)
+            else:
+                assert there == here
+        reader.close()
+
+    def test_a_file_that_takes_too_long_or_kills_its_reader_is_a_failure_and_the_next_is_read(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "never.off")  # opening it waits for a writer
+        reader = Reader(self.SETTINGS, seconds=1.0)
+        assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
+        slow = reader(str(tmp_path / "never.off"))
+        assert isinstance(slow, Failure)
+        assert "longer than 1 s" in slow.error
+        reader.seconds = 60
+        assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
+        assert reader._process
+        os.kill(reader._process.pid, signal.SIGKILL)
+        assert isinstance(reader(str(EXAMPLES / "chair.off")), Failure)
+        assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
+        reader.close()
+
+    def test_it_has_a_limit_of_memory_and_ends_with_whoever_started_it(self) -> None:
+        code = f"""
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.scale.reader import Reader
+import os, resource, signal
+reader = Reader(PreprocessConfig(sample=64, points=64))
+reader({str(EXAMPLES / "chair.off")!r})
+print(reader._process.pid, resource.prlimit(reader._process.pid, resource.RLIMIT_AS)[0], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        pid, limit = map(int, done.stdout.split())
+        assert limit == 3 * 2**30
+        for _ in range(100):
+            if not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes():
+                return
+            time.sleep(0.05)
+        pytest.fail("the reader is still there")
+
+
+class TestRay:
+    def test_worker_machine_and_driver_die_and_each_file_is_answered_once(
+        self, folder: Path, expected: dict, tmp_path: Path
+    ) -> None:
+        """Two nodes; on the way a worker is killed, then a node, then the driver; the same command goes on."""
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            second = cluster.add_node(num_cpus=1)
+            arguments = ["classify", str(folder), "-r", "--ray", cluster.address, "-o", f"{tmp_path}/out/"]
+            with (tmp_path / "said").open("w") as said:
+                process = subprocess.Popen([*SMALL_SHARDS, *arguments], stderr=said)
+            wait_for(tmp_path / "out", 1, process)
+            raylets = [node.all_processes["raylet"][0].process.pid for node in (cluster.head_node, second)]
+            busy = [pid for raylet in raylets for pid in workers_of(raylet)]
+            assert busy
+            os.kill(busy[0], signal.SIGKILL)
+            wait_for(tmp_path / "out", 2, process)
+            os.kill(raylets[1], signal.SIGKILL)
+            wait_for(tmp_path / "out", 4, process)
+            process.kill()
+            process.wait()
+            kept = pq.read_table(tmp_path / "out")
+            assert 80 <= len(kept) < 240
+            done = run(*arguments, "--resume")
+            assert "24 of 240 could not be classified" in done.stderr
+            assert done.returncode == 1
+        finally:
+            cluster.shutdown()
+        assert_answers(pq.read_table(tmp_path / "out").to_pylist(), expected)
+
+    def test_a_bucket_on_the_loopback(self, folder: Path, expected: dict, tmp_path: Path, monkeypatch) -> None:
+        """S3 as moto serves it, with names that an address would have to escape; features too."""
+        import boto3
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        try:
+            address = "http://{}:{}".format(*server.get_host_and_port())
+            keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+            for name, value in (keys | {"AWS_ENDPOINT_URL": address}).items():
+                monkeypatch.setenv(name, value)
+            client = boto3.client("s3")
+            client.create_bucket(Bucket="scans")
+            answers = {}
+            for file in sorted(folder.glob("1/*"))[:20]:
+                key = f"in/a b/50% of #1? {file.name}"
+                client.upload_file(str(file), "scans", key)
+                answers[f"s3://scans/{key}"] = expected[str(file)]
+            done = run("embed", "s3://scans/in", "-r", "--ray", "local", "-o", tmp_path / "out.parquet")
+            assert "2 of 20 could not be embedded" in done.stderr
+        finally:
+            server.stop()
+        rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert_answers(rows, answers)
+        assert {len(row["feature"] or []) for row in rows} == {0, load("small").feature_dim}
+
+    def test_wrong_usage_is_one_line(self, tmp_path: Path) -> None:
+        for arguments, says in [
+            ([tmp_path, "--ray", "local"], "expected one source"),
+            ([tmp_path, tmp_path, "--ray", "local", "-o", "x.parquet"], "expected one source"),
+            (["none/", "--ray", "local", "-o", tmp_path / "x.parquet"], "no such folder"),
+        ]:
+            done = run("classify", *arguments)
+            assert done.returncode == 2
+            assert says in " ".join(done.stderr.replace("│", " ").split())
