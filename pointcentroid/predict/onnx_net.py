@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,9 @@ class OnnxNet:
     def __init__(self, graph: Path, weights: Path) -> None:
         self.card = read_card(weights)
         options = onnxruntime.SessionOptions()
-        # Reading processes want the cores between two batches; a thread of the net that waits should sleep, not spin.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The nets are small: a thread for each part of a batch does more than several threads for each operation.
+        options.intra_op_num_threads = 1
+        self._threads = ThreadPoolExecutor(os.cpu_count(), "net")
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -50,5 +53,9 @@ class OnnxNet:
         """See `pointcentroid.predict.nets.PredictingNet`."""
         clouds = np.ascontiguousarray(clouds, dtype=np.float32)
         parts = [clouds[start : start + _AT_ONCE] for start in range(0, len(clouds), _AT_ONCE)]
-        logits, features = zip(*(self.session.run(None, {"clouds": part}) for part in parts), strict=True)
+        run = map if len(parts) == 1 else self._threads.map
+        logits, features = zip(*run(self._run, parts), strict=True)
         return np.concatenate(logits), np.concatenate(features)
+
+    def _run(self, clouds: np.ndarray) -> list[np.ndarray]:
+        return self.session.run(None, {"clouds": clouds})  # type: ignore[return-value]
