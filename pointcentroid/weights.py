@@ -139,6 +139,15 @@ def tensors_hash(path: str | Path) -> str:
     return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
 
 
+def is_of(metadata: dict[str, str], weights: Path) -> bool:
+    """Whether the graph that has this metadata was made of the tensors that a weights file holds now.
+
+    Raises:
+        WeightsError: the weights are absent or damaged.
+    """
+    return metadata.get(TENSORS_KEY) == tensors_hash(weights)
+
+
 def graph_of(weights: Path) -> Path:
     """Where the graph of weights stands, if there is one: the file itself, or beside it under the same name."""
     return weights.with_suffix(".onnx")

@@ -25,8 +25,7 @@ def serve(
     from pointcentroid.cli.output import note
     from pointcentroid.errors import require
 
-    for module in ("fastapi", "uvicorn", "python_multipart"):
-        require("serving", "serve", module)
+    require("serving", "serve", "fastapi", "uvicorn", "python_multipart")
     from pointcentroid.serve.guard import is_loopback
     from pointcentroid.serve.limits import MB, ServeSettings
     from pointcentroid.serve.run import run

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pointcentroid.errors import WeightsError, require
-from pointcentroid.weights import HUB_FILES, TENSORS_KEY, WeightsCard, graph_metadata, graph_of, read_card, tensors_hash
+from pointcentroid.weights import HUB_FILES, WeightsCard, graph_metadata, graph_of, is_of, read_card
 
 
 def push(weights: Path, repository: str, *, private: bool = False, revision: str | None = None) -> str:
@@ -35,7 +35,7 @@ def push(weights: Path, repository: str, *, private: bool = False, revision: str
     card = read_card(weights)
     content: list[tuple[str, Any]] = [(HUB_FILES[0], str(weights)), ("README.md", model_card(card, repository).encode())]
     graph = graph_of(weights)
-    if graph.is_file() and graph_metadata(graph).get(TENSORS_KEY) == tensors_hash(weights):
+    if graph.is_file() and is_of(graph_metadata(graph), weights):
         content.append((HUB_FILES[1], str(graph)))
     operations = [huggingface_hub.CommitOperationAdd(name, what) for name, what in content]
     hub = huggingface_hub.HfApi()

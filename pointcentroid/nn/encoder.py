@@ -165,7 +165,7 @@ class PairTokens(nn.Module):
 
 
 class PointTokens(nn.Module):
-    """The same at a tenth of the work: features by a linear layer point by point, a small MLP for relative positions alone.
+    """The same for less work: features by a linear layer point by point, a small MLP for relative positions alone.
 
         e_ij = W2 gelu(norm(W1 (p_i - c_j) / r)),    v_i = W x_i,    pool of centroid j: norm(P max_i e_ij + max_i v_i - v_j)
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from pointcentroid.errors import WeightsError
-from pointcentroid.weights import TENSORS_KEY, read_card, tensors_hash
+from pointcentroid.weights import is_of, read_card
 
 _AT_ONCE = 8
 """Clouds in one run: what they need on the way stays in the processor's cache, and memory stays small."""
@@ -41,8 +41,7 @@ class OnnxNet:
 
     def is_of(self, weights: Path) -> bool:
         """Whether the graph was made of the tensors that a weights file holds now; a graph given as weights always is."""
-        made_of = self.session.get_modelmeta().custom_metadata_map.get(TENSORS_KEY)
-        return weights.suffix == ".onnx" or made_of == tensors_hash(weights)
+        return weights.suffix == ".onnx" or is_of(self.session.get_modelmeta().custom_metadata_map, weights)
 
     @property
     def feature_dim(self) -> int:

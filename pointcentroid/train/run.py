@@ -79,7 +79,7 @@ def train(
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
     config = dataclasses.replace(config, precision=choose_precision(config))
-    _recipe(config)
+    recipe = _recipe(config)
     if resume:
         before = _check_resumable(last, config)
     elif first and not overwrite and (last.is_file() or weights.is_file()):
@@ -118,7 +118,7 @@ def train(
         raise
     if not trainer.is_global_zero:
         return None
-    _finish(config, module, data, clouds, history, weights)
+    _finish(config, recipe, module, data, clouds, history, weights)
     return weights
 
 
@@ -235,7 +235,13 @@ def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) ->
 
 
 def _finish(
-    config: TrainConfig, module: NetTraining, data: CloudData, clouds: CloudSet, history: History, path: Path
+    config: TrainConfig,
+    recipe: list[WeightsCard],
+    module: NetTraining,
+    data: CloudData,
+    clouds: CloudSet,
+    history: History,
+    path: Path,
 ) -> None:
     """Write the weights, with all that is to be known of them, and the curves."""
     # From the checkpoint, which has the averaged ones: so they are the same after a resumption that had nothing left to do.
@@ -251,7 +257,7 @@ def _finish(
     card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, _provenance(config, clouds))
     net = module.net.eval().cpu()
     if config.split == "all":
-        card = _with_figures_of(_recipe(config), card)
+        card = _with_figures_of(recipe, card)
     elif isinstance(net, CentroidClassifier) and not config.augment.reorient:
         with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
             card = calibrated(net, card, data.classes, data.validation)
