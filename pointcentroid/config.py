@@ -121,6 +121,7 @@ class ClassifierConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     hidden: int = 256  # channels of the head's hidden layer
     dropout: float = 0.4
+    known: bool = False  # one more output: is the cloud of one of the classes, and upright? Trained with `augment.foreign`
 
     @property
     def seeds(self) -> int:
@@ -201,13 +202,15 @@ class AugmentConfig:
     turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
     reseed: bool = False  # pick the farthest points, the seeds of the centroids, anew in every epoch, from a random start
     mix: float = 0.0  # probability that a random share of a cloud's points is replaced by another's, labels in proportion
+    damage: float = 0.0  # probability that a cloud is noisy, has strays or a hole, leans, or is seen from one side
+    foreign: float = 0.0  # probability that a cloud becomes one of no class, or lies wrong: for `model.known`
     reorient: bool = False  # put a random axis up and make *that axis* the label: trains an orientation net
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
         _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
         _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
-        for name in ("dropout", "mirror", "quarter_turn", "turn", "mix"):
+        for name in ("dropout", "mirror", "quarter_turn", "turn", "mix", "damage", "foreign"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in [0, 1], found {getattr(self, name)}")
 
 
@@ -250,6 +253,16 @@ class TrainConfig:
             not self.augment.mix or (isinstance(self.model, ClassifierConfig) and not self.augment.reorient),
             "augment.mix is for the training of classifiers: only labels of classes can be mixed",
         )
+        known = isinstance(self.model, ClassifierConfig) and self.model.known
+        _require(
+            known == (self.augment.foreign > 0),
+            "model.known is trained by augment.foreign, such as 0.25, and nothing else uses that: set both or none",
+        )
+        _require(
+            self.augment.reseed or not (self.augment.foreign or self.augment.damage),
+            "augment.foreign and augment.damage move points, so that the farthest ones are others: set augment.reseed too",
+        )
+        _require(not (self.augment.foreign and self.augment.mix), "augment.foreign and augment.mix exclude each other")
         _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")

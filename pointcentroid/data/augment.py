@@ -63,7 +63,7 @@ def reorient(points: Tensor, random: CounterRandom) -> tuple[Tensor, Tensor]:
         (B, N, 3) turned clouds and (B,) int64 indices into `UP_AXES` of the axis that now points up.
     """
     turns, aligned = 4 * random.uniform(1)[:, 0], random.uniform(1)[:, 0] < 0.75
-    points = points @ _about_z(torch.where(aligned, turns.floor(), turns) * math.pi / 2).transpose(1, 2)
+    points = points @ about_z(torch.where(aligned, turns.floor(), turns) * math.pi / 2).transpose(1, 2)
     label = (random.uniform(1)[:, 0] * len(UP_AXES)).long()
     matrices = torch.stack([torch.from_numpy(TO_Z_UP[up]) for up in UP_AXES]).to(points)
     return points @ matrices[label], label
@@ -87,7 +87,7 @@ def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Ten
     factor = torch.exp((2 * random.uniform(3) - 1) * math.log(config.scale))
     mirror = torch.where(chance[:, 2] < config.mirror, -1.0, 1.0)
     factor = torch.stack([factor[:, 0] * mirror, factor[:, 1], factor[:, 2]], dim=1)
-    points = (points * factor.unsqueeze(1)) @ _about_z(angle).transpose(1, 2)
+    points = (points * factor.unsqueeze(1)) @ about_z(angle).transpose(1, 2)
     if config.dropout:
         lost = random.uniform(count) < config.dropout * random.uniform(1)
         points = torch.where(lost.unsqueeze(2), points[:, :1], points)
@@ -136,7 +136,7 @@ def mix(points: Tensor, labels: Tensor, random: CounterRandom, probability: floa
     return points, kept * labels + (1 - kept) * labels.roll(-1, dims=0)
 
 
-def _about_z(angle: Tensor) -> Tensor:
+def about_z(angle: Tensor) -> Tensor:
     """(B,) radians -> (B, 3, 3) rotations about z."""
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=1).view(-1, 3, 3)

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 from pointcentroid.config import ClassifierConfig, TrainConfig
 from pointcentroid.data.augment import CounterRandom, augment, mix, reorient, reseed
 from pointcentroid.data.clouds import CloudSet
+from pointcentroid.data.damage import damage
+from pointcentroid.data.foreign import FOREIGN, make_foreign
 from pointcentroid.data.ordered import Batch, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
 from pointcentroid.geometry.axes import UP_AXES
@@ -97,13 +99,18 @@ class CloudData(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002, the name is Lightning's
         """Vary training batches; give validation batches of an orientation net their fixed orientations.
 
-        Where clouds are mixed, the labels of a training batch become probabilities, (B, C).
+        The label of a foreign cloud is `FOREIGN`. Where clouds are mixed, the labels of a training batch become probabilities, (B, C).
         """
         points, labels, samples = batch
         training = bool(self.trainer and self.trainer.training)
         epoch = self.trainer.current_epoch if training and self.trainer else -1
         random = CounterRandom(self.config.seed if training else 0, epoch, samples)
         if training:
+            if self.config.augment.damage:
+                points = damage(points, random, self.config.augment.damage)
+            if self.config.augment.foreign:
+                points, foreign = make_foreign(points, random, self.config.augment.foreign)
+                labels = labels.masked_fill(foreign, FOREIGN)
             points = augment(points, random, self.config.augment)
             if self.config.augment.mix:
                 labels = nn.functional.one_hot(labels, len(self.classes)).float()

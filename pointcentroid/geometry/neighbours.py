@@ -8,6 +8,7 @@ from torch import Tensor
 
 # Distances held at once, whatever the sizes of the clouds: 2**18 float32 values, 1 MiB, stay in a core's cache.
 _CHUNK = 2**18
+_GROUP = 8  # distances in a group that is judged by its least one
 _MARGIN = 4  # candidates beyond those wanted, where distances are rough
 
 
@@ -23,7 +24,7 @@ def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
         count: neighbours per query; more than N counts as N.
 
     Returns:
-        (B, M, min(count, N)) int64 indices into `points`. Without gradients, the first of equally near ones come first.
+        (B, M, min(count, N)) int64 indices into `points`; of equally near ones (in float32), the first come first.
 
     Raises:
         ValueError: the shapes do not match, or `count` is below 1.
@@ -56,11 +57,36 @@ def _nearest(queries: Tensor, planes: Tensor, count: int) -> Tensor:
     distance = (queries[:, :, :1] - planes[0]).square_()
     for axis in (1, 2):
         distance += (queries[:, :, axis : axis + 1] - planes[axis]).square_()
-    if torch.is_grad_enabled() or distance.dtype != torch.float32:
+    if distance.dtype != torch.float32:
         return distance.topk(count, dim=2, largest=False).indices
-    # Of equally near points the first: bits of a distance, which sort as it does, above the number of the point.
-    keys = (distance.view(torch.int32).long() << 32) | torch.arange(distance.shape[2], device=distance.device)
-    return keys.topk(count, dim=2, largest=False).values & 0xFFFFFFFF
+    total = distance.shape[2]
+    if total % _GROUP or total < 4 * _GROUP * count:
+        return _least(_keys(distance), count)
+    # The least of all lie in the groups whose own least ones are least: most values are looked at but once.
+    groups = distance.unflatten(2, (-1, _GROUP))
+    chosen = _least(_keys(groups.amin(dim=3)), count)
+    kept = gather_points(groups.flatten(0, 1), chosen.flatten(0, 1)).view(*chosen.shape, _GROUP)
+    numbers = (chosen * _GROUP).unsqueeze(3) + torch.arange(_GROUP, device=distance.device)
+    return _least(_keys(kept, numbers).flatten(2), count)
+
+
+def _keys(distance: Tensor, numbers: Tensor | None = None) -> Tensor:
+    """int64 keys that sort by distance, then by number: the bits of a positive float sort as it does."""
+    if numbers is None:
+        numbers = torch.arange(distance.shape[-1], device=distance.device)
+    return (distance.view(torch.int32).long() << 32) | numbers
+
+
+def _least(keys: Tensor, count: int) -> Tensor:
+    """(B, M, N) keys, which are lost -> (B, M, count) numbers of the least ones, the least first."""
+    if keys.device.type != "cpu":
+        return keys.topk(count, dim=2, largest=False).values & 0xFFFFFFFF
+    table = keys.numpy()  # numpy's partition works on vectors, torch's topk, several times slower, on numbers
+    if count < table.shape[2]:
+        table.partition(count - 1, axis=2)
+    least = table[:, :, :count].copy()
+    least.sort(axis=2)
+    return torch.from_numpy(least) & 0xFFFFFFFF
 
 
 def _nearest_by_product(queries: Tensor, points: Tensor, count: int) -> Tensor:

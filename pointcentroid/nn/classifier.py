@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,20 @@ from pointcentroid.config import ClassifierConfig
 from pointcentroid.nn.encoder import CentroidEncoder
 from pointcentroid.nn.net import Net
 from pointcentroid.nn.norm import normed_linear
+
+
+class Scores(NamedTuple):
+    """What a classifier makes of clouds.
+
+    Attributes:
+        logits: (B, classes).
+        known: (B,) logit of being upright and of one of the classes; None where the net has no such output.
+        features: (B, feature_dim) global features.
+    """
+
+    logits: Tensor
+    known: Tensor | None
+    features: Tensor
 
 
 class CentroidClassifier(Net[ClassifierConfig]):
@@ -30,7 +46,7 @@ class CentroidClassifier(Net[ClassifierConfig]):
             normed_linear(norm, pooled, config.hidden),
             nn.GELU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.hidden, config.classes),
+            nn.Linear(config.hidden, config.classes + config.known),
         )
 
     @property
@@ -56,14 +72,18 @@ class CentroidClassifier(Net[ClassifierConfig]):
         """How the names of the tensors of the last layer begin, which knows the classes."""
         return f"head.{len(self.head) - 1}."
 
-    def forward(self, points: Tensor, *, ordered: bool = False) -> Tensor:
-        """Score the classes.
+    def scores(self, points: Tensor, *, ordered: bool = False) -> Scores:
+        """Score the classes, and whether the cloud is of any.
 
         Args:
             points: (B, N, 3) preprocessed clouds.
             ordered: the clouds are in farthest-point order, see `CentroidEncoder.forward`.
-
-        Returns:
-            (B, classes) logits.
         """
-        return self.head(self.features(points, ordered=ordered))
+        features = self.features(points, ordered=ordered)
+        outputs = self.head(features)
+        classes = self.config.classes
+        return Scores(outputs[:, :classes], outputs[:, classes] if self.config.known else None, features)
+
+    def forward(self, points: Tensor, *, ordered: bool = False) -> Tensor:
+        """The logits of `scores` alone, (B, classes)."""
+        return self.scores(points, ordered=ordered).logits

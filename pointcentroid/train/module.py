@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning
 import numpy as np
@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.augment import CounterRandom
+from pointcentroid.data.foreign import FOREIGN
 from pointcentroid.data.ordered import Batch
 from pointcentroid.errors import TrainingError
 from pointcentroid.evaluate.fidelity import half_distances, halves
@@ -39,7 +40,7 @@ class NetTraining(lightning.LightningModule):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.config, self.net = config, net_class(config.model)(config.model)
-        self._compiled: Callable[..., Tensor] | None = None
+        self._compiled: Callable[..., Any] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """A checkpoint says which run it belongs to."""
@@ -48,7 +49,12 @@ class NetTraining(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Compile only now: the averaged copy of the net is made before, and a compiled net cannot be copied."""
-        self._compiled = torch.compile(self.net, dynamic=False) if self.config.compile else None
+        self._compiled = torch.compile(self.called, dynamic=False) if self.config.compile else None
+
+    @property
+    def called(self) -> Callable[..., Any]:
+        """What a training step asks of the net."""
+        return self.net
 
     def on_train_epoch_end(self) -> None:
         """Look at the loss once more.
@@ -65,10 +71,10 @@ class NetTraining(lightning.LightningModule):
                 f"(now {self.config.learning_rate}), or use precision=32-true"
             )
 
-    def run_net(self, *arguments: object, size: int, **options: object) -> Tensor:
+    def run_net(self, *arguments: object, size: int, **options: object) -> Any:
         """Call the net; a compiled one is made for full batches, the odd last batch must not make it compile again."""
         compiled = self._compiled is not None and size == self.config.batch_size // self.trainer.world_size
-        return (self._compiled if compiled else self.net)(*arguments, **options)  # type: ignore[misc]
+        return (self._compiled if compiled else self.called)(*arguments, **options)  # type: ignore[misc]
 
     def seed_layers(self, number: int) -> None:
         """Fix what layers draw (dropout, random seeds) in a step: a resumed run draws the same."""
@@ -109,7 +115,7 @@ class NetTraining(lightning.LightningModule):
 
 
 class ClassifierTraining(NetTraining):
-    """A classifier in training: cross entropy with smoothed labels.
+    """A classifier in training: cross entropy with smoothed labels, and of `known` where the net has that output.
 
     Args:
         config: the run; its `model` is a `ClassifierConfig`.
@@ -121,18 +127,27 @@ class ClassifierTraining(NetTraining):
     def __init__(self, config: TrainConfig) -> None:
         assert isinstance(config.model, ClassifierConfig)
         super().__init__(config)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing, ignore_index=FOREIGN, reduction="none")
         self.overall = MulticlassAccuracy(config.model.classes, average="micro")
         self.mean_class = MulticlassAccuracy(config.model.classes, average="macro")
+
+    @property
+    def called(self) -> Callable[..., Any]:
+        """See `NetTraining.called`."""
+        return self.net.scores
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """Loss on one batch, or on one process's share of it."""
         points, labels, _samples = batch
         self.seed_layers(number)
-        logits = self.run_net(points, ordered=True, size=len(labels))
-        loss = self.loss(logits, labels)
+        logits, known, _ = self.run_net(points, ordered=True, size=len(labels))
+        loss = self.loss(logits, labels).mean()
         most = labels.argmax(dim=1) if labels.ndim == 2 else labels  # of a mixed cloud, the class it has most of
-        accuracy = (logits.argmax(dim=1) == most).float().mean()
+        right = logits.argmax(dim=1) == most
+        if known is not None:
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(known, (most != FOREIGN).to(known))
+            right |= (most == FOREIGN) & (known < 0)
+        accuracy = right.float().mean()
         values = {"train_loss": loss, "train_accuracy": accuracy}
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
         return self.checked(loss, len(labels), number)
@@ -144,7 +159,7 @@ class ClassifierTraining(NetTraining):
             logits = self.net(points, ordered=True)
         self.overall(logits, labels)
         self.mean_class(logits, labels)
-        self.log("validation_loss", self.loss(logits, labels), batch_size=len(labels), sync_dist=True)
+        self.log("validation_loss", self.loss(logits, labels).mean(), batch_size=len(labels), sync_dist=True)
         self.log("validation_overall", self.overall)
         self.log("validation_mean_class", self.mean_class)
 
