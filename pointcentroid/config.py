@@ -200,11 +200,11 @@ class AugmentConfig:
     mirror: float = 0.0  # probability that a cloud is mirrored left to right
     quarter_turn: float = 0.0  # probability that a cloud is turned about the up axis by 90, 180 or 270 degrees
     turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
-    reseed: bool = False  # pick the farthest points, the seeds of the centroids, anew in every epoch, from a random start
+    reseed: bool = False  # pick the farthest points, the seeds of the centroids, anew in every epoch, from a random start;
+    # with `damage` and `foreign`, after which the farthest points are others, always
     mix: float = 0.0  # probability that a random share of a cloud's points is replaced by another's, labels in proportion
     damage: float = 0.0  # probability that a cloud is noisy, has strays or a hole, leans, or is seen from one side
-    foreign: float = 0.0  # probability that a cloud becomes one of no class, or lies wrong: for `model.known`
-    reorient: bool = False  # put a random axis up and make *that axis* the label: trains an orientation net
+    foreign: float = 0.25  # probability that a cloud becomes one of no class, or lies wrong; for nets with `known` alone
 
     def __post_init__(self) -> None:
         _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
@@ -250,19 +250,12 @@ class TrainConfig:
             f"name must be letters, digits, '_', '-', '.' or blanks, found {self.name!r}",
         )
         _require(
-            not self.augment.mix or (isinstance(self.model, ClassifierConfig) and not self.augment.reorient),
+            not self.augment.mix or isinstance(self.model, ClassifierConfig),
             "augment.mix is for the training of classifiers: only labels of classes can be mixed",
         )
         known = isinstance(self.model, ClassifierConfig) and self.model.known
-        _require(
-            known == (self.augment.foreign > 0),
-            "model.known is trained by augment.foreign, such as 0.25, and nothing else uses that: set both or none",
-        )
-        _require(
-            self.augment.reseed or not (self.augment.foreign or self.augment.damage),
-            "augment.foreign and augment.damage move points, so that the farthest ones are others: set augment.reseed too",
-        )
-        _require(not (self.augment.foreign and self.augment.mix), "augment.foreign and augment.mix exclude each other")
+        _require(self.augment.foreign > 0 or not known, "model.known is learnt from augment.foreign: it must not be 0 then")
+        _require(not (known and self.augment.mix), "model.known and augment.mix exclude each other")
         _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")

@@ -23,6 +23,7 @@ from pointcentroid.errors import ConfigError
 MODELS: dict[str, ModelConfig] = {
     "small": ClassifierConfig(
         dropout=0.5,
+        known=True,
         encoder=EncoderConfig(
             stages=(
                 StageConfig(192, 64, local_blocks=2),
@@ -45,17 +46,8 @@ MODELS: dict[str, ModelConfig] = {
     ),
     "autoencoder": AutoencoderConfig(),
     "capsules": CapsuleAutoencoderConfig(dim=16),
-    "upright": ClassifierConfig(
-        classes=6,
-        hidden=128,
-        dropout=0.2,
-        encoder=EncoderConfig(
-            embed=16, norm="layer", tokens="pairs", stages=(StageConfig(64, 32), StageConfig(16, 64, blocks=1))
-        ),
-    ),
 }
-"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers; `upright`
-says which of the six axes points up."""
+"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers."""
 
 
 def list_models() -> list[str]:

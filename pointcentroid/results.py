@@ -11,6 +11,9 @@ import numpy as np
 LOW_CONFIDENCE = 0.75
 """Below this confidence a prediction deserves a warning."""
 
+LITTLE_KNOWN = 0.5
+"""Below this value of `known` a shape is probably of no class that the net was trained on."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -24,6 +27,8 @@ class Prediction:
         up: the axis of the file's frame that was taken to point up.
         points: number of points the net was shown.
         feature: (F,) float32 global feature of the shape, for search and clustering.
+        known: how far the shape is like those the net was trained on, in [0, 1]: 95 of 100 shapes of the trained classes
+            are above 0.5. None where the net was not trained to say.
     """
 
     file: str
@@ -33,6 +38,7 @@ class Prediction:
     up: str
     points: int
     feature: np.ndarray = field(repr=False)
+    known: float | None = None
 
     def _repr_html_(self) -> str:
         """The ranking as bars, in a notebook."""
@@ -47,6 +53,11 @@ class Prediction:
     def uncertain(self) -> bool:
         """Whether the confidence is below `LOW_CONFIDENCE`."""
         return self.confidence < LOW_CONFIDENCE
+
+    @property
+    def unknown(self) -> bool:
+        """Whether `known` is below `LITTLE_KNOWN`."""
+        return self.known is not None and self.known < LITTLE_KNOWN
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ def to_row(result: Prediction | Failure) -> dict[str, Any]:
         "top": [list(pair) for pair in result.top],
         "up": result.up,
         "points": result.points,
+        "known": result.known,
     }
 
 

@@ -9,6 +9,7 @@ The tensors stand beside one metadata entry, `pointcentroid`, a JSON object:
     classes      class names, in the order of the logits; none for an autoencoder
     metrics      what was measured, by name, with the protocol in the name
     temperature  what logits are divided by, so that confidence means what it says; 1 if absent
+    known        `KnownScale` as plain data: how the output `known` becomes a number between 0 and 1
     provenance   configuration, data hash, seed and versions of the run that made it
 
 The card can be read without torch. A graph for ONNX Runtime (`pointcentroid.export.onnx`) carries the same card in its
@@ -54,6 +55,18 @@ CARD_KEY, TENSORS_KEY = "pointcentroid", "pointcentroid_tensors"
 
 
 @dataclass(frozen=True)
+class KnownScale:
+    """How like the shapes of its classes a net finds a shape: sigmoid(known + energy_weight * energy - threshold).
+
+    `known` is the net's output of that name, the energy log(sum(exp(logits))) (Liu et al., "Energy-based out-of-distribution
+    detection", NeurIPS 2020). Fitted on validation shapes by `pointcentroid.evaluate.calibration`.
+    """
+
+    energy_weight: float = 0.0
+    threshold: float = 0.0
+
+
+@dataclass(frozen=True)
 class WeightsCard:
     """What a weights file says of itself; the fields stand at the top of `pointcentroid.weights`."""
 
@@ -64,6 +77,7 @@ class WeightsCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    known: KnownScale = KnownScale()
 
     def __post_init__(self) -> None:
         if isinstance(self.model, ClassifierConfig) and len(self.classes) != self.model.classes:
@@ -197,6 +211,7 @@ def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCar
             metrics=dict(description["metrics"]),
             provenance=dict(description["provenance"]),
             temperature=float(description.get("temperature", 1.0)),
+            known=from_dict(KnownScale, description.get("known", {}), "known"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise WeightsError(f"{path}: its description is damaged ({error})") from None

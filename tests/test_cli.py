@@ -48,9 +48,9 @@ class TestClassify:
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert done.returncode == 1
         assert [set(row) for row in rows] == [
-            {"file", "label", "confidence", "top", "up", "points"},
+            {"file", "label", "confidence", "top", "up", "points", "known"},
             {"file", "error"},
-            {"file", "label", "confidence", "top", "up", "points"},
+            {"file", "label", "confidence", "top", "up", "points", "known"},
         ]
         assert rows[0]["top"][0] == [rows[0]["label"], rows[0]["confidence"]]
         assert len(rows[0]["top"]) == 3
@@ -203,7 +203,7 @@ class TestOtherCommands:
 
     def test_models_lists_the_shipped_weights(self) -> None:
         rows = [json.loads(line) for line in run("models", "--format", "json").stdout.splitlines()]
-        assert {row["name"] for row in rows} == {"autoencoder", "small", "tiny", "upright"}
+        assert {row["name"] for row in rows} == {"autoencoder", "small", "tiny"}
 
     @pytest.mark.parametrize("command", ["classify", "embed", "train", "evaluate", "models"])
     def test_help_of_every_command(self, command: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 import pointcentroid as pc
 from pointcentroid.data.clouds import CloudSet, load_npz
-from pointcentroid.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
 from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, choose_part, evaluate, robustness
 from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
 from pointcentroid.evaluate.probe import fit_linear, linear_probe
@@ -194,6 +194,9 @@ class TestCorruptions:
         assert report.mean == pytest.approx(np.mean([e for errors in report.errors.values() for e in errors]))
         assert report.mean > report.clean
         assert report.to_dict()["mean_corruption_error"] == report.mean
+        assert len(report.one_sided) == len(DIRECTIONS)
+        assert report.to_dict()["mean_one_sided_error"] == pytest.approx(np.mean(report.one_sided))
+        assert report.clean < np.mean(report.one_sided) < 1
 
 
 class TestProbe:

@@ -6,11 +6,14 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,13 @@ from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import DataError
 from pointcentroid.io import READERS
 from pointcentroid.predict import preparing
+from pointcentroid.predict.limited import LimitedProcess
 from pointcentroid.predict.predictor import load
 from pointcentroid.predict.preparing import Prepared, Preparer, attempt
 from pointcentroid.results import Failure
 from pointcentroid.scale.answers import Answers, Seen, storable
 from pointcentroid.scale.reader import Reader
+from pointcentroid.scale.sources import check_source
 
 from .conftest import EXAMPLES
 from .test_cli import COMMAND, run
@@ -335,41 +340,65 @@ class TestReader:
                 assert (there.name, there.standard_up) == (here.name, here.standard_up)
             else:
                 assert there == here
-        reader.close()
+        reader.process.close()
 
     def test_a_file_that_takes_too_long_or_kills_its_reader_is_a_failure_and_the_next_is_read(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "never.off")  # opening it waits for a writer
-        reader = Reader(self.SETTINGS, seconds=1.0)
+        reader = Reader(self.SETTINGS)
         assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
+        reader.seconds = 1.0
         slow = reader(str(tmp_path / "never.off"))
         assert isinstance(slow, Failure)
         assert "longer than 1 s" in slow.error
         reader.seconds = 60
         assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
-        assert reader._process
-        os.kill(reader._process.pid, signal.SIGKILL)
-        assert isinstance(reader(str(EXAMPLES / "chair.off")), Failure)
+        dead = reader.process.pid
+        assert dead is not None
+        os.kill(dead, signal.SIGKILL)  # while it is idle: that is no file's fault
         assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
-        reader.close()
+        assert reader.process.pid != dead
+        with ThreadPoolExecutor(1) as thread:
+            hanging = thread.submit(reader, str(tmp_path / "never.off"))
+            time.sleep(0.3)
+            os.kill(reader.process.pid, signal.SIGKILL)  # type: ignore[arg-type], it is at work
+            crashed = hanging.result()
+        assert isinstance(crashed, Failure)
+        assert "crashed the reader" in crashed.error
+        assert isinstance(reader(str(EXAMPLES / "chair.off")), Prepared)
+        reader.process.close()
 
-    def test_it_has_a_limit_of_memory_and_ends_with_whoever_started_it(self) -> None:
+    @pytest.mark.parametrize("file", ["chair.off", "never.off"])
+    def test_it_has_a_limit_of_memory_and_ends_with_whoever_started_it(self, file: str, tmp_path: Path) -> None:
+        """Idle, and at work on what never ends."""
+        os.mkfifo(tmp_path / "never.off")
+        (tmp_path / "chair.off").symlink_to(EXAMPLES / "chair.off")
         code = f"""
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.scale.reader import Reader
-import os, resource, signal
+import os, resource, signal, threading, time
 reader = Reader(PreprocessConfig(sample=64, points=64))
-reader({str(EXAMPLES / "chair.off")!r})
-print(reader._process.pid, resource.prlimit(reader._process.pid, resource.RLIMIT_AS)[0], flush=True)
+reader.process.start()
+print(reader.process.pid, resource.prlimit(reader.process.pid, resource.RLIMIT_AS)[0], flush=True)
+threading.Thread(target=reader, args=({str(tmp_path / file)!r},), daemon=True).start()
+time.sleep(0.5)
 os.kill(os.getpid(), signal.SIGKILL)
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         pid, limit = map(int, done.stdout.split())
         assert limit == 3 * 2**30
-        for _ in range(100):
+        for _ in range(200):
             if not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes():
                 return
             time.sleep(0.05)
         pytest.fail("the reader is still there")
+
+    def test_what_cannot_start_is_no_file_s_fault(self) -> None:
+        process = LimitedProcess(os._exit, (3,))
+        with pytest.raises(RuntimeError, match="could not be started"):
+            process.ask("x", 60)
+        refusing = LimitedProcess(check_source, ("none/",))  # type: ignore[arg-type], it never answers
+        with pytest.raises(DataError, match="no such folder"):
+            refusing.ask("x", 60)
 
 
 class TestRay:
@@ -386,7 +415,7 @@ class TestRay:
             with (tmp_path / "said").open("w") as said:
                 process = subprocess.Popen([*SMALL_SHARDS, *arguments], stderr=said)
             wait_for(tmp_path / "out", 1, process)
-            raylets = [node.all_processes["raylet"][0].process.pid for node in (cluster.head_node, second)]
+            raylets = [node.all_processes["raylet"][0].process.pid for node in (cluster.head_node, second) if node]
             busy = [pid for raylet in raylets for pid in workers_of(raylet)]
             assert busy
             os.kill(busy[0], signal.SIGKILL)
@@ -430,6 +459,39 @@ class TestRay:
         rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
         assert_answers(rows, answers)
         assert {len(row["feature"] or []) for row in rows} == {0, load("small").feature_dim}
+
+    def test_an_address_without_a_cluster_is_one_line_soon(self, tmp_path: Path) -> None:
+        """Nobody listens; who listens says nothing, or is no Ray; and no address at all."""
+        silent, chatty, closed = (socket.create_server(("127.0.0.1", 0)) for _ in range(3))
+
+        def chat() -> None:
+            with suppress(OSError):
+                chatty.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=chat, daemon=True).start()
+        address = {name: f"127.0.0.1:{s.getsockname()[1]}" for name, s in [("silent", silent), ("chatty", chatty)]}
+        nobody = f"ray://127.0.0.1:{closed.getsockname()[1]}"
+        closed.close()
+        source = tmp_path / "list"
+        source.write_text(f"{EXAMPLES / 'chair.off'}\n")
+        ways = [
+            (nobody, "Connection refused"),
+            (address["silent"], "timed out"),
+            (address["chatty"], "is no Ray"),
+            ("here", "is no address"),
+            ("-r", "expected local, auto or HOST:PORT"),
+        ]
+        for way, says in ways:
+            start = time.monotonic()
+            done = run("classify", source, "--ray", way, "-o", tmp_path / "x.parquet")
+            assert time.monotonic() - start < 25  # ten seconds of waiting, and Python's start on a busy machine
+            assert done.returncode == 2
+            assert says in " ".join(done.stderr.replace("│", " ").split())
+            assert "Traceback" not in done.stderr
+            if way != "-r":
+                assert len(done.stderr.splitlines()) == 1
+        silent.close()
+        chatty.close()
 
     def test_wrong_usage_is_one_line(self, tmp_path: Path) -> None:
         for arguments, says in [

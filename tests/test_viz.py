@@ -141,8 +141,8 @@ class TestPicture:
         path = tmp_path / "chair.png"
         write_picture(stage_rows([Panel(chair)], mesh=True), path)
         image = Image.open(path).convert("RGB")
-        tile = image.height - 34
         columns = 2 + len(chair.stages)
+        tile = image.width // columns
         assert image.width == columns * tile
         hues = [saturated(image.crop((column * tile, 60, (column + 1) * tile, image.height))) for column in range(columns)]
         assert hues[0] == 0  # the mesh is grey
@@ -157,9 +157,20 @@ class TestPicture:
         path = tmp_path / "chair.png"
         write_picture(stage_rows([Panel(chair)], [2]), path, views=2)
         image = Image.open(path).convert("RGB")
-        tile = image.width
-        first, second = (np.asarray(image.crop((0, 60 + row * tile, tile, (row + 1) * tile))) for row in range(2))
+        tile = (image.height - 58) // 2
+        first, second = (
+            np.asarray(image.crop((0, 58 + row * tile, image.width, 58 + (row + 1) * tile))) for row in range(2)
+        )
         assert (first != second).mean() > 0.02
+
+    def test_what_is_wide_and_flat_fills_its_frame(self, tmp_path: Path) -> None:
+        path = tmp_path / "airplane.png"
+        done = run("view", EXAMPLES / "airplane.gltf", "--stages", "0,3", "--views", 2, "--png", path)
+        assert done.returncode == 0, done.stderr
+        drawn = np.asarray(Image.open(path).convert("RGB"))[58:].min(axis=2) < 240
+        assert drawn.shape[0] < 0.8 * drawn.shape[1]
+        rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
+        assert max(rows[0], columns[0], drawn.shape[0] - rows[-1], drawn.shape[1] - columns[-1]) < 60
 
     def test_a_turntable_turns(self, chair: Explanation, tmp_path: Path) -> None:
         path = tmp_path / "chair.gif"
@@ -173,8 +184,8 @@ class TestPicture:
         done = run("view", EXAMPLES / "chair.off", "--weights", "autoencoder", "--png", path, "--views", 2)
         assert done.returncode == 0, done.stderr
         image = Image.open(path)
-        assert image.size == (3 * 420, 34 + 2 * 420)
-        tiles = [image.crop((420 * k, 34, 420 * k + 420, image.height)) for k in range(3)]
+        width = image.width // 3
+        tiles = [image.crop((width * k, 58, width * k + width, image.height)) for k in range(3)]
         assert min(map(saturated, tiles)) > 5000
         assert [hues(tile) > 6 for tile in tiles] == [False, True, False], "only patches are coloured by centroid"
 

@@ -36,6 +36,8 @@ EXAMPLES = Path(__file__).parent.parent / "data" / "examples"
 COMMAND = [sys.executable, "-m", "pointcentroid"]
 _BOUNDARY = b"a-boundary-that-is-in-no-file"
 _LARGEST = 300_000  # bytes of a "small" file
+_PIECE = 2**16
+_PATIENCE = 120.0  # seconds that a client waits for an answer
 
 
 @dataclass
@@ -44,7 +46,9 @@ class Tally:
 
     Attributes:
         seconds: of each request that was answered with a row, in the order of the answers.
-        again: requests that were told to come again later (503), and came again.
+        again: requests that were told to come again later (503 with Retry-After), and came again.
+        resent: requests on a connection that had been answered before and was closed before a byte of the next answer came;
+            they were sent once more on a new one, as browsers do, for a server may close what is idle at any time.
         wrong: what should not have happened, in words.
         hostile: what hostile senders were answered, by kind.
         memory: (seconds since the start, MB of the server's own process, MB of all its processes).
@@ -52,6 +56,7 @@ class Tally:
 
     seconds: list[float] = field(default_factory=list)
     again: int = 0
+    resent: int = 0
     wrong: list[str] = field(default_factory=list)
     hostile: Counter[str] = field(default_factory=Counter)
     memory: list[tuple[float, float, float]] = field(default_factory=list)
@@ -71,13 +76,39 @@ def head(length: int) -> bytes:
     )
 
 
+class ClosedError(ConnectionError):
+    """The connection was closed before a byte of the answer came."""
+
+
 async def response(reader: asyncio.StreamReader) -> tuple[int, Any]:
     """The status and the JSON of one answer."""
-    top = await reader.readuntil(b"\r\n\r\n")
+    try:
+        top = await reader.readuntil(b"\r\n\r\n")
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
+        if getattr(error, "partial", b""):
+            raise
+        raise ClosedError("closed without an answer") from None
     found = re.search(rb"content-length: (\d+)", top, re.IGNORECASE)
     if found is None:
         raise ConnectionError(f"no length: {top[:60]!r}")
-    return int(top.split(b" ", 2)[1]), json.loads(await reader.readexactly(int(found[1])))
+    status = int(top.split(b" ", 2)[1])
+    if status == 503 and b"\r\nretry-after: " not in top.lower():
+        raise ConnectionError(f"503 without a time to come again: {top[:60]!r}")
+    return status, json.loads(await reader.readexactly(int(found[1])))
+
+
+async def exchange(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], *parts: bytes) -> tuple[int, Any]:
+    """Send a request, in pieces, so that a large one keeps no other client waiting; read the answer meanwhile."""
+    reader, writer = connection
+    answer = asyncio.create_task(response(reader))
+    try:
+        for part in parts:
+            for start in range(0, len(part), _PIECE):
+                writer.write(memoryview(part)[start : start + _PIECE])
+                await writer.drain()
+    except ConnectionError:
+        pass  # whoever is refused early finds the answer there all the same, or does not, which is then the error
+    return await asyncio.wait_for(answer, _PATIENCE)
 
 
 class Load:
@@ -93,32 +124,43 @@ class Load:
     def __init__(self, port: int, files: list[Path], expected: dict[Path, dict], tally: Tally) -> None:
         self.port, self.expected, self.tally = port, expected, tally
         self.contents = {path: path.read_bytes() for path in files}
-        self.bombs = bomb(100), bomb(1000)  # made before the clients start, whom this would keep waiting
+        # Made before the clients start, whom this would keep waiting.
+        self.bombs = bomb(100), bomb(1000)
+        self.large = form("large.off", b"OFF\n" + b"#" * 65 * 10**6)
 
     async def client(self, number: int, end: float) -> None:
         """Send one file after the other until a time, and check that each answer is that of the file."""
         rng = random.Random(number)
-        connection = None
+        connection, used = None, False
         turn = 0
         while time.perf_counter() < end:
             path = rng.choice(list(self.contents))
             name = f"{number}-{turn}{path.suffix}"
             body = form(name, self.contents[path])
             start = time.perf_counter()
-            try:
-                if connection is None:
-                    connection = await asyncio.open_connection("127.0.0.1", self.port)
-                reader, writer = connection
-                writer.write(head(len(body)) + body)
-                status, rows = await asyncio.wait_for(response(reader), 120)
-            except (OSError, EOFError, TimeoutError, ValueError) as error:
-                self.tally.wrong.append(f"{name}: {type(error).__name__}: {error}")
-                connection = None
+            while True:
+                try:
+                    if connection is None:
+                        connection, used = await asyncio.open_connection("127.0.0.1", self.port), False
+                    status, rows = await exchange(connection, head(len(body)), body)
+                    break
+                except (OSError, EOFError, TimeoutError, ValueError) as error:
+                    status, rows = 0, f"{type(error).__name__}: {error}"
+                    if connection is not None:
+                        connection[1].close()
+                        connection = None
+                    if not (used and isinstance(error, ClosedError)):
+                        break
+                    self.tally.resent += 1
+            if not status:
+                self.tally.wrong.append(f"{name}: {rows}")
                 continue
+            used = True
             if status == 503:
                 self.tally.again += 1
-                connection = None  # the server closes it
-                writer.close()
+                if connection is not None:  # the server closes it
+                    connection[1].close()
+                    connection = None
                 await asyncio.sleep(rng.uniform(0.5, 2))
                 continue
             self.tally.seconds.append(time.perf_counter() - start)
@@ -155,17 +197,18 @@ class Load:
             self.tally.wrong.append(f"hostile, {kind}: {answer}")
         self.tally.hostile[f"{kind}: {answer}"] += 1
 
-    async def _send(self, name: str, content: bytes) -> str:
-        body = form(name, content)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def _send(self, name: str, body: bytes) -> str:
+        connection = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            writer.write(head(len(body)) + body)
-            status, rows = await response(reader)
+            status, rows = await exchange(connection, head(len(body)), body)
         finally:
-            writer.close()
+            connection[1].close()
         if status == 200 and rows[0]["file"] != name:
             return "somebody else's row"
         return "row" if status == 200 and "label" in rows[0] else "error row" if status == 200 else str(status)
+
+    async def _post(self, name: str, content: bytes) -> str:
+        return await self._send(name, form(name, content))
 
     async def _mutated(self, rng: random.Random) -> tuple[str, tuple[str, ...]]:
         path = rng.choice(list(self.contents))
@@ -174,18 +217,18 @@ class Load:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         if rng.random() < 0.5:
             del data[rng.randrange(len(data)) :]
-        return await self._send(f"mutated{path.suffix}", bytes(data)), ("row", "error row", "504")
+        return await self._post(f"mutated{path.suffix}", bytes(data)), ("row", "error row", "504")
 
     async def _wrong_suffix(self, rng: random.Random) -> tuple[str, tuple[str, ...]]:
         path = rng.choice(list(self.contents))
         suffix = rng.choice([*READERS, ".exe", "", ".off/../../x"])
-        return await self._send(f"wrong{suffix}", self.contents[path]), ("row", "error row", "504")
+        return await self._post(f"wrong{suffix}", self.contents[path]), ("row", "error row", "504")
 
     async def _bomb(self, rng: random.Random) -> tuple[str, tuple[str, ...]]:
-        return await self._send("bomb.3mf", self.bombs[rng.random() < 0.5]), ("error row", "504")
+        return await self._post("bomb.3mf", self.bombs[rng.random() < 0.5]), ("error row", "504")
 
     async def _too_large(self, _: random.Random) -> tuple[str, tuple[str, ...]]:
-        return await self._send("large.off", b"OFF\n" + b"#" * 65 * 10**6), ("413",)
+        return await self._send("large.off", self.large), ("413",)
 
     async def _slow(self, rng: random.Random) -> tuple[str, tuple[str, ...]]:
         """A byte now and then, of the head or of the body."""
@@ -272,7 +315,7 @@ async def storm(load: Load, clients: int, seconds: float, hostile: int, server: 
 
     async def watch() -> None:
         while True:
-            load.tally.memory.append((time.perf_counter() - start, *memory(server)))
+            load.tally.memory.append((time.perf_counter() - start, *await asyncio.to_thread(memory, server)))
             await asyncio.sleep(1)
 
     async def attack() -> None:
@@ -304,6 +347,7 @@ def report(tally: Tally, took: float, plain_rate: float) -> dict[str, Any]:
         "ratio": round(rate / plain_rate, 2),
         **{f"p{p}, s": round(centiles[p - 1], 3) for p in (50, 95, 99)},
         "told to come again (503)": tally.again,
+        "sent again, an idle connection was closed": tally.resent,
         "wrong": len(tally.wrong),
         "MB of the server, first and last quarter": [
             round(statistics.mean(part)) for part in (own[:quarter], own[-quarter:])

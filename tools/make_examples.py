@@ -1,13 +1,16 @@
 """Make the shapes of data/examples: parametric objects of ModelNet40 classes, one or more in every format we read.
 
     python tools/make_examples.py [FOLDER]
+    python tools/make_examples.py FOLDER --variants 50 [--seed 0]
 
-LAS and LAZ go to a subfolder: reading them needs an extra.
+LAS and LAZ go to a subfolder: reading them needs an extra. With `--variants`, random variants of ten classes are written
+instead, with their parts: see `write_variants`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,34 +20,19 @@ import trimesh
 import trimesh.exchange.gltf
 import trimesh.exchange.ply
 from pypcd4.pypcd4 import Encoding, PointCloud
-from trimesh.creation import annulus, box, capsule, cone, cylinder, revolve, torus
+from shapes import Mesh, block, hull, profile, rod
+from trimesh.creation import annulus, capsule, cone, cylinder, torus
+from variants import PART_NAMES, variants
 
 from pointcentroid.geometry.sampling import sample_surface
 
-Mesh = trimesh.Trimesh
-
-
-def block(size: tuple[float, float, float], at: tuple[float, float, float]) -> Mesh:
-    """A box of a size, centred at a place."""
-    part = box(size)
-    part.apply_translation(at)
-    return part
-
-
-def rod(radius: float, start: tuple[float, float, float], end: tuple[float, float, float]) -> Mesh:
-    """A round bar between two places."""
-    return cylinder(radius, segment=[start, end], sections=24)
+DATA = Path(__file__).parent.parent / "data"
 
 
 def legs(width: float, depth: float, height: float, thickness: float) -> list[Mesh]:
     """Four square legs under the corners of a rectangle."""
     corners = [(x * (width - thickness) / 2, y * (depth - thickness) / 2) for x in (-1, 1) for y in (-1, 1)]
     return [block((thickness, thickness, height), (x, y, height / 2)) for x, y in corners]
-
-
-def profile(*points: tuple[float, float]) -> Mesh:
-    """A surface of revolution about z from (radius, height) pairs."""
-    return revolve(np.array(points, dtype=float), sections=48)
 
 
 def airplane() -> list[Mesh]:
@@ -54,9 +42,7 @@ def airplane() -> list[Mesh]:
     body.apply_translation((0, 2.2, 0))
     wings = [_wing(side * 2.6, 0.9, -0.7, 0.0) for side in (-1, 1)]
     tail = [_wing(side * 0.9, 0.45, -0.35, 2.0) for side in (-1, 1)]
-    fin = trimesh.convex.convex_hull(
-        np.array([(x, y, z) for x in (-0.03, 0.03) for y, z in ((1.6, 0.2), (2.2, 0.2), (2.15, 1.0), (2.4, 1.0))])
-    )
+    fin = hull([(x, y, z) for x in (-0.03, 0.03) for y, z in ((1.6, 0.2), (2.2, 0.2), (2.15, 1.0), (2.4, 1.0))])
     engines = [rod(0.13, (side * 1.0, -0.55, -0.2), (side * 1.0, 0.15, -0.2)) for side in (-1, 1)]
     return [body, *wings, *tail, fin, *engines]
 
@@ -65,8 +51,7 @@ def _wing(span: float, chord: float, sweep: float, at: float) -> Mesh:
     """A thin tapered plate from the fuselage outwards; a negative sweep leans back."""
     root = [(0.0, at - chord / 2), (0.0, at + chord / 2)]
     tip = [(span, at - chord / 6 - sweep), (span, at + chord / 6 - sweep)]
-    corners = [(x, y, z) for x, y in root + tip for z in (-0.04, 0.04)]
-    return trimesh.convex.convex_hull(np.array(corners))
+    return hull([(x, y, z) for x, y in root + tip for z in (-0.04, 0.04)])
 
 
 def bed() -> list[Mesh]:
@@ -188,6 +173,9 @@ def vase() -> list[Mesh]:
     return [profile((0, 0), *outer, *inner)]
 
 
+_Y_UP = trimesh.transformations.rotation_matrix(-np.pi / 2, (1, 0, 0))
+
+
 def _joined(parts: list[Mesh]) -> Mesh:
     """One mesh of all parts, with coordinates of five decimals so that text files stay short."""
     vertices = np.concatenate([np.round(part.vertices, 5) for part in parts])
@@ -201,7 +189,7 @@ def _save(parts: list[Mesh], path: Path) -> None:
     mesh = _joined(parts)
     kind = path.suffix[1:]
     if kind in ("glb", "gltf"):
-        mesh.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, (1, 0, 0)))
+        mesh.apply_transform(_Y_UP)
     if kind == "gltf":
         files = trimesh.exchange.gltf.export_gltf(trimesh.Scene(mesh), embed_buffers=True)
         path.write_bytes(files["model.gltf"])
@@ -271,9 +259,40 @@ EXAMPLES: list[tuple[str, Callable[[], list[Mesh]], Callable[[list[Mesh], Path],
 ]
 
 
+def write_variants(folder: Path, count: int, seed: int) -> None:
+    """Write random variants of every class: `FOLDER/chair/chair_000.glb` ..., and `FOLDER/parts.json`.
+
+    Each part is a named node, whose extras hold its number: its place in the list of its class in `parts.json`.
+
+    Args:
+        folder: where to.
+        count: variants of each class.
+        seed: of the randomness.
+    """
+    for name, number, parts in variants(count, seed):
+        scene = trimesh.Scene()
+        for part, solids in parts.items():
+            mesh = _joined(solids)
+            mesh.apply_transform(_Y_UP)
+            label = {"part": PART_NAMES[name].index(part)}
+            scene.add_geometry(mesh, node_name=part, geom_name=part, metadata=label)
+        path = folder / name / f"{name}_{number:03d}.glb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scene.export(path)
+    (folder / "parts.json").write_text(json.dumps(PART_NAMES, indent=1) + "\n")
+
+
 def main() -> None:
-    """Write every example."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "data" / "examples")
+    """Write every example, or random variants."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where to; data/variants, say, is ignored by git")
+    parser.add_argument("--variants", type=int, default=0, metavar="N", help="write so many random variants of each class")
+    parser.add_argument("--seed", type=int, default=0, help="of the variants")
+    arguments = parser.parse_args()
+    if arguments.variants:
+        write_variants(arguments.folder or DATA / "variants", arguments.variants, arguments.seed)
+        return
+    folder = arguments.folder or DATA / "examples"
     for name, make, save in EXAMPLES:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

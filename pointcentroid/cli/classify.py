@@ -64,7 +64,7 @@ def classify(
     elif format == "table":
         print_rows(counted, partial(_lay_out, predictor.classes), path)
     else:
-        write(map(to_row, counted), ["file", "label", "confidence", "top", "up", "points", "error"], format, path)
+        write(map(to_row, counted), ["file", "label", "confidence", "top", "up", "points", "known", "error"], format, path)
     _close(counts)
 
 
@@ -77,6 +77,8 @@ def _close(counts: Counter[str]) -> None:
             f"{counts['uncertain']} of {counts['all']} with low confidence: "
             "the shape may be of no known class, or lie on its side (try --up)"
         )
+    if counts["unknown"]:
+        note(f"{counts['unknown']} of {counts['all']} marked unknown?: unlike the shapes that the net was trained on")
     if counts["failed"]:
         note(f"{counts['failed']} of {counts['all']} could not be classified")
         raise typer.Exit(1)
@@ -87,6 +89,7 @@ def _count(results: Iterable[Prediction | Failure], counts: Counter[str]) -> Ite
         counts["all"] += 1
         counts["failed"] += isinstance(result, Failure)
         counts["uncertain"] += isinstance(result, Prediction) and result.uncertain
+        counts["unknown"] += isinstance(result, Prediction) and result.unknown
         yield result
 
 
@@ -132,4 +135,5 @@ def _lay_out(
 def _others(result: Prediction | Failure) -> str:
     if isinstance(result, Failure):
         return result.error
-    return "  ".join(f"{label} {p:.0%}" for label, p in result.top[1:3] if p >= 0.005)
+    doubt = ["unknown?"] if result.unknown else []
+    return "  ".join(doubt + [f"{label} {p:.0%}" for label, p in result.top[1:3] if p >= 0.005])

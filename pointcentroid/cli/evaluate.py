@@ -39,7 +39,7 @@ def evaluate(
     turned: Annotated[bool, typer.Option("--turned", help="Turn every shape first, so that any axis points up.")] = False,
     votes: Annotated[int, typer.Option(min=1, help="Report beside it what averaging so many scaled copies gives.")] = 1,
     corruptions: Annotated[
-        bool, typer.Option("--corruptions", help="Measure errors under twelve kinds of damage too: 60 passes.")
+        bool, typer.Option("--corruptions", help="Measure errors under twelve kinds of damage and from twelve sides.")
     ] = False,
     probe: Annotated[
         bool, typer.Option("--probe", help="Report too what a linear classifier reaches on the frozen net's features.")

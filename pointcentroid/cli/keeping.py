@@ -25,9 +25,9 @@ Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        metavar="ADDRESS",
-        help="Work on a Ray cluster: auto is the one that this machine is part of, local starts one here. PATH is then one "
-        "folder, list of files, or address such as s3://bucket/folder, and -o is Parquet.",
+        metavar="local|auto|HOST:PORT",
+        help="Work on a Ray cluster (a value is needed): local starts one on this machine, auto is the one that it is part "
+        "of. PATH is then one folder, list of files, or address such as s3://bucket/folder, and -o is Parquet.",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with Parquet that an interrupted run left behind.")]
@@ -67,7 +67,7 @@ def answer_on_ray(
         options: of `pointcentroid.scale.ray_data.classify`.
 
     Returns:
-        How many answers there are now of `all`, `failed` and `uncertain`.
+        How many answers there are now of `all`, `failed`, `uncertain` and `unknown`.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -75,13 +75,19 @@ def answer_on_ray(
     """
     from pointcentroid.errors import DataError, require
 
+    if address.startswith("-"):
+        raise typer.BadParameter(f"expected local, auto or HOST:PORT, found {address}", param_hint="--ray")
     if len(paths) != 1 or answers is None:
         raise typer.BadParameter("expected one source, and -o NAME.parquet or -o FOLDER/", param_hint="--ray")
     require("working on a cluster", "ray", "ray")
     import logging
 
+    from pointcentroid.scale.cluster import check_cluster
+
+    check_cluster(address)
+
     from pointcentroid.cli.output import tracked
-    from pointcentroid.results import LOW_CONFIDENCE
+    from pointcentroid.results import LITTLE_KNOWN, LOW_CONFIDENCE
     from pointcentroid.scale.ray_data import classify, ray
     from pointcentroid.scale.sources import check_source, files_of
 
@@ -99,7 +105,8 @@ def answer_on_ray(
         for table in answers.keeping_tables(rows.iter_batches(batch_size=None, batch_format="pyarrow")):
             counts["all"] += len(table)
             counts["failed"] += len(table) - table["error"].null_count
-            counts["uncertain"] += sum(c is not None and c < LOW_CONFIDENCE for c in table["confidence"].to_pylist())
+            for name, column, least in (("uncertain", "confidence", LOW_CONFIDENCE), ("unknown", "known", LITTLE_KNOWN)):
+                counts[name] += sum(value is not None and value < least for value in table[column].to_pylist())
             yield from [None] * len(table)
 
     for _ in tracked(counted(), lambda: sum(1 for _ in files_of(paths[0], recursive)), what):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pointcentroid.config import AugmentConfig
-from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_first
 
 
@@ -47,26 +46,6 @@ class CounterRandom:
         """(B, count) float32 standard normal, by the transform of Box and Muller (1958)."""
         radius = (-2 * torch.log1p(-self.uniform(count))).sqrt()
         return radius * (2 * math.pi * self.uniform(count)).cos()
-
-
-def reorient(points: Tensor, random: CounterRandom) -> tuple[Tensor, Tensor]:
-    """Turn each z-up cloud so that a random one of the six axes points up, after a random turn about z.
-
-    Three turns in four are by a multiple of 90 degrees, as most files in the wild are aligned with their axes: after a
-    turn by any other angle a box betrays its upright axis as the only aligned one, and a net would learn just that.
-
-    Args:
-        points: (B, N, 3) clouds with z up.
-        random: source of randomness.
-
-    Returns:
-        (B, N, 3) turned clouds and (B,) int64 indices into `UP_AXES` of the axis that now points up.
-    """
-    turns, aligned = 4 * random.uniform(1)[:, 0], random.uniform(1)[:, 0] < 0.75
-    points = points @ about_z(torch.where(aligned, turns.floor(), turns) * math.pi / 2).transpose(1, 2)
-    label = (random.uniform(1)[:, 0] * len(UP_AXES)).long()
-    matrices = torch.stack([torch.from_numpy(TO_Z_UP[up]) for up in UP_AXES]).to(points)
-    return points @ matrices[label], label
 
 
 def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Tensor:

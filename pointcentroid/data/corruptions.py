@@ -147,9 +147,50 @@ def _without(cloud: np.ndarray, count: int, size: int, share: float, rng: np.ran
     return np.delete(cloud, near[: round(share * len(near))], axis=0)
 
 
+DIRECTIONS = tuple((30.0 * number, (0.0, 30.0)[number % 2]) for number in range(12))
+"""Azimuth and elevation, in degrees, of the twelve sides that `seen_from` is measured from."""
+
+_REACH, _DEEPER = 0.08, 0.2
+
+
+def seen_from(cloud: np.ndarray, azimuth: float, elevation: float) -> np.ndarray:
+    """What a sensor far away sees of a cloud: points behind others are gone.
+
+    A point is hidden where another one lies nearer to the eye, by more than 0.2, within 0.08 of its line of sight: about the
+    distance of neighbours among a thousand points, so that few of the far side are seen between those of the near one.
+
+    Args:
+        cloud: (N, 3), radius 1, z up.
+        azimuth: of the eye, in degrees.
+        elevation: of the eye, in degrees.
+
+    Returns:
+        (N', 3), N' <= N.
+    """
+    eye = _towards(np.radians(azimuth), np.radians(elevation))
+    right = np.cross([0.0, 0.0, 1.0], eye)
+    right /= np.linalg.norm(right)
+    seen = cloud @ np.stack([right, np.cross(eye, right), eye], axis=1)
+    order = np.argsort(seen[:, 0], kind="stable")
+    u, v, depth = seen[order].T
+    hidden = np.zeros(len(cloud), dtype=bool)
+    for step in range(1, len(cloud)):  # to the right, until no pair is near enough
+        across = u[step:] - u[:-step]
+        if across.min() >= _REACH:
+            break
+        near = across**2 + (v[step:] - v[:-step]) ** 2 < _REACH**2
+        deeper = depth[step:] - depth[:-step]
+        hidden[:-step] |= near & (deeper > _DEEPER)
+        hidden[step:] |= near & (-deeper > _DEEPER)
+    return cloud[np.sort(order[~hidden])]
+
+
 def _view(rng: np.random.Generator) -> np.ndarray:
     """Where one looks from: any side, up to 45 degrees above."""
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0, np.pi / 4)
+    return _towards(rng.uniform(0, 2 * np.pi), rng.uniform(0, np.pi / 4))
+
+
+def _towards(azimuth: float, elevation: float) -> np.ndarray:
     return np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
 
 

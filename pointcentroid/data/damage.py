@@ -1,7 +1,7 @@
 """Clouds as scanners give them: noisy, with strays and holes, leaning, or seen from one side only.
 
-Like `pointcentroid.data.augment`: batched, on the device of the batch, and a function of (seed, epoch, sample). The report on
-`pointcentroid.data.corruptions` measures what it is good for, by other means: its damage is another's.
+Like `pointcentroid.data.augment`: batched, on the device of the batch, and a function of (seed, epoch, sample). What it is
+good for is measured on `pointcentroid.data.corruptions`, which are of similar kinds, made otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Clouds that a classifier should not know: what `known`, its output beside the classes, is trained against.
 
-Half of them are shapes with the wrong axis up; the others are things of no class, made of the shapes of a batch: two at once,
-a piece of one, one warped, one cut into slabs that change places, one tilted.
+Half of them are shapes with the wrong axis up; the others are things of no class, made of a shape: two of it at once, a
+piece of it, the shape warped, tilted, or cut into slabs that change places.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def make_foreign(points: Tensor, random: CounterRandom, probability: float) -> t
 
     Args:
         points: (B, N, 3) clouds, z up, of radius 1.
-        random: source of randomness; what two clouds make also depends on the company that a cloud is in.
+        random: source of randomness.
         probability: that a cloud is replaced.
 
     Returns:
@@ -39,8 +39,7 @@ def make_foreign(points: Tensor, random: CounterRandom, probability: float) -> t
         rows = ((kind >= first) & (kind < first + share) & foreign).nonzero()[:, 0]
         first = first + share if make is not _slabs else 1.0
         if len(rows):
-            others = points[(rows + 1) % len(points)]
-            made[rows] = normalised(make(points[rows], others, draws[rows], noise[rows]))
+            made[rows] = normalised(make(points[rows], draws[rows], noise[rows]))
     return made, foreign
 
 
@@ -50,7 +49,7 @@ def normalised(points: Tensor) -> Tensor:
     return points / points.norm(dim=2).amax(dim=1).clamp_min(1e-9).view(-1, 1, 1)
 
 
-def _wrong_axis(points: Tensor, _: Tensor, draws: Tensor, __: Tensor) -> Tensor:
+def _wrong_axis(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     """One of the five other axes up, after a quarter turn, or one in four by any angle."""
     turns = 4 * draws[:, 0]
     turned = points @ about_z(torch.where(draws[:, 1] < 0.75, turns.floor(), turns) * math.pi / 2).transpose(1, 2)
@@ -58,15 +57,16 @@ def _wrong_axis(points: Tensor, _: Tensor, draws: Tensor, __: Tensor) -> Tensor:
     return turned @ torch.stack(wrong).to(points)[(draws[:, 2] * len(wrong)).long()]
 
 
-def _tilted(points: Tensor, _: Tensor, draws: Tensor, __: Tensor) -> Tensor:
+def _tilted(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     """A turn by 30 to 90 degrees about a level axis of any direction."""
     heading = about_z(draws[:, 0] * 2 * math.pi)
     angle = math.pi * (1 + 2 * draws[:, 1]) / 6
     return points @ heading @ about_x(angle) @ heading.transpose(1, 2)
 
 
-def _pair(points: Tensor, others: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
-    """Two shapes in each other, or side by side."""
+def _pair(points: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
+    """The shape and itself in another size and with another axis up, in each other or side by side."""
+    others = _wrong_axis(points, draws[:, 6:], noise)
     size = 0.5 + draws[:, 0]
     away = 2.5 * (2 * draws[:, 1:4] - 1) * draws[:, 4:5]
     moved = others * size.view(-1, 1, 1) + away.unsqueeze(1)
@@ -74,7 +74,7 @@ def _pair(points: Tensor, others: Tensor, draws: Tensor, noise: Tensor) -> Tenso
     return torch.where((noise < share).unsqueeze(2), moved, points)
 
 
-def _piece(points: Tensor, _: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
+def _piece(points: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
     """What lies beyond a plane: a tenth to three tenths of the points."""
     count = points.shape[1]
     side = torch.nn.functional.normalize(2 * draws[:, :3] - 1 + 1e-6, dim=1)
@@ -83,7 +83,7 @@ def _piece(points: Tensor, _: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
     return refilled(points, order, kept, noise, 0.02)
 
 
-def _warped(points: Tensor, _: Tensor, draws: Tensor, __: Tensor) -> Tensor:
+def _warped(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     """Space bent by three waves."""
     bent = points
     for wave in range(3):
@@ -95,11 +95,12 @@ def _warped(points: Tensor, _: Tensor, draws: Tensor, __: Tensor) -> Tensor:
     return bent
 
 
-def _slabs(points: Tensor, _: Tensor, draws: Tensor, __: Tensor) -> Tensor:
+def _slabs(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     """Cut across an axis into three slabs, each turned about the up axis, moved, and set down elsewhere."""
     axis = (draws[:, 0] * 3).long().view(-1, 1, 1).expand(-1, points.shape[1], 1)
     place = points.gather(2, axis)[:, :, 0]
-    slab = ((place + 1) * 1.5).floor().clamp(0, 2).long()
+    low, high = place.amin(dim=1, keepdim=True), place.amax(dim=1, keepdim=True)
+    slab = (3 * (place - low) / (high - low).clamp_min(1e-9)).floor().clamp_max(2).long()
     angle = (draws[:, 1:4] * 4).floor() * math.pi / 2
     turned = torch.stack([points @ about_z(angle[:, number]) for number in range(3)], dim=1)
     chosen = turned.gather(1, slab.view(len(points), 1, -1, 1).expand(-1, 1, -1, 3))[:, 0]

@@ -10,13 +10,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pointcentroid.config import ClassifierConfig, TrainConfig
-from pointcentroid.data.augment import CounterRandom, augment, mix, reorient, reseed
+from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.damage import damage
 from pointcentroid.data.foreign import FOREIGN, make_foreign
 from pointcentroid.data.ordered import Batch, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
-from pointcentroid.geometry.axes import UP_AXES
 
 
 class CloudData(lightning.LightningDataModule):
@@ -39,7 +38,7 @@ class CloudData(lightning.LightningDataModule):
         if clouds.points.shape[1] < sample:
             found = clouds.points.shape[1]
             raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}")
-        self.classes = UP_AXES if config.augment.reorient else clouds.classes
+        self.classes = clouds.classes
         training, validation = clouds.part("training"), clouds.part("validation")
         if config.split == "all":
             training = np.union1d(training, validation)
@@ -97,26 +96,25 @@ class CloudData(lightning.LightningDataModule):
         return DataLoader(clouds, batch_sampler=shares, collate_fn=lambda batch: batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002, the name is Lightning's
-        """Vary training batches; give validation batches of an orientation net their fixed orientations.
+        """Vary training batches.
 
-        The label of a foreign cloud is `FOREIGN`. Where clouds are mixed, the labels of a training batch become probabilities, (B, C).
+        The label of a foreign cloud is `FOREIGN`. Where clouds are mixed, the labels become probabilities, (B, C).
         """
         points, labels, samples = batch
-        training = bool(self.trainer and self.trainer.training)
-        epoch = self.trainer.current_epoch if training and self.trainer else -1
-        random = CounterRandom(self.config.seed if training else 0, epoch, samples)
-        if training:
-            if self.config.augment.damage:
-                points = damage(points, random, self.config.augment.damage)
-            if self.config.augment.foreign:
-                points, foreign = make_foreign(points, random, self.config.augment.foreign)
-                labels = labels.masked_fill(foreign, FOREIGN)
-            points = augment(points, random, self.config.augment)
-            if self.config.augment.mix:
-                labels = nn.functional.one_hot(labels, len(self.classes)).float()
-                points, labels = mix(points, labels, random, self.config.augment.mix)
-            if self.config.augment.reseed:
-                points = reseed(points, random, self.config.model.seeds)
-        if self.config.augment.reorient:
-            points, labels = reorient(points, random)
+        if not (self.trainer and self.trainer.training):
+            return batch
+        random = CounterRandom(self.config.seed, self.trainer.current_epoch, samples)
+        config, model = self.config.augment, self.config.model
+        known = isinstance(model, ClassifierConfig) and model.known
+        if config.damage:
+            points = damage(points, random, config.damage)
+        if known:
+            points, foreign = make_foreign(points, random, config.foreign)
+            labels = labels.masked_fill(foreign, FOREIGN)
+        points = augment(points, random, config)
+        if config.mix:
+            labels = nn.functional.one_hot(labels, len(self.classes)).float()
+            points, labels = mix(points, labels, random, config.mix)
+        if config.reseed or config.damage or known:
+            points = reseed(points, random, model.seeds)
         return points, labels, samples

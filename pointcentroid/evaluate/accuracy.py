@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.data.clouds import CloudSet
-from pointcentroid.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt, seen_from
 from pointcentroid.errors import DataError
 from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
@@ -201,10 +201,12 @@ class Robustness:
     Attributes:
         clean: share of the undamaged shapes that got a wrong class.
         errors: the same for each corruption, one value a severity, mildest first.
+        one_sided: the same for what is seen of the shapes from each of `DIRECTIONS`.
     """
 
     clean: float
     errors: dict[str, list[float]]
+    one_sided: list[float]
 
     @property
     def mean(self) -> float:
@@ -213,13 +215,18 @@ class Robustness:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        return {"clean_error": self.clean, "mean_corruption_error": self.mean, "corruptions": self.errors}
+        return {
+            "clean_error": self.clean,
+            "mean_corruption_error": self.mean,
+            "mean_one_sided_error": float(np.mean(self.one_sided)),
+            "corruptions": self.errors | {"one side, 12 directions": self.one_sided},
+        }
 
 
 def robustness(
     predictor: Predictor, clouds: CloudSet, *, batch_size: int = 32, watch: Callable[[Iterable[Any], int], Iterable[Any]]
 ) -> Robustness:
-    """Measure errors under every corruption and severity, z up given.
+    """Measure errors under every corruption and severity, and from one side, z up given.
 
     Args:
         predictor: the weights under test.
@@ -232,9 +239,21 @@ def robustness(
     """
     measured = partial(evaluate, predictor, batch_size=batch_size)
     errors: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
-    passes = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    one_sided: list[float] = []
     clean = 1 - measured(clouds).overall_accuracy
-    for name, severity in watch(iter(passes), len(passes)):
-        damaged = replace(clouds, points=corrupt(clouds.points, name, severity))
-        errors[name].append(1 - measured(damaged).overall_accuracy)
-    return Robustness(clean, errors)
+
+    def passes() -> Iterator[None]:
+        for name in CORRUPTIONS:
+            for severity in SEVERITIES:
+                damaged = replace(clouds, points=corrupt(clouds.points, name, severity))
+                errors[name].append(1 - measured(damaged).overall_accuracy)
+                yield
+        for direction in DIRECTIONS:
+            seen = np.empty(len(clouds), dtype=object)  # each shows as many points as it does
+            seen[:] = [seen_from(cloud, *direction) for cloud in clouds.points]
+            one_sided.append(1 - measured(replace(clouds, points=seen)).overall_accuracy)
+            yield
+
+    for _ in watch(passes(), len(CORRUPTIONS) * len(SEVERITIES) + len(DIRECTIONS)):
+        pass
+    return Robustness(clean, errors, one_sided)

@@ -1,16 +1,21 @@
 """Assignments in numbers: do centroids find parts, and the same ones again?
 
-All figures are of composed assignments: of the original points to the centroids of a stage.
+All figures are of composed assignments: of the original points to the centroids of a stage. Beside each stands the same
+figure of as many clusters that no net made: see `clusters`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pointcentroid.evaluate.agreement import adjusted_rand_index, normalised_mutual_information
+from pointcentroid.evaluate.clusters import Clusters, clusterings
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import transformed
 from pointcentroid.geometry.neighbours import nearest_rows
@@ -22,10 +27,11 @@ from pointcentroid.viz.panel import Panel
 
 @dataclass(frozen=True)
 class StageMeasures:
-    """Figures of one stage.
+    """Figures of one way to cut a cloud into as many clusters as a stage has centroids.
 
     Attributes:
         stage: 1, 2 ...
+        clusters: by what: `net`, `cells` or `k-means`.
         centroids: how many there are.
         used: how many are the largest share of at least one point.
         size_smallest: points of the smallest used centroid, counting each point for its largest share.
@@ -37,53 +43,85 @@ class StageMeasures:
         distance: mean distance of a point to the centroids it goes to, weighted by its shares; the cloud has radius 1.
         stability: adjusted Rand index of the largest shares between two samplings of the same shape, the mean over
             samplings: 1 for the same clusters, 0 for what chance gives. None if it was not measured.
+        agreement: normalised mutual information of the largest shares and the parts that the file's author modelled: 1 for
+            the same. None for a file without parts.
     """
 
     stage: int
+    clusters: str
     centroids: int
-    used: int
-    size_smallest: int
+    used: float
+    size_smallest: float
     size_median: float
-    size_largest: int
+    size_largest: float
     entropy: float
     unassigned: float
     distance: float
     stability: float | None = None
+    agreement: float | None = None
 
 
-def measure(explanation: Explanation, others: list[Explanation] | None = None) -> list[StageMeasures]:
-    """Put the assignments of every stage into numbers.
+def measure(
+    explanation: Explanation, others: Sequence[Explanation] = (), parts: np.ndarray | None = None
+) -> list[StageMeasures]:
+    """Put the assignments of every stage into numbers, and those of as many cells and k-means clusters.
 
     Args:
         explanation: what a net saw.
         others: the same shape, sampled otherwise, for the stability.
+        parts: (P,) the part of each point, for the agreement; see `naming.point_parts`.
     """
+    nearest = [_nearest(explanation, other) for other in others]
     measures = []
-    for number, stage in enumerate(explanation.stages):
-        shares = stage.composed.astype(np.float64)
-        hard, count = stage.hard, shares.shape[1]
-        assigned = hard >= 0
-        sizes = np.bincount(hard[assigned], minlength=count)
-        used = sizes[sizes > 0]
-        rows = shares[assigned] / shares[assigned].sum(axis=1, keepdims=True)
-        bits = -(rows * np.log(np.where(rows > 0, rows, 1.0))).sum(axis=1)
-        distance = np.linalg.norm(explanation.points[assigned][:, None] - stage.positions[None], axis=2)
-        stability = [_agreement(explanation, other, number) for other in others or []]
-        measures.append(
-            StageMeasures(
-                stage=number + 1,
-                centroids=count,
-                used=len(used),
-                size_smallest=int(used.min(initial=len(shares))),
-                size_median=float(np.median(used)) if len(used) else 0.0,
-                size_largest=int(used.max(initial=0)),
-                entropy=float(bits.mean() / np.log(count)) if count > 1 and len(bits) else 0.0,
-                unassigned=float((~assigned).mean()),
-                distance=float((rows * distance).sum(axis=1).mean()) if len(rows) else 0.0,
-                stability=float(np.mean(stability)) if stability else None,
-            )
-        )
+    for stage in range(len(explanation.stages)):
+        again = [clusterings(other, stage) for other in others]
+        for way, clusters in enumerate(clusterings(explanation, stage)):
+            same = [
+                adjusted_rand_index(clusters.hard, other[way].hard[rows]) for other, rows in zip(again, nearest, strict=True)
+            ]
+            agreement = None if parts is None else normalised_mutual_information(clusters.hard, parts)
+            figures = _figures(explanation.points, clusters)
+            stability = float(np.mean(same)) if same else None
+            measures.append(StageMeasures(stage + 1, clusters.by, *figures, stability=stability, agreement=agreement))
     return measures
+
+
+def mean_measures(files: list[list[StageMeasures]]) -> list[StageMeasures]:
+    """The mean of each figure over files, of those files that have it.
+
+    Args:
+        files: for each file, what `measure` gave; by the same net.
+    """
+    means = []
+    for rows in zip(*files, strict=True):
+        first: dict[str, Any] = dataclasses.asdict(rows[0])
+        for name in first.keys() - {"stage", "clusters", "centroids"}:
+            values = [value for row in rows if (value := getattr(row, name)) is not None]
+            first[name] = float(np.mean(values)) if values else None
+        means.append(StageMeasures(**first))
+    return means
+
+
+def _figures(points: np.ndarray, clusters: Clusters) -> tuple[int, int, int, float, int, float, float, float]:
+    """From `centroids` to `distance`."""
+    shares = clusters.shares.astype(np.float64)
+    hard, count = clusters.hard, shares.shape[1]
+    assigned = hard >= 0
+    sizes = np.bincount(hard[assigned], minlength=count)
+    used = sizes[sizes > 0]
+    rows = shares[assigned] / shares[assigned].sum(axis=1, keepdims=True)
+    bits = -(rows * np.log(np.where(rows > 0, rows, 1.0))).sum(axis=1)
+    distance = np.linalg.norm(points[assigned][:, None] - clusters.centres[None], axis=2)
+    return (
+        count,
+        len(used),
+        int(used.min(initial=len(shares))),
+        float(np.median(used)) if len(used) else 0.0,
+        int(used.max(initial=0)),
+        float(bits.mean() / np.log(count)) if count > 1 and len(bits) else 0.0,
+        float((~assigned).mean()),
+        float((rows * distance).sum(axis=1).mean()) if len(rows) else 0.0,
+    )
 
 
 def resampled(predictor: Predictor, explanation: Explanation, times: int) -> list[Explanation]:
@@ -100,40 +138,9 @@ def resampled(predictor: Predictor, explanation: Explanation, times: int) -> lis
     return [predictor.explain(shape, up=up, seed=first + number) for number in range(times)]
 
 
-def _agreement(one: Explanation, other: Explanation, stage: int) -> float:
-    """Adjusted Rand index: every point of the one against the nearest point of the other sampling, in the file's frame."""
-    there = transformed(other.points, one.transform @ np.linalg.inv(other.transform))
-    nearest = nearest_rows(one.points, there)
-    return adjusted_rand_index(one.stages[stage].hard, other.stages[stage].hard[nearest])
-
-
-def adjusted_rand_index(one: np.ndarray, other: np.ndarray) -> float:
-    """Agreement of two clusterings, corrected for chance (Hubert and Arabie, "Comparing partitions", 1985).
-
-    Args:
-        one: (N,) integer labels.
-        other: (N,) integer labels.
-
-    Returns:
-        1 where the clusters are the same up to their names, 0 on average for random labels.
-
-    Raises:
-        ValueError: the lengths differ.
-    """
-    if len(one) != len(other):
-        raise ValueError(f"two labels for every item are needed, found {len(one)} and {len(other)}")
-    rows, columns = np.unique(one, return_inverse=True)[1], np.unique(other, return_inverse=True)[1]
-    table = np.zeros((rows.max(initial=0) + 1, columns.max(initial=0) + 1))
-    np.add.at(table, (rows, columns), 1)
-
-    def pairs(counts: np.ndarray) -> float:
-        return float((counts * (counts - 1) / 2).sum())
-
-    together, by_row, by_column = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    total = len(one) * (len(one) - 1) / 2
-    expected = by_row * by_column / total if total else 0.0
-    largest = (by_row + by_column) / 2
-    return 1.0 if largest == expected else (together - expected) / (largest - expected)
+def _nearest(one: Explanation, other: Explanation) -> np.ndarray:
+    """(P,) for every point of the one, the nearest point of the other sampling, in the file's frame."""
+    return nearest_rows(one.points, transformed(other.points, one.transform @ np.linalg.inv(other.transform)))
 
 
 def save_assignments(explanation: Explanation, folder: Path, stem: str) -> list[Path]:

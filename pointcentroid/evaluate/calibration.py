@@ -16,7 +16,7 @@ from torch import Tensor
 from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.errors import DataError
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.weights import WeightsCard
+from pointcentroid.weights import KnownScale, WeightsCard
 
 BINS = 15
 _FOLDS = 5
@@ -24,6 +24,8 @@ FEWEST = 50
 FEWEST_WRONG = 5
 """Validation shapes that a temperature can be fitted on, and how many of them the net must get wrong: one that makes no
 mistakes has no reason to be less than certain."""
+KNOWN_SHARE = 0.95
+"""Share of the validation shapes whose `known` is above one half."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -51,6 +53,18 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         else:
             low = left
     return float(np.exp((low + high) / 2))
+
+
+def fit_known(logits: Tensor, known: Tensor) -> KnownScale:
+    """Weigh the output `known` and the energy alike, by their spread, and put the threshold where `KNOWN_SHARE` pass it.
+
+    Args:
+        logits: (S, C) of shapes of the classes.
+        known: (S,) of the same shapes.
+    """
+    energy = logits.double().logsumexp(dim=1)
+    weight = float(known.double().std(correction=0) / energy.std(correction=0).clamp_min(1e-9))
+    return KnownScale(weight, float((known.double() + weight * energy).quantile(1 - KNOWN_SHARE)))
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
@@ -98,18 +112,20 @@ def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray
 
 
 @torch.inference_mode()
-def validation_logits(net: CentroidClassifier, clouds: OrderedClouds) -> tuple[Tensor, Tensor]:
-    """(S, C) logits and (S,) labels of clouds, in order."""
-    logits, labels = [], []
+def validation_scores(net: CentroidClassifier, clouds: OrderedClouds) -> tuple[Tensor, Tensor | None, Tensor]:
+    """(S, C) logits, (S,) logits of `known` where the net has that output, and (S,) labels of clouds, in order."""
+    logits, known, labels = [], [], []
     for start in range(0, len(clouds), 32):
         points, truth, _ = clouds.batch(start, 32)
-        logits.append(net(points, ordered=True))
+        scores = net.scores(points, ordered=True)
+        logits.append(scores.logits)
+        known.append(scores.known)
         labels.append(truth)
-    return torch.cat(logits), torch.cat(labels)
+    return torch.cat(logits), torch.cat(known) if net.config.known else None, torch.cat(labels)
 
 
 def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str], clouds: OrderedClouds) -> WeightsCard:
-    """The card with the temperature fitted on validation clouds, and what the calibration error then is.
+    """The card with temperature and threshold of `known` fitted on validation clouds, and the calibration error left.
 
     The error in the card is cross-fitted: each shape's confidence comes from a temperature fitted without it.
 
@@ -127,7 +143,7 @@ def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str
     unknown = [name for name in classes if name not in card.classes]
     if unknown:
         raise DataError(f"the data set has the class {unknown[0]!r}, which the weights do not know")
-    logits, labels = validation_logits(net, clouds)
+    logits, known, labels = validation_scores(net, clouds)
     labels = torch.tensor([card.classes.index(name) for name in classes])[labels]
     wrong = int((logits.argmax(dim=1) != labels).sum())
     if wrong < FEWEST_WRONG:
@@ -137,4 +153,5 @@ def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str
         "validation_ece": calibration_error(confidence, correct),
         "validation_ece_interval": list(bootstrap_interval(confidence, correct)),
     }
-    return dataclasses.replace(card, temperature=fit_temperature(logits, labels), metrics=metrics)
+    temperature, scale = fit_temperature(logits, labels), card.known if known is None else fit_known(logits, known)
+    return dataclasses.replace(card, temperature=temperature, known=scale, metrics=metrics)

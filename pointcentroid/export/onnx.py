@@ -1,8 +1,8 @@
 """A trained classifier as a graph: for ONNX Runtime (`.onnx`), or as a program of torch (`.pt2`).
 
 A graph takes `clouds`, (B, N, 3) float32, preprocessed, z up, in farthest-point order at least as far as the first stage has
-centroids, B and N free but N above that number, and gives `logits` (B, classes) and `features` (B, F). Its metadata hold the
-card of the weights, as `pointcentroid.weights` describes it.
+centroids, B and N free but N above that number, and gives `logits` (B, classes), `features` (B, F) and, where the net has
+it, `known` (B,). Its metadata hold the card of the weights, as `pointcentroid.weights` describes it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class _Graph(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, clouds: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.net.features(clouds, ordered=True)
-        return self.net.head(features), features
+    def forward(self, clouds: Tensor) -> tuple[Tensor, ...]:
+        logits, known, features = self.net.scores(clouds, ordered=True)
+        return (logits, features) if known is None else (logits, features, known)
 
 
 def export(weights: Path, to: Path) -> float:
@@ -71,7 +71,7 @@ def export(weights: Path, to: Path) -> float:
             torch.export.save(program, buffer, extra_files=metadata)
             content = buffer.getvalue()
         else:
-            content = _onnx(program, metadata)
+            content = _onnx(program, metadata, ["logits", "features", "known"][: 2 + graph.net.config.known])
     difference = _difference(graph, content, to.suffix, seeds)
     if not difference <= TOLERANCE:
         raise WeightsError(f"{weights}: the exported graph differs from torch by {difference:.2g}, more than {TOLERANCE:g}")
@@ -80,14 +80,14 @@ def export(weights: Path, to: Path) -> float:
     return difference
 
 
-def _onnx(program: Any, metadata: dict[str, str]) -> bytes:
+def _onnx(program: Any, metadata: dict[str, str], outputs: list[str]) -> bytes:
     require("exporting to ONNX", "export", "onnx", "onnxscript")
     exported = torch.onnx.export(
         program,
         dynamo=True,
         optimize=False,  # its optimiser fails on these graphs; ONNX Runtime has its own
         input_names=["clouds"],
-        output_names=["logits", "features"],
+        output_names=outputs,
         verbose=False,
     )
     assert exported is not None
@@ -135,6 +135,6 @@ def _difference(graph: nn.Module, content: bytes, suffix: str, seeds: int) -> fl
     for batch, points in ((1, 1024), (4, 1024), (2, seeds + 1), (1, 2048)):
         surface = nn.functional.normalize(torch.randn(batch, max(points, seeds + 1), 3, generator=generator), dim=2)
         for made, expected in zip(run(surface), graph(surface), strict=True):
-            spread = float(expected.std()) or 1.0
+            spread = float(expected.std(correction=0)) or 1.0
             largest = max(largest, float(np.abs(made - expected.numpy()).max()) / spread)
     return largest

@@ -72,7 +72,9 @@ def _box(vertices: np.ndarray, faces: np.ndarray) -> Frame:
     """Middle and largest side of the box around the vertices that faces use."""
     used = np.zeros(len(vertices), dtype=bool)
     used[faces] = True
-    low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
+    columns = (vertices if used.all() else vertices[used]).T
+    # Column by column: several times faster than along rows of three.
+    low, high = (np.array([least(column) for column in columns]) for least in (np.min, np.max))
     return Frame((low + high) / 2, float((high - low).max()) or 1.0)
 
 

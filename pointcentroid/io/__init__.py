@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io import meshes, off, scans, tables
+from pointcentroid.io import meshes, off, parts, scans, tables
+from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
+
+_Read = TypeVar("_Read")
 
 READERS: dict[str, Callable[[Path], Shape]] = {**off.READERS, **meshes.READERS, **tables.READERS, **scans.READERS}
 
@@ -53,6 +57,30 @@ def read(path: str | Path) -> Shape:
     if reader is None:
         known = " ".join(sorted(READERS))
         raise ReadError(path, f"unknown format {path.suffix or '(no suffix)'}; known: {known}")
+    return _guarded(path, reader)
+
+
+def read_parts(path: str | Path) -> PartedShape | None:
+    """Read a mesh with the parts its author modelled: glTF nodes, OBJ objects and groups.
+
+    Args:
+        path: a file of any format.
+
+    Returns:
+        None where the format has no parts, or the file fewer than two.
+
+    Raises:
+        ReadError: see `read`.
+        MissingExtraError: see `read`.
+    """
+    path = Path(path)
+    reader = parts.READERS.get(path.suffix.lower())
+    parted = None if reader is None else _guarded(path, reader)
+    return None if parted is None or len(parted.names) < 2 else parted
+
+
+def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
+    """What a reader makes of a file that is there and holds what its name says."""
     try:
         if path.is_dir():
             raise ReadError(path, "is a folder; name the files in it, or add --recursive")

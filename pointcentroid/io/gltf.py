@@ -12,6 +12,8 @@ import binascii
 import json
 import struct
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,41 @@ def unpacked(path: Path) -> bytes:
         MissingExtraError: the geometry is compressed and the decoder is not installed.
         ReadError: the file is damaged, cut short, or names a buffer outside its folder.
     """
-    content = path.read_bytes()
+    with _told_of_damage(path):
+        content = path.read_bytes()
+        return _Rewriter(path, *_tree(path, content), len(content)).glb()
+
+
+def node_names(path: Path) -> list[str]:
+    """The name of every node: its own, else that of its mesh, else `node 3`.
+
+    Args:
+        path: a GLB or glTF file.
+
+    Raises:
+        ReadError: the file is damaged.
+    """
+    with _told_of_damage(path):
+        tree, _ = _tree(path, path.read_bytes())
+        names = []
+        for number, node in enumerate(tree.get("nodes", [])):
+            mesh = tree["meshes"][node["mesh"]] if "mesh" in node else {}
+            names.append(str(node.get("name") or mesh.get("name") or f"node {number}"))
+        return names
+
+
+@contextmanager
+def _told_of_damage(path: Path) -> Iterator[None]:
+    """What a damaged tree leads to becomes a `ReadError`."""
     try:
-        tree, binary = _split_glb(path, content) if content[:4] == b"glTF" else (json.loads(content), b"")
-        return _Rewriter(path, tree, binary, len(content)).glb()
+        yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise ReadError(path, f"damaged glTF file ({reason})") from None
+
+
+def _tree(path: Path, content: bytes) -> tuple[dict, bytes]:
+    return _split_glb(path, content) if content[:4] == b"glTF" else (json.loads(content), b"")
 
 
 def _split_glb(path: Path, content: bytes) -> tuple[dict, bytes]:

@@ -43,7 +43,7 @@ def read_mesh(path: Path) -> Shape:
                 guard_archive(path, archive)
         except zipfile.BadZipFile:
             raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
-    return _merge(path, _load(path, content, kind))
+    return joined(path, *placed(path, load_scene(path, content, kind)))
 
 
 def read_gltf(path: Path) -> Shape:
@@ -57,13 +57,25 @@ def read_gltf(path: Path) -> Shape:
         ReadError: the file is damaged or holds no geometry.
     """
     content = gltf.unpacked(path)
-    return _merge(path, _load(path, content, "glb"))
+    return joined(path, *placed(path, load_scene(path, content, "glb")))
 
 
-def _load(path: Path, content: bytes, kind: str) -> Any:
+def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
+    """What trimesh makes of a file's content.
+
+    Args:
+        path: named in errors.
+        content: of the file.
+        kind: its format, as trimesh calls it.
+        options: of trimesh's reader.
+
+    Raises:
+        ReadError: trimesh cannot read it.
+    """
     import trimesh
 
-    options: dict[str, Any] = {"skip_materials": True} if kind == "obj" else {}
+    if kind == "obj":
+        options["skip_materials"] = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -75,9 +87,20 @@ def _load(path: Path, content: bytes, kind: str) -> Any:
         raise ReadError(path, f"damaged {kind.upper()} file ({reason})") from None
 
 
-def _merge(path: Path, scene: Any) -> Shape:
-    """Apply the transforms and put all parts in one array. Points count only where there are no triangles."""
-    meshes: list[tuple[np.ndarray, np.ndarray]] = []
+def placed(path: Path, scene: Any) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[np.ndarray]]:
+    """Apply the transforms of a scene.
+
+    Args:
+        path: named in errors.
+        scene: of trimesh.
+
+    Returns:
+        The meshes, each with the name of its node, (V, 3) vertices and (F, 3) faces; and the clouds, (N, 3) each.
+
+    Raises:
+        ReadError: it is larger than is read, or damaged.
+    """
+    meshes: list[tuple[str, np.ndarray, np.ndarray]] = []
     clouds: list[np.ndarray] = []
     nodes = list(scene.graph.nodes_geometry)
     total = sum(len(getattr(scene.geometry[scene.graph[node][1]], "vertices", ())) for node in nodes)
@@ -90,13 +113,27 @@ def _merge(path: Path, scene: Any) -> Shape:
         faces = _triples(path, "faces", getattr(part, "faces", ())).astype(np.int64)
         vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
         if len(faces):
-            meshes.append((vertices, faces))
+            meshes.append((node, vertices, faces))
         elif type(part).__name__ in ("PointCloud", "Trimesh"):
             clouds.append(vertices)
+    return meshes, clouds
+
+
+def joined(path: Path, meshes: list[tuple[str, np.ndarray, np.ndarray]], clouds: list[np.ndarray]) -> Shape:
+    """Put all parts in one array, in their order. Points count only where there are no triangles.
+
+    Args:
+        path: named in errors.
+        meshes: see `placed`.
+        clouds: see `placed`.
+
+    Raises:
+        ReadError: there is no usable geometry.
+    """
     if meshes:
-        offsets = np.cumsum([0, *(len(vertices) for vertices, _ in meshes[:-1])])
-        faces = np.concatenate([faces + offset for (_, faces), offset in zip(meshes, offsets, strict=True)])
-        return checked(path, np.concatenate([vertices for vertices, _ in meshes]), faces)
+        offsets = np.cumsum([0, *(len(vertices) for _, vertices, _ in meshes[:-1])])
+        faces = np.concatenate([faces + offset for (_, _, faces), offset in zip(meshes, offsets, strict=True)])
+        return checked(path, np.concatenate([vertices for _, vertices, _ in meshes]), faces)
     return checked(path, np.concatenate(clouds) if clouds else np.empty((0, 3)))
 
 

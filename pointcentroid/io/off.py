@@ -12,16 +12,19 @@ colours and knows the line of every mistake.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import fastnumbers
 import numpy as np
+import simdjson
 
 from pointcentroid.errors import ReadError
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
+_COMMAS = bytes.maketrans(b" \t\r\n", b",,,,")
+_PARSER = simdjson.Parser()  # kept, because its memory is: allocating that anew takes longer than parsing
 _HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF", re.IGNORECASE)
 
 
@@ -95,7 +98,7 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
     ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
     cut = int(ends[vertices - 1]) + 1 if 0 < vertices <= len(ends) else 0
-    points, rest = _reals(body[:cut]), _integers(body[cut:])
+    points, rest = _reals(body[:cut]), _json_numbers(body[cut:], "i")
     if points is None or rest is None or len(points) != 3 * vertices:
         numbers = _reals(body)
         if numbers is None or len(numbers) < 3 * vertices or (numbers[3 * vertices :] % 1).any():
@@ -112,20 +115,31 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
 
 
 def _reals(text: bytes) -> np.ndarray | None:
-    """All numbers of a text, or None where it holds anything else. Half the time of numpy's own ways, the same numbers."""
+    """All numbers of a text, or None where it holds anything else."""
+    parsed = _json_numbers(text, "d")
+    if parsed is not None:
+        return parsed
     try:
         return fastnumbers.try_array(text.split(), dtype=np.float64)  # type: ignore[reportArgumentType]
     except ValueError:
         return None
 
 
-def _integers(text: bytes) -> np.ndarray | None:
-    """All numbers of a text, or None where it holds anything but integers."""
+def _json_numbers(text: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
+    """All numbers of a text, reals or integers, or None where JSON would write one of them otherwise (`1.`, `+2`, `nan`).
+
+    Between commas the text is a JSON array, and parsers of JSON are the fastest there are: a third of the time of
+    fastnumbers, the same numbers.
+    """
+    if text.translate(None, b"0123456789+-.eE \t\r\n"):
+        return None
+    listed = text.strip().translate(_COMMAS)
+    while b",," in listed:
+        listed = listed.replace(b",,", b",")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # numpy only warns where the text stops being numbers
-            return np.fromstring(text.decode("ascii"), np.int64, sep=" ")
-    except (ValueError, DeprecationWarning):
+        array = _PARSER.parse(b"[" + listed + b"]")
+        return np.frombuffer(array.as_buffer(of_type=kind), np.float64 if kind == "d" else np.int64)  # type: ignore[reportAttributeAccessIssue]
+    except (ValueError, TypeError, RuntimeError):
         return None
 
 

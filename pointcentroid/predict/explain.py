@@ -22,6 +22,9 @@ from pointcentroid.results import Hierarchy, Prediction, StageExplanation
 from pointcentroid.viz.panel import Panel
 
 if TYPE_CHECKING:
+    import trimesh
+
+    from pointcentroid.predict.naming import Labelled
     from pointcentroid.predict.predictor import Predictor
 
 
@@ -80,6 +83,22 @@ class Explanation(Hierarchy):
 
         write_picture(stage_rows([Panel(self)]), path, views=views)
 
+    def split(self, example: Labelled | None = None) -> dict[str, trimesh.Trimesh]:
+        """Cut the mesh at the centroids of the last stage, in the file's frame and units; every face goes to one piece.
+
+        Args:
+            example: a shape that lends names, made by `naming.labelled`; without one, pieces are called `centroid 3`.
+
+        Returns:
+            The pieces that have faces, by name.
+
+        Raises:
+            ReadError: it is a point cloud.
+        """
+        from pointcentroid.predict.split import split
+
+        return {piece.name: piece.mesh for piece in split(self, example) if len(piece.faces)}
+
 
 @torch.inference_mode()
 def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> Explanation:
@@ -99,7 +118,7 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
     prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
     net = predictor.torch_net
     turn = TO_Z_UP[prediction.up]
-    cloud = torch.from_numpy(predictor.ordered(points[None])[:, : settings.points] @ turn.T.astype(np.float32))
+    cloud = torch.from_numpy(predictor.ordered(points[None]) @ turn.T.astype(np.float32))
     seen = hierarchy(net.module.encoder, cloud.to(net.device), shape, frame, turn)
     return Explanation(seen.points, seen.stages, seen.transform, seen.vertices, seen.faces, prediction)
 

@@ -7,14 +7,29 @@ time of torch. Torch answers on other devices, for weights of one's own, and for
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from pointcentroid.errors import ConfigError, require
-from pointcentroid.weights import WeightsCard, graph_of
+from pointcentroid.geometry.farthest import farthest_first
+from pointcentroid.weights import KnownScale, WeightsCard, graph_of
 
 Runtime = Literal["auto", "onnx", "torch"]
+
+
+class Answer(NamedTuple):
+    """What a net says of clouds.
+
+    Attributes:
+        logits: (B, classes) float32.
+        features: (B, F) float32 global features.
+        known: (B,) float32 logit of being upright and of one of the classes; NaN where the net has no such output.
+    """
+
+    logits: np.ndarray
+    features: np.ndarray
+    known: np.ndarray
 
 
 class PredictingNet(Protocol):
@@ -27,14 +42,11 @@ class PredictingNet(Protocol):
         """Channels of the global feature."""
         ...
 
-    def __call__(self, clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, clouds: np.ndarray) -> Answer:
         """Score clouds.
 
         Args:
             clouds: (B, N, 3) float32, preprocessed, z up, in farthest-point order; N > `card.model.seeds`.
-
-        Returns:
-            (B, classes) float32 logits and (B, F) float32 global features.
         """
         ...
 
@@ -81,6 +93,28 @@ def at_least(clouds: np.ndarray, count: int) -> np.ndarray:
     """
     total = clouds.shape[1]
     return clouds if total >= count else np.tile(clouds, (1, -(-count // total), 1))[:, :count]
+
+
+def ordered(clouds: np.ndarray, card: WeightsCard) -> np.ndarray:
+    """Put clouds in farthest-point order, as far as a net needs it, and keep the points that it sees.
+
+    Args:
+        clouds: (B, N, 3) preprocessed.
+        card: of the net.
+
+    Returns:
+        (B, N', 3), more points than `card.model.seeds`.
+    """
+    seeds, seen = card.model.seeds, card.preprocess.points
+    first = farthest_first(clouds, max(seeds, seen if seen < clouds.shape[1] else 0))
+    return at_least(first[:, : max(seen, seeds + 1)], seeds + 1)
+
+
+def familiarity(answer: Answer, scale: KnownScale) -> np.ndarray:
+    """(B,) how like the shapes of its classes a net finds clouds, in [0, 1]; NaN where it does not say."""
+    largest = answer.logits.max(axis=1).astype(np.float64)
+    energy = largest - log_softmax(answer.logits).max(axis=1)
+    return 1 / (1 + np.exp(scale.threshold - answer.known - scale.energy_weight * energy))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

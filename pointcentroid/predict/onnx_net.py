@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from pointcentroid.errors import WeightsError
+from pointcentroid.predict.nets import Answer
 from pointcentroid.weights import is_of, read_card
 
 _AT_ONCE = 8
@@ -48,13 +49,13 @@ class OnnxNet:
         """Channels of the global feature."""
         return self.session.get_outputs()[1].shape[1]
 
-    def __call__(self, clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, clouds: np.ndarray) -> Answer:
         """See `pointcentroid.predict.nets.PredictingNet`."""
         clouds = np.ascontiguousarray(clouds, dtype=np.float32)
         parts = [clouds[start : start + _AT_ONCE] for start in range(0, len(clouds), _AT_ONCE)]
         run = map if len(parts) == 1 else self._threads.map
-        logits, features = zip(*run(self._run, parts), strict=True)
-        return np.concatenate(logits), np.concatenate(features)
+        logits, features, *known = (np.concatenate(outputs) for outputs in zip(*run(self._run, parts), strict=True))
+        return Answer(logits, features, known[0] if known else np.full(len(clouds), np.nan, np.float32))
 
     def _run(self, clouds: np.ndarray) -> list[np.ndarray]:
         return self.session.run(None, {"clouds": clouds})  # type: ignore[return-value]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import ConfigError, WeightsError, require
-from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
-from pointcentroid.geometry.farthest import farthest_first
-from pointcentroid.predict.nets import Runtime, at_least, log_softmax, open_net
+from pointcentroid.geometry.axes import UP_AXES
+from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
-from pointcentroid.predict.up import CONFIDENCE_WEIGHT, UPRIGHT_POINTS, UpCandidate, UprightNet
+from pointcentroid.predict.up import FINDER, UpFinder, turned
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights
 
@@ -50,8 +50,10 @@ class Predictor:
         self.runtime: Runtime = runtime
         self.net = open_net(self.path, device, runtime, **changes)
         self.card = self.net.card
-        if self.card.model.kind != "classifier":
-            raise WeightsError(f"{weights} is a net of the kind {self.card.model.kind!r}, which does not classify")
+        model = self.card.model
+        if not isinstance(model, ClassifierConfig):
+            raise WeightsError(f"{weights} is a net of the kind {model.kind!r}, which does not classify")
+        self._knows_up = model.known
 
     @property
     def feature_dim(self) -> int:
@@ -64,8 +66,8 @@ class Predictor:
         return self.card.classes
 
     @cached_property
-    def _upright(self) -> UprightNet:
-        return UprightNet(self.device, self.runtime)
+    def _finder(self) -> UpFinder:
+        return UpFinder(self.net if self._knows_up else open_net(find_weights(FINDER), self.device, self.runtime))
 
     @cached_property
     def torch_net(self) -> TorchNet:
@@ -170,52 +172,52 @@ class Predictor:
         """Classify prepared shapes whose clouds have the same shape (V, N, 3)."""
         clouds = np.stack([item.clouds for item in items])
         batch, votes, points = clouds.shape[:3]
-        clouds = self.ordered(clouds.reshape(batch * votes, points, 3))
-        clouds = clouds.reshape(batch, votes, -1, 3)
-        given = [up if up != "auto" else item.standard_up for item in items]
-        looks = self._looks(clouds[:, 0], given)
-        logits, features = self._run(clouds[[look.row for look in looks]], [look.axis for look in looks])
-        confidence = np.exp(log_softmax(logits)).mean(axis=1).max(axis=1)
-        scores = np.array([look.log_probability for look in looks]) + CONFIDENCE_WEIGHT * np.log(confidence)
-        best: dict[int, int] = {}
-        for number, look in enumerate(looks):
-            if look.row not in best or scores[number] > scores[best[look.row]]:
-                best[look.row] = number
-        probabilities = np.exp(log_softmax(logits / self.card.temperature)).mean(axis=1)
+        clouds = self.ordered(clouds.reshape(batch * votes, points, 3)).reshape(batch, votes, -1, 3)
+        axes, first = self._look(clouds[:, 0], [up if up != "auto" else item.standard_up for item in items])
+        answers = [first, *(self.net(turned(clouds[:, vote], axes)) for vote in range(1, votes))]
+        scale = self.card.temperature
+        probabilities = np.mean([np.exp(log_softmax(answer.logits / scale)) for answer in answers], axis=0)
+        features = np.mean([answer.features for answer in answers], axis=0)
+        known = np.mean([familiarity(answer, self.card.known) for answer in answers], axis=0)
         return [
-            self._prediction(item, looks[best[row]].axis, probabilities[best[row]], features[best[row]], top)
+            self._prediction(item, axes[row], probabilities[row], features[row], float(known[row]), top)
             for row, item in enumerate(items)
         ]
 
-    def _looks(self, clouds: np.ndarray, given: list[str | None]) -> list[UpCandidate]:
-        """The ways to look at each cloud: one where the axis is given or certain, several where it is doubtful."""
-        looks = [UpCandidate(row, axis, 0.0) for row, axis in enumerate(given) if axis is not None]
+    def _look(self, clouds: np.ndarray, given: list[str | None]) -> tuple[list[str], Answer]:
+        """The axis that points up in each of (B, N, 3) clouds, found where it is not given, and the net's answers."""
         unknown = [row for row, axis in enumerate(given) if axis is None]
+        unseen = [row for row, axis in enumerate(given) if axis is not None]
+        axes = [axis or "" for axis in given]
+        answers: list[tuple[list[int], Answer]] = []
         if unknown:
-            found = self._upright.candidates(clouds[unknown])
-            looks += [candidate._replace(row=unknown[candidate.row]) for candidate in found]
-        return looks
+            own = self._knows_up
+            found, seen, _ = self._finder(clouds[unknown] if own else ordered(clouds[unknown], self._finder.net.card))
+            for row, axis in zip(unknown, found, strict=True):
+                axes[row] = axis
+            if own:
+                answers.append((unknown, seen))
+            else:
+                unseen = list(range(len(given)))
+        if unseen:
+            answers.append((unseen, self.net(turned(clouds[unseen], [axes[row] for row in unseen]))))
+        order = np.argsort(np.concatenate([rows for rows, _ in answers]))
+        outputs = zip(*(answer for _, answer in answers), strict=True)
+        return axes, Answer(*(np.concatenate(parts)[order] for parts in outputs))
 
     def ordered(self, clouds: np.ndarray) -> np.ndarray:
-        """Put (B, N, 3) clouds in farthest-point order, as far as the nets need it; more than `card.model.seeds` points."""
-        seen, sample = self.card.preprocess.points, clouds.shape[1]
-        prefix = max(self.card.model.seeds, UPRIGHT_POINTS, seen if seen < sample else 0)
-        return at_least(farthest_first(clouds, prefix), self.card.model.seeds + 1)
+        """(B, N, 3) clouds as the net wants them, see `pointcentroid.predict.nets.ordered`."""
+        return ordered(clouds, self.card)
 
-    def _run(self, clouds: np.ndarray, axes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(B, V, N, 3) clouds with the given axes up -> (B, V, classes) logits and (B, F) features."""
-        batch, votes = clouds.shape[:2]
-        matrices = np.stack([TO_Z_UP[axis] for axis in axes]).astype(clouds.dtype)
-        seen = clouds[:, :, : max(self.card.preprocess.points, self.card.model.seeds + 1)]
-        turned = np.einsum("bij,bvnj->bvni", matrices, seen)
-        logits, features = self.net(turned.reshape(batch * votes, -1, 3))
-        return logits.reshape(batch, votes, -1), features.reshape(batch, votes, -1).mean(axis=1)
-
-    def _prediction(self, item: Prepared, up: str, probability: np.ndarray, feature: np.ndarray, top: int) -> Prediction:
+    def _prediction(
+        self, item: Prepared, up: str, probability: np.ndarray, feature: np.ndarray, known: float, top: int
+    ) -> Prediction:
         points = min(item.clouds.shape[1], self.card.preprocess.points)
         order = np.argsort(-probability, kind="stable")[:top]
         ranked = [(self.classes[i], float(probability[i])) for i in order]
-        return Prediction(item.name, ranked[0][0], ranked[0][1], ranked, up, points, feature)
+        return Prediction(
+            item.name, ranked[0][0], ranked[0][1], ranked, up, points, feature, None if np.isnan(known) else known
+        )
 
 
 def _check_up(up: str) -> None:

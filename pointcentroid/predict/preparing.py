@@ -30,6 +30,9 @@ from pointcentroid.results import Failure
 
 _WORTH_PROCESSES = 8  # with fewer files than this, starting processes takes longer than reading
 _AHEAD = 512  # files read ahead of the net, a few MB of clouds: enough to read all the while torch is imported
+ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Variables of the environment of a process that reads: there are as many of them as processors."""
+
 _WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
 
 Source = str | Path | np.ndarray | Shape | Any
@@ -229,7 +232,7 @@ def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     # A fork starts at once, with numpy loaded, but a forked child of a process with torch's threads in it may deadlock.
     # The command line starts reading before it imports torch.
     forking = "torch" not in sys.modules and "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
-    with environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+    with _environment(ONE_THREAD):
         context = multiprocessing.get_context("fork" if forking else "spawn")
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=start_worker)
         # Processes start when work arrives; give each some, while the environment is right.
@@ -239,7 +242,7 @@ def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
 
 
 @contextmanager
-def environment(**values: str) -> Iterator[None]:
+def _environment(values: dict[str, str]) -> Iterator[None]:
     """Variables of the environment, for the processes that are started meanwhile."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)

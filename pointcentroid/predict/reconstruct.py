@@ -17,10 +17,11 @@ from pointcentroid.geometry.sampling import Frame, normalise, preprocess_in_fram
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.predict.explain import hierarchy
+from pointcentroid.predict.nets import open_net, ordered
 from pointcentroid.predict.predictor import Up
 from pointcentroid.predict.preparing import Source, as_shape, standard_up
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import UPRIGHT_POINTS, UprightNet
+from pointcentroid.predict.up import FINDER, UpFinder
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
@@ -81,8 +82,8 @@ class Reconstructor:
         self.net = CentroidAutoencoder.from_tensors(self.card.model, tensors).to(self.device)
 
     @cached_property
-    def _upright(self) -> UprightNet:
-        return UprightNet(self.device.type)
+    def _finder(self) -> UpFinder:
+        return UpFinder(open_net(find_weights(FINDER), self.device.type))
 
     @torch.inference_mode()
     def __call__(self, source: Source, count: int = 2048, *, up: Up = "auto") -> Reconstruction:
@@ -144,11 +145,10 @@ class Reconstructor:
 
     def _ordered(self, cloud: np.ndarray) -> Tensor:
         points = self._tensor(cloud)
-        first = max(self.net.config.seeds, UPRIGHT_POINTS)
-        return farthest_first(points, first)
+        return farthest_first(points, self.net.config.seeds)
 
     def _estimated_up(self, cloud: np.ndarray) -> str:
-        return self._upright.candidates(self._ordered(cloud).cpu().numpy())[0].axis
+        return self._finder(ordered(cloud[None].astype(np.float32), self._finder.net.card))[0][0]
 
 
 def panels(made: Reconstruction) -> list[Panel]:
@@ -164,7 +164,7 @@ def panels(made: Reconstruction) -> list[Panel]:
     patches = StageExplanation(last.positions, last.features, shares[None], shares)
     figures = f"Chamfer x 1000 {1000 * made.chamfer:.2f}, oracle {1000 * made.oracle:.2f}"
     return [
-        Panel(made.seen, f"{made.file}: {figures}"),
+        Panel(made.seen, f"{Path(made.file).name}: {figures}"),
         Panel(Hierarchy(grown, [patches], made.seen.transform, made.points, None), "patches"),
         Panel(Hierarchy(grown, [], made.seen.transform, made.points, None), "reconstruction"),
     ]

@@ -12,6 +12,7 @@ import torch
 from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_dict
 from pointcentroid.errors import ConfigError
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.predict.nets import Answer
 from pointcentroid.weights import load_weights
 
 
@@ -58,7 +59,8 @@ class TorchNet:
         return self.module.feature_dim
 
     @torch.inference_mode()
-    def __call__(self, clouds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, clouds: np.ndarray) -> Answer:
         """See `pointcentroid.predict.nets.PredictingNet`."""
-        features = self.module.features(torch.from_numpy(np.ascontiguousarray(clouds)).to(self.device), ordered=True)
-        return self.module.head(features).cpu().numpy(), features.cpu().numpy()
+        made = self.module.scores(torch.from_numpy(np.ascontiguousarray(clouds)).to(self.device), ordered=True)
+        known = np.full(len(clouds), np.nan, np.float32) if made.known is None else made.known.cpu().numpy()
+        return Answer(made.logits.cpu().numpy(), made.features.cpu().numpy(), known)

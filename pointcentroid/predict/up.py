@@ -1,126 +1,90 @@
 """Which way is up? What `--up auto` does.
 
-glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format it is estimated: a small net, trained on clouds
-turned every way, scores the six axes; its scores are added to a prior, which holds what the formats' users do (z first,
-then y), and the six sums become probabilities. One look at the cloud as it lies is enough where that makes an axis all but
-certain; elsewhere the net is averaged over the six ways to turn the cloud, so that turning the file turns the scores with
-it. docs/orientation.md says how the prior and the thresholds were chosen.
+glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format the classifier itself is asked: beside the classes it
+has an output, `known`, that says whether a cloud is an upright shape of one of them, trained on clouds that lie wrong. It
+looks at the cloud as it lies; where it knows that, one look is enough. Else it looks with each of the other five axes up as
+well, and the most probable look wins: what the net says of it, together with a prior, which holds what the formats' users do
+(z first, then y). docs/orientation.md says how the constants were chosen, and what each of them brings.
 """
 
 from __future__ import annotations
 
-import math
-from functools import cache
-from typing import NamedTuple
-
 import numpy as np
 
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
-from pointcentroid.predict.nets import Runtime, at_least, log_softmax, open_net
-from pointcentroid.weights import find_weights
+from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
+
+FINDER = "small"
+"""The weights that find the axis for nets that have no output for it."""
 
 PRIOR: dict[str, float] = {"z": 0.8, "y": 0.15, "-y": 0.0125, "-z": 0.0125, "x": 0.0125, "-x": 0.0125}
 """Probability of each axis before the cloud is seen."""
 
-CERTAIN_AT_ONCE = 0.95
-"""Where the best axis is less probable than this after one look, the cloud is looked at in all six ways."""
+FIRST = "z"
+"""The axis that the first look takes to be up: the cloud as it lies."""
 
-CERTAIN = 0.9
-"""Where the best axis then is less probable than this, the classifier looks at the best `CANDIDATES`."""
+CERTAIN = 2.0
+"""Where `known` is larger than this, a logit, at the first look, there is no other."""
 
-CANDIDATES = 3
-"""How many axes are looked at where none is certain."""
-
-CONFIDENCE_WEIGHT = 3.0
-"""Among candidates, the largest log p(axis) + CONFIDENCE_WEIGHT * log(highest class probability) wins."""
-
-UPRIGHT_POINTS = 256
-"""Points the net sees: the first ones in farthest-point order."""
+PRIOR_WEIGHT = 1.0
+CONFIDENCE_WEIGHT = 2.0
+"""The look wins with the largest known + PRIOR_WEIGHT * log prior + CONFIDENCE_WEIGHT * log(highest class probability)."""
 
 
-_FIRST_LOOK = ["z"]  # the cloud as it lies
-_FURTHER_LOOKS = [up for up in UP_AXES if up not in _FIRST_LOOK]
-
-
-class UpCandidate(NamedTuple):
-    """An axis that may point up in one of a batch of clouds.
-
-    Attributes:
-        row: which cloud.
-        axis: one of `UP_AXES`.
-        log_probability: prior included.
-    """
-
-    row: int
-    axis: str
-    log_probability: float
-
-
-@cache
-def _rotations() -> tuple[np.ndarray, np.ndarray]:
-    """The six rotations, (6, 3, 3), and where each sends the axes: `moved[r, a]` is the index of R_r's image of axis a."""
-    matrices = np.stack([TO_Z_UP[up] for up in UP_AXES])
-    axes = np.stack([TO_Z_UP[up].T @ np.array([0.0, 0.0, 1.0]) for up in UP_AXES])
-    images = np.einsum("rij,aj->rai", matrices, axes)
-    moved = (images @ axes.T).argmax(axis=2)
-    return matrices.astype(np.float32), moved
-
-
-class UprightNet:
-    """Scores the six axes of clouds in their files' own frames.
+class UpFinder:
+    """Finds the axis that points up in clouds in their files' own frames.
 
     Args:
-        device: where to run.
-        runtime: see `pointcentroid.predict.nets.open_net`.
+        net: a classifier with the output `known`.
     """
 
-    def __init__(self, device: str = "auto", runtime: Runtime = "auto") -> None:
-        self.net = open_net(find_weights("upright"), device, runtime)
+    def __init__(self, net: PredictingNet) -> None:
+        self.net = net
 
-    def log_probabilities(self, clouds: np.ndarray) -> np.ndarray:
-        """Log-probability of each axis, prior included.
-
-        Args:
-            clouds: (B, N, 3) preprocessed clouds, in farthest-point order for their first `UPRIGHT_POINTS` points.
-
-        Returns:
-            (B, 6), in the order of `UP_AXES`.
-        """
-        first = self._scores(clouds, _FIRST_LOOK)
-        result = _with_prior(first)
-        doubtful = result.max(axis=1) < math.log(CERTAIN_AT_ONCE)
-        if doubtful.any():
-            further = self._scores(clouds[doubtful], _FURTHER_LOOKS)
-            result[doubtful] = _with_prior(np.concatenate([first[doubtful], further], axis=1))
-        return result
-
-    def _scores(self, clouds: np.ndarray, looks: list[str]) -> np.ndarray:
-        """(B, looks, 6) log-probabilities of the net, for the cloud turned so that each of some axes lies up."""
-        seen = at_least(clouds[:, :UPRIGHT_POINTS], UPRIGHT_POINTS)
-        chosen = [UP_AXES.index(look) for look in looks]
-        rotations, moved = (table[chosen] for table in _rotations())
-        turned = np.einsum("rij,bnj->brni", rotations, seen).reshape(-1, *seen.shape[1:])
-        logits = self.net(turned)[0].reshape(len(seen), len(looks), len(UP_AXES))
-        # The score that rotation r gives to the image of axis a belongs to axis a.
-        return np.take_along_axis(log_softmax(logits), moved[None], axis=2)
-
-    def candidates(self, clouds: np.ndarray) -> list[UpCandidate]:
-        """The axes worth looking at: for each cloud the best one, or the best few unless that one is certain.
+    def __call__(self, clouds: np.ndarray) -> tuple[list[str], Answer, int]:
+        """Look until an axis is found.
 
         Args:
-            clouds: as for `log_probabilities`.
+            clouds: (B, N, 3) preprocessed clouds, in the order that the net wants.
 
         Returns:
-            One or `CANDIDATES` entries for each cloud, the most probable first.
+            For each cloud an entry of `UP_AXES`; what the net says of it with that axis up; and how many looks all took.
         """
-        found = []
-        for row, values in enumerate(self.log_probabilities(clouds)):
-            order = np.argsort(-values, kind="stable")
-            count = 1 if values[order[0]] > math.log(CERTAIN) else CANDIDATES
-            found += [UpCandidate(row, UP_AXES[axis], float(values[axis])) for axis in order[:count]]
-        return found
+        first = self.net(turned(clouds, [FIRST] * len(clouds)))
+        axes = [FIRST] * len(clouds)
+        doubtful = np.flatnonzero(first.known <= CERTAIN)
+        if not len(doubtful):
+            return axes, first, len(clouds)
+        others = [up for up in UP_AXES if up != FIRST]
+        further = self.net(turned(np.repeat(clouds[doubtful], len(others), axis=0), others * len(doubtful)))
+        # Rows of looks: the first of each doubtful cloud, then its others.
+        row = np.arange(len(doubtful) * len(others)).reshape(len(doubtful), len(others))
+        looks = Answer(
+            *(np.concatenate([a[doubtful][:, None], b[row]], axis=1) for a, b in zip(first, further, strict=True))
+        )
+        best = scores(looks, [FIRST, *others]).argmax(axis=1)
+        for number, cloud in enumerate(doubtful):
+            axes[cloud] = [FIRST, *others][best[number]]
+            for whole, seen in zip(first, looks, strict=True):
+                whole[cloud] = seen[number, best[number]]
+        return axes, first, len(clouds) + row.size
 
 
-def _with_prior(scores: np.ndarray) -> np.ndarray:
-    """(B, looks, 6) scores -> (B, 6) log-probabilities."""
-    return log_softmax(scores.mean(axis=1) + np.log([PRIOR[up] for up in UP_AXES]))
+def scores(looks: Answer, axes: list[str]) -> np.ndarray:
+    """How probable each look is.
+
+    Args:
+        looks: what the net says of B clouds, (B, A, ...), with each of A axes up.
+        axes: those.
+
+    Returns:
+        (B, A) log-probabilities, up to a constant of each cloud.
+    """
+    prior = np.log([PRIOR[axis] for axis in axes])
+    return looks.known + PRIOR_WEIGHT * prior + CONFIDENCE_WEIGHT * log_softmax(looks.logits).max(axis=2)
+
+
+def turned(clouds: np.ndarray, axes: list[str]) -> np.ndarray:
+    """(B, N, 3) clouds, or (B, V, N, 3) with V votes each, turned so that the given axis of each points up."""
+    matrices = np.stack([TO_Z_UP[axis] for axis in axes]).astype(clouds.dtype)
+    return np.einsum("bij,b...nj->b...ni", matrices, clouds)

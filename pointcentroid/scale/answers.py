@@ -61,6 +61,7 @@ def schema_of(request: dict[str, Any]) -> pa.Schema:
         pa.field("confidence", pa.float64()),
         pa.field("top", ranking),
         pa.field("up", pa.string()),
+        pa.field("known", pa.float64()),
         pa.field("error", pa.string()),
     ]
     if request.get("features"):
@@ -87,6 +88,7 @@ def _row(result: Prediction | Failure) -> dict[str, Any]:
         "confidence": result.confidence,
         "top": [{"label": label, "probability": share} for label, share in result.top],
         "up": result.up,
+        "known": result.known,
         "feature": result.feature,  # left out where the schema has none
     }
 

@@ -17,14 +17,13 @@ import numpy as np
 
 from pointcentroid.errors import require
 from pointcentroid.io import READERS
+from pointcentroid.predict.limited import CrashError, OverrunError
 from pointcentroid.predict.predictor import Predictor, Up
 from pointcentroid.predict.preparing import Prepared, attempt
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.serve.limits import MB, RefusalError, ServeSettings
 from pointcentroid.serve.workers import (
     EXPLAINER_KEEPS,
-    CrashError,
-    OverrunError,
     WorkerPool,
     make_explainer,
     make_reader,

@@ -1,16 +1,12 @@
-"""What stands before the routes: headers that every answer carries, hosts that are answered, patience with connections."""
+"""What stands before the routes: headers that every answer carries, and hosts that are answered."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import json
-from typing import Any
 
-import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -73,53 +69,3 @@ class Guard:
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return "other sites may not use this server"
         return None
-
-
-def patient_protocol(grace: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 that waits only so long for the head of a request, and for a client to read its answer.
-
-    Args:
-        grace: seconds.
-    """
-
-    class PatientProtocol(H11Protocol):
-        _late: asyncio.TimerHandle | None = None
-        _stuck: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._watch()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
-
-        def _watch(self) -> None:
-            if self.conn.their_state is not h11.IDLE:
-                self._late = _cancelled(self._late)
-            elif self._late is None:
-                self._late = self.loop.call_later(grace, self._close_late)
-
-        def _close_late(self) -> None:
-            self._late = None
-            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-                self.transport.abort()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stuck = self.loop.call_later(3 * grace, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._stuck = _cancelled(self._stuck)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._late, self._stuck = _cancelled(self._late), _cancelled(self._stuck)
-            super().connection_lost(exc)
-
-    return PatientProtocol
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

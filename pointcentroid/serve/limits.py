@@ -28,7 +28,8 @@ class ServeSettings:
         held_bytes: the most that all uploads together may take in the temporary folder.
         grace_seconds: the time that a sender has for the head of a request, and for the body beside what `least_rate` gives.
         least_rate: bytes a second that a sender must average after that.
-        connections: open connections at once.
+        idle_seconds: how long a connection may stand open on which nothing is sent; as long as browsers keep theirs.
+        connections: open connections at once; then the one that was idle for longest is closed.
         batch: shapes that the net sees at once.
         batch_seconds: how long the net waits for the first batch to fill.
     """
@@ -46,7 +47,8 @@ class ServeSettings:
     held_bytes: int = 1000 * MB
     grace_seconds: float = 10.0
     least_rate: int = 32_768
-    connections: int = 1024
+    idle_seconds: int = 75
+    connections: int = 512
     batch: int = 32
     batch_seconds: float = 0.005
 

@@ -11,8 +11,9 @@ import uvicorn
 
 from pointcentroid.errors import ConfigError
 from pointcentroid.serve.app import create_app
-from pointcentroid.serve.guard import is_loopback, patient_protocol
+from pointcentroid.serve.guard import is_loopback
 from pointcentroid.serve.limits import ServeSettings
+from pointcentroid.serve.patience import patient_protocol
 
 
 def run(settings: ServeSettings, host: str, port: int, started: Callable[[str], object]) -> None:
@@ -47,14 +48,14 @@ def run(settings: ServeSettings, host: str, port: int, started: Callable[[str], 
 
     config = uvicorn.Config(
         app,
-        http=patient_protocol(settings.grace_seconds),
+        http=patient_protocol(settings),
         ws="none",
         lifespan="on",
         log_level="error",
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=settings.connections,
+        timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=int(settings.waiting_seconds + settings.reading_seconds + settings.explaining_seconds),
     )
     # uvicorn raises the signal that ended it once more when all is done.

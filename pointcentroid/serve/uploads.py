@@ -5,9 +5,7 @@ Frameworks have parsers of their own, which write large parts to the common temp
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,13 +18,13 @@ from python_multipart.multipart import parse_options_header
 
 from pointcentroid.serve.engine import Engine, Held, Upload, known_suffix
 from pointcentroid.serve.limits import MB, RefusalError, ServeSettings
+from pointcentroid.serve.patience import Body
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _LONGEST_NAME = 120
 _MOST_FIELDS = 20  # parts that are no files; they are skipped
-_DRAIN_SECONDS = 2.0  # how long a refused sender is listened to, so that it hears the refusal
 
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # its remarks on damaged forms are for nobody
 
@@ -43,16 +41,19 @@ async def accepted(request: Request, engine: Engine, most: int) -> AsyncIterator
     Raises:
         RefusalError: it is too large, too slow, no form or without files, or there is no room.
     """
+    body = Body(request.receive, engine.settings)
     try:
         async with engine.admitted() as folder, engine.holding() as held:
-            yield await _receive(request, folder, held, engine.settings, most)
+            yield await _receive(request, body, folder, held, engine.settings, most)
     except RefusalError as error:
         if error.status in (413, 503) and "expect" not in request.headers:
-            await _drain(request)
+            await body.drain()
         raise
 
 
-async def _receive(request: Request, folder: Path, held: Held, settings: ServeSettings, most: int) -> list[Upload]:
+async def _receive(
+    request: Request, body: Body, folder: Path, held: Held, settings: ServeSettings, most: int
+) -> list[Upload]:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise RefusalError(415, "expected files in a form of the type multipart/form-data")
@@ -62,24 +63,12 @@ async def _receive(request: Request, folder: Path, held: Held, settings: ServeSe
         raise too_large
     form = _Form(folder, most)
     parser = MultipartParser(options[b"boundary"], form.callbacks)
-    start, received = time.monotonic(), 0
     try:
-        while True:
-            left = start + settings.grace_seconds + received / settings.least_rate - time.monotonic()
-            try:
-                message = await asyncio.wait_for(request.receive(), max(left, 0))
-            except TimeoutError:
-                raise RefusalError(408, f"the request came too slowly; {received} bytes came") from None
-            if message["type"] == "http.disconnect":
-                raise RefusalError(400, "the connection was cut")
-            body = message.get("body", b"")
-            received += len(body)
-            if received > settings.upload_bytes:
+        while (data := await body.next()) is not None:
+            if body.received > settings.upload_bytes:
                 raise too_large
-            held.add(len(body))
-            parser.write(body)  # into the cache of the disk: no slower than handing it to another thread
-            if not message.get("more_body", False):
-                break
+            held.add(len(data))
+            parser.write(data)  # into the cache of the disk: no slower than handing it to another thread
         parser.finalize()
     except FormParserError:
         raise RefusalError(400, "the form is damaged or cut short") from None
@@ -90,16 +79,6 @@ async def _receive(request: Request, folder: Path, held: Held, settings: ServeSe
     if not form.uploads:
         raise RefusalError(400, "the form holds no file")
     return form.uploads
-
-
-async def _drain(request: Request) -> None:
-    """Throw away what still comes, for a while: a sender whose connection is closed meanwhile loses the answer."""
-    try:
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while (message := await request.receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
-    except TimeoutError:
-        pass
 
 
 class _Form:

@@ -1,39 +1,22 @@
-"""Processes that work on files of strangers: limited in memory and time, killed and replaced when they overrun."""
+"""Limited processes that answer a server: readers, and one that explains."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import signal
-import sys
-import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from typing import Any
 
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import PointCentroidError
-from pointcentroid.predict.preparing import Prepared, attempt, environment, start_worker
+from pointcentroid.predict.limited import Answer, LimitedProcess
+from pointcentroid.predict.preparing import Prepared, attempt, start_worker
 from pointcentroid.results import Failure
 from pointcentroid.serve.limits import MB, RefusalError
 
 _EXPLAINER_MEMORY = 8 * 2**30  # torch reserves address space that it never touches
 _READER_KEEPS, EXPLAINER_KEEPS = 500, 2000  # MB
-_START_SECONDS = 120  # importing torch on a busy machine
-
-Answer = Callable[[Any], Any]
-
-_starting = threading.Lock()  # starting a process sets variables of the environment for a moment
-
-
-class OverrunError(Exception):
-    """A process took longer than it may, and was killed."""
-
-
-class CrashError(Exception):
-    """A process died at work."""
 
 
 class WorkerPool:
@@ -57,11 +40,11 @@ class WorkerPool:
         waiting: float,
         most_mb: int = _READER_KEEPS,
     ) -> None:
-        self.seconds, self.waiting = seconds, waiting
-        self._workers = [_Worker(make, arguments, most_mb) for _ in range(count)]
+        self.seconds, self.waiting, self._stopped = seconds, waiting, False
+        self._workers = [LimitedProcess(make, arguments, most_mb) for _ in range(count)]
         self._large = asyncio.Semaphore(max(count - 1, 1))
         self._threads = ThreadPoolExecutor(count, "worker")
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._idle: asyncio.Queue[LimitedProcess] = asyncio.Queue()
         for worker in self._workers:
             self._idle.put_nowait(worker)
 
@@ -93,7 +76,7 @@ class WorkerPool:
         answer.add_done_callback(lambda done: self._freed(worker, large, done))
         return await asyncio.shield(answer)  # whoever asked may leave; the process is idle when it is done, not before
 
-    async def _worker(self, large: bool) -> _Worker:
+    async def _worker(self, large: bool) -> LimitedProcess:
         if not large:
             return await self._idle.get()
         await self._large.acquire()
@@ -103,99 +86,23 @@ class WorkerPool:
             self._large.release()
             raise
 
-    def _freed(self, worker: _Worker, large: bool, done: asyncio.Future) -> None:
-        done.exception()  # nobody else may look at it
-        self._idle.put_nowait(worker)
+    def _freed(self, worker: LimitedProcess, large: bool, done: asyncio.Future) -> None:
+        problem = done.exception()  # nobody else may look at it
         if large:
             self._large.release()
+        if worker.pid is not None or self._stopped or isinstance(problem, PointCentroidError):
+            self._idle.put_nowait(worker)
+            return
+        # It was killed, or grew: a new one starts before it is given a question, which could go to another meanwhile.
+        starting = asyncio.get_running_loop().run_in_executor(self._threads, worker.start)
+        starting.add_done_callback(lambda done: (done.exception(), self._idle.put_nowait(worker)))
 
     def stop(self) -> None:
         """End all processes, at once."""
+        self._stopped = True
         for worker in self._workers:
-            worker.stop()
+            worker.close()
         self._threads.shutdown()
-
-
-class _Worker:
-    """One process, started when it is first needed, and again after it was killed. Blocks; called from threads."""
-
-    def __init__(self, make: Callable[..., Answer], arguments: tuple, most_mb: int) -> None:
-        self.arguments = make, arguments, most_mb
-        self._process: Any = None
-        self._connection: Any = None
-
-    def start(self) -> None:
-        if self._process is not None:
-            return
-        # Not a fork of this process, which has threads; and a reader must not hold the pipes of another.
-        methods = multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            context.set_forkserver_preload(["pointcentroid.predict.preparing", "trimesh"])
-        self._connection, theirs = context.Pipe()
-        with _starting, environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-            self._process = context.Process(target=_work, args=(theirs, *self.arguments), daemon=True)
-            self._process.start()
-        theirs.close()
-        if (problem := self._answer(_START_SECONDS)) is not None:
-            self.stop()
-            raise problem
-
-    def ask(self, question: Any, seconds: float) -> Any:
-        self.start()
-        try:
-            self._connection.send(question)
-        except OSError:  # it died while it was idle
-            self.stop()
-            self.start()
-            self._connection.send(question)
-        return self._answer(seconds)
-
-    def _answer(self, seconds: float) -> Any:
-        try:
-            if self._connection.poll(seconds):
-                answer, keep = self._connection.recv()
-                if not keep:
-                    self.stop()
-                return answer
-        except (EOFError, OSError):
-            self.stop()
-            raise CrashError from None
-        self.stop()
-        raise OverrunError
-
-    def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            self._connection.close()
-            process.join(5)
-
-
-def _work(connection: Connection, make: Callable[..., Answer], arguments: tuple, most_mb: int) -> None:
-    """A process: answer until the other end is closed, which it also is when the server is no more."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group; what was accepted is finished first
-    try:
-        answer = make(*arguments)
-    except PointCentroidError as error:
-        connection.send((error, False))
-        return
-    connection.send((None, True))
-    while True:
-        try:
-            question = connection.recv()
-        except EOFError:
-            return
-        connection.send((answer(question), _peak_mb() < most_mb))
-
-
-def _peak_mb() -> float:
-    """The most memory that this process has needed."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def make_reader(settings: PreprocessConfig, unpacked: int) -> Answer:

@@ -258,7 +258,7 @@ def _finish(
     net = module.net.eval().cpu()
     if config.split == "all":
         card = _with_figures_of(recipe, card)
-    elif isinstance(net, CentroidClassifier) and not config.augment.reorient:
+    elif isinstance(net, CentroidClassifier):
         with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
             card = calibrated(net, card, data.classes, data.validation)
     save_weights(path, net.state_dict(), card)

@@ -9,6 +9,7 @@ import base64
 import gzip
 import html
 import json
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,7 @@ def page_text(panels: list[Panel]) -> str:
     Raises:
         MissingExtraError: the extra `view` is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingExtraError("writing pages", "view", error.name or "plotly") from None
-
+    plotly = _plotly()
     drawn = [p if len(p.cloud) <= MOST_POINTS else Panel(p.explanation, p.title, MOST_POINTS) for p in panels]
     data = {
         "panels": [_panel(panel) for panel in drawn],
@@ -65,7 +62,17 @@ def page_text(panels: list[Panel]) -> str:
     }
     page = (files("pointcentroid.viz") / "page.html").read_text(encoding="utf-8")
     page = page.replace("{{TITLE}}", html.escape(", ".join(panel.title for panel in panels)))
-    return page.replace("{{DATA}}", _pack(json.dumps(data))).replace("{{PLOTLY}}", _pack(get_plotlyjs()))
+    return page.replace("{{DATA}}", _pack(json.dumps(data))).replace("{{PLOTLY}}", plotly)
+
+
+@cache
+def _plotly() -> str:
+    """The script, packed: the same for every page, and half a second of work."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise MissingExtraError("writing pages", "view", error.name or "plotly") from None
+    return _pack(get_plotlyjs())
 
 
 def _panel(panel: Panel) -> dict[str, Any]:

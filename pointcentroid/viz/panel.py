@@ -7,6 +7,7 @@ assignments of all stages multiplied), or what the stage itself was given: the p
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Panel:
 
     Args:
         explanation: what a net saw.
-        title: a heading; where there is a prediction, it may be left out: the file, the label and its probability.
+        title: a heading; where there is a prediction, it may be left out: the file's name, the label and its probability.
         most: the most points to draw.
 
     Attributes:
@@ -37,7 +38,7 @@ class Panel:
         self.explanation, self.title, self.top = explanation, title, []
         if (prediction := explanation.prediction) is not None:
             self.top = prediction.top
-            self.title = title or f"{prediction.file}: {prediction.label} {prediction.confidence:.0%}"
+            self.title = title or f"{Path(prediction.file).name}: {prediction.label} {prediction.confidence:.0%}"
         self.cloud, self.nearest = explanation.points, np.arange(len(explanation.points))
         self.available = len(self.cloud) if explanation.faces is not None else len(explanation.vertices)
         if explanation.faces is None and len(explanation.vertices) > len(self.cloud) and most > len(self.cloud):

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _TILE = 420  # pixels
-_HEADING = 34
+_HEADING, _CAPTION = 34, 24
+_MARGIN = 10
+_NARROWEST = 200  # a tile, so that its caption fits
+_WHITE = 250  # what is darker than this is no background
 _ELEVATION = np.deg2rad(20)
 _BACKGROUND = (255, 255, 255)
 
@@ -88,20 +91,20 @@ def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
         DisplayError: a system library is missing.
     """
     image_module, draw_module = _pillow()
-    columns = max(len(row.tiles) for row in rows)
-    sheet = image_module.new("RGB", (columns * _TILE, len(rows) * (views * _TILE + _HEADING)), _BACKGROUND)
-    draw = draw_module.Draw(sheet)
     with _Camera(_TILE) as camera:
-        for number, row in enumerate(rows):
-            top = number * (views * _TILE + _HEADING)
-            draw.text((10, top + 8), row.title, fill=(20, 20, 20), font_size=17)
-            for column, tile in enumerate(row.tiles):
-                camera.show(tile.panel, tile.stage)
-                for view in range(views):
-                    seen = camera.take(-0.9 + 2 * np.pi * view / views)
-                    sheet.paste(seen, (column * _TILE, top + _HEADING + view * _TILE))
-                at = (column * _TILE + 10, top + _HEADING + 6)
-                draw.text(at, _caption(tile), fill=(90, 90, 90), font_size=15)
+        azimuths = [-0.9 + 2 * np.pi * view / views for view in range(views)]
+        drawn = [_trimmed([camera.views(tile, azimuths) for tile in row.tiles]) for row in rows]
+    sizes = [(len(tiles) * tiles[0][0].width, _HEADING + _CAPTION + views * tiles[0][0].height) for tiles in drawn]
+    sheet = image_module.new("RGB", (max(width for width, _ in sizes), sum(height for _, height in sizes)), _BACKGROUND)
+    draw, top = draw_module.Draw(sheet), 0
+    for row, tiles, (_, height) in zip(rows, drawn, sizes, strict=True):
+        draw.text((10, top + 8), row.title, fill=(20, 20, 20), font_size=17)
+        for column, (tile, images) in enumerate(zip(row.tiles, tiles, strict=True)):
+            left = column * images[0].width
+            draw.text((left + 10, top + _HEADING), _caption(tile), fill=(90, 90, 90), font_size=15)
+            for view, image in enumerate(images):
+                sheet.paste(image, (left, top + _HEADING + _CAPTION + view * image.height))
+        top += height
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
@@ -120,17 +123,34 @@ def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size
         DisplayError: a system library is missing.
     """
     image_module, _ = _pillow()
-    columns = max(len(row.tiles) for row in rows)
-    sheets = [image_module.new("RGB", (columns * size, len(rows) * size), _BACKGROUND) for _ in range(frames)]
     with _Camera(size) as camera:
-        for number, row in enumerate(rows):
-            for column, tile in enumerate(row.tiles):
-                camera.show(tile.panel, tile.stage)
-                for frame, sheet in enumerate(sheets):
-                    sheet.paste(camera.take(2 * np.pi * frame / frames), (column * size, number * size))
+        azimuths = [2 * np.pi * frame / frames for frame in range(frames)]
+        drawn = [_trimmed([camera.views(tile, azimuths) for tile in row.tiles]) for row in rows]
+    width = max(len(tiles) * tiles[0][0].width for tiles in drawn)
+    sheets = [image_module.new("RGB", (width, sum(tiles[0][0].height for tiles in drawn)), _BACKGROUND) for _ in azimuths]
+    top = 0
+    for tiles in drawn:
+        for column, images in enumerate(tiles):
+            for sheet, image in zip(sheets, images, strict=True):
+                sheet.paste(image, (column * image.width, top))
+        top += tiles[0][0].height
     with replacing(path) as temporary:
         first, *rest = [sheet.quantize(128) for sheet in sheets]
         first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
+
+
+def _trimmed(tiles: list[list[Image]]) -> list[list[Image]]:
+    """Images without the white around what any of them shows, all of one size, wide enough for a caption."""
+    shown = np.any([np.asarray(image).min(axis=2) < _WHITE for images in tiles for image in images], axis=0)
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    if not len(rows):
+        return tiles
+    size = shown.shape[1]
+    left, right = max(columns[0] - _MARGIN, 0), min(columns[-1] + _MARGIN, size)
+    spare = max(_NARROWEST - (right - left), 0)
+    left, right = max(left - spare // 2, 0), min(right + spare - spare // 2, size)
+    box = int(left), int(max(rows[0] - _MARGIN, 0)), int(right), int(min(rows[-1] + _MARGIN, len(shown)))
+    return [[image.crop(box) for image in images] for images in tiles]
 
 
 def _caption(tile: Tile) -> str:
@@ -172,8 +192,12 @@ class _Camera:
         self.renderer.scene.clear_geometry()
         del self.renderer
 
-    def show(self, panel: Panel, stage: int | None) -> None:
-        """Put a panel at a stage before the camera; None for its mesh."""
+    def views(self, tile: Tile, azimuths: list[float]) -> list[Image]:
+        """Look at a tile from some azimuths, in radians."""
+        self._show(tile.panel, tile.stage)
+        return [self._take(azimuth) for azimuth in azimuths]
+
+    def _show(self, panel: Panel, stage: int | None) -> None:
         for name, geometry, material in self._geometry(panel, stage):
             self.renderer.scene.add_geometry(name, geometry, material)
         cloud = panel.cloud
@@ -194,8 +218,7 @@ class _Camera:
                 radius = centroid_radius(len(positions))
                 yield "centroids", balls(open3d, positions, colours, radius, fine=True), material
 
-    def take(self, azimuth: float) -> Image:
-        """Look from an azimuth, in radians."""
+    def _take(self, azimuth: float) -> Image:
         direction = np.array(
             [np.cos(azimuth) * np.cos(_ELEVATION), np.sin(azimuth) * np.cos(_ELEVATION), np.sin(_ELEVATION)]
         )

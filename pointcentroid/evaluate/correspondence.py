@@ -1,0 +1,111 @@
+"""Are centroids the same part of every shape? Names that one example gives, and how much of others is then named rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pointcentroid.evaluate.clusters import Clusters, clusterings
+from pointcentroid.geometry.neighbours import nearest_rows
+from pointcentroid.io.parts import PartedShape
+from pointcentroid.predict.explain import Explanation
+from pointcentroid.predict.naming import Labelled, cluster_means, labelled, named_centres
+
+_NONE = ""  # the name of what has none; no part has it
+
+
+@dataclass(frozen=True)
+class NamedShape(Labelled):
+    """A shape whose points have names.
+
+    Attributes:
+        clusters: of the last stage, see `clusterings`.
+        features: (M, C) of the centroids of the last stage.
+    """
+
+    clusters: list[Clusters]
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """How much is named rightly in one way.
+
+    Attributes:
+        clusters: what was named: `net`, `cells`, `k-means`; or `points`, `nothing`.
+        matched: how a cluster finds its name. `number`: it has that of the cluster of the same number. `position`: of the
+            one whose mean is nearest. `feature`: of the centroid whose feature is nearest. `points`: the one that most of
+            its points get from the nearest points of the example. For `points`, `position`: each point keeps that. For
+            `nothing`, `majority`: all points get the most common name; `possible`: those whose name the example has, theirs.
+        rightly: share of the points with their right name, the mean over pairs of an example and another shape.
+        lowest: of the pair where it is lowest.
+        pairs: how many.
+    """
+
+    clusters: str
+    matched: str
+    rightly: float
+    lowest: float
+    pairs: int
+
+
+def named_shape(explanation: Explanation, parted: PartedShape) -> NamedShape:
+    """Give every point the name of its part.
+
+    Args:
+        explanation: what a net saw of a file.
+        parted: the same file, with its parts.
+    """
+    cloud = labelled(explanation, parted)
+    return NamedShape(cloud.points, cloud.names, clusterings(explanation, -1), explanation.stages[-1].features)
+
+
+def correspondence(examples: list[NamedShape], shapes: list[NamedShape]) -> list[Correspondence]:
+    """Name the clusters of each example by majority, and with those names the clusters of every other shape.
+
+    Args:
+        examples: what lends names.
+        shapes: what is named; of these, an example names all but itself.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for example in examples:
+        for shape in shapes:
+            if shape is not example:
+                for way, names in _ways(example, shape):
+                    found.setdefault(way, []).append(float((names == shape.names).mean()))
+    return [
+        Correspondence(*way, float(np.mean(shares)), float(np.min(shares)), len(shares)) for way, shares in found.items()
+    ]
+
+
+def _ways(example: NamedShape, shape: NamedShape) -> list[tuple[tuple[str, str], np.ndarray]]:
+    """What every way calls the points of a shape: ((clusters, matched), (P,) text)."""
+    ways: list[tuple[tuple[str, str], np.ndarray]] = []
+    nearest = example.names[nearest_rows(shape.points, example.points)]
+    for theirs, own in zip(example.clusters, shape.clusters, strict=True):
+        named = named_centres(example.points, theirs.hard, example.names)
+        by_number = dict(zip(named.numbers.tolist(), named.names, strict=True))
+        numbers, centres = cluster_means(shape.points, own.hard)
+        ways.append(((own.by, "number"), _spread(own.hard, numbers, lambda n, of=by_number: of.get(n, _NONE))))
+        by_position = dict(zip(numbers.tolist(), named.nearest(centres), strict=True))
+        ways.append(((own.by, "position"), _spread(own.hard, numbers, by_position.__getitem__)))
+        by_points = dict(zip(numbers.tolist(), named_centres(shape.points, own.hard, nearest).names, strict=True))
+        ways.append(((own.by, "points"), _spread(own.hard, numbers, by_points.__getitem__)))
+        if own.by == "net":
+            lenders = example.features[named.numbers]
+            away = np.linalg.norm(shape.features[numbers][:, None] - lenders[None], axis=2)
+            by_feature = dict(zip(numbers.tolist(), named.names[away.argmin(axis=1)], strict=True))
+            ways.append(((own.by, "feature"), _spread(own.hard, numbers, by_feature.__getitem__)))
+    ways.append((("points", "position"), nearest))
+    kinds, counts = np.unique(example.names, return_counts=True)
+    ways.append((("nothing", "majority"), np.full(len(shape.names), kinds[counts.argmax()])))
+    ways.append((("nothing", "possible"), np.where(np.isin(shape.names, kinds), shape.names, _NONE)))
+    return ways
+
+
+def _spread(hard: np.ndarray, numbers: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
+    """(P,) names of points from those of their clusters; points of no cluster have none."""
+    table = np.array([*(name(number) for number in numbers.tolist()), _NONE])
+    return table[np.where(hard >= 0, np.searchsorted(numbers, hard), len(numbers))]

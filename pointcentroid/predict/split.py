@@ -1,0 +1,193 @@
+"""A mesh cut at the centroids a net saw it through: a piece for each centroid of the last stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pointcentroid.errors import ReadError
+from pointcentroid.files import replacing
+from pointcentroid.geometry.axes import transformed
+from pointcentroid.geometry.neighbours import nearest_rows
+from pointcentroid.geometry.surface import face_areas, face_neighbours, face_normals, surface_points
+from pointcentroid.predict.naming import Labelled, lent_names
+from pointcentroid.results import Hierarchy
+from pointcentroid.viz.panel import Panel
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from pointcentroid.predict.explain import Explanation
+
+_SAMPLES = 20_000
+_SMOOTHING = 4.0  # samples that the whole boundary of a face counts for
+_LEAST_COSINE = 0.1  # of the angle between faces, so that a crease weighs little, but something
+_ROUNDS = 5
+_FAR = 100.0  # sizes from the origin at which 32-bit coordinates lose digits that can be seen
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What goes to one centroid.
+
+    Attributes:
+        name: `centroid 3`, or what the example calls it; a number tells pieces of the same name apart.
+        centroid: its number.
+        faces: (K,) int64 rows of the mesh's faces; there may be none.
+        mesh: those faces, in the file's frame and units.
+    """
+
+    name: str
+    centroid: int
+    faces: np.ndarray
+    mesh: trimesh.Trimesh
+
+
+def face_centroids(seen: Hierarchy) -> np.ndarray:
+    """The centroid of the last stage that each face goes to.
+
+    The middle of every face, and 20,000 samples of the surface, vote for the centroid of the nearest point that the net
+    saw. The neighbours of a face then count like four samples more, by the length of the edge and how smoothly the surface
+    goes on there: boundaries get shorter and follow creases, lone faces join what is around them, and a face of many samples
+    goes where most of them are.
+
+    Args:
+        seen: what a net saw of a mesh.
+
+    Returns:
+        (F,) int64.
+    """
+    assert seen.faces is not None, "only meshes have faces"
+    vertices, faces = transformed(seen.vertices, seen.transform), seen.faces
+    stage = seen.stages[-1]
+    hard, total = stage.hard, len(stage.positions)
+    drawn, drawn_on = surface_points(vertices, faces, _SAMPLES, np.random.default_rng(0))
+    samples = np.concatenate([vertices[faces].mean(axis=1), drawn]).astype(np.float32)
+    face = np.concatenate([np.arange(len(faces)), drawn_on])
+    assigned = np.flatnonzero(hard >= 0)
+    voted = hard[assigned[nearest_rows(samples, seen.points[assigned])]]
+    votes = np.bincount(face * total + voted, minlength=len(faces) * total).reshape(-1, total)
+
+    pairs, length = face_neighbours(vertices, faces)
+    normals = face_normals(vertices, faces)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-300)
+    cosine = np.abs((normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1))
+    here, there = np.concatenate([pairs, pairs[:, ::-1]]).T
+    weight = np.tile(length * np.maximum(cosine, _LEAST_COSINE), 2)
+    boundary = np.bincount(here, weight, len(faces)).clip(1e-300)
+    chosen = votes.argmax(axis=1)
+    for _ in range(_ROUNDS):
+        around = np.bincount(here * total + chosen[there], weight, len(faces) * total).reshape(-1, total)
+        before, chosen = chosen, (votes + _SMOOTHING * around / boundary[:, None]).argmax(axis=1)
+        if np.array_equal(before, chosen):
+            break
+    return chosen
+
+
+def split(explanation: Explanation, example: Labelled | None = None) -> list[Piece]:
+    """Cut a mesh: every face goes to one piece, whole.
+
+    Args:
+        explanation: what a net saw of the mesh.
+        example: a shape that lends the names of its parts, each to what lies where it does.
+
+    Returns:
+        A piece for each centroid of the last stage, in their order.
+
+    Raises:
+        ReadError: it is a point cloud.
+    """
+    import trimesh
+
+    if explanation.faces is None:
+        raise ReadError(explanation.prediction.file, "is a point cloud, without faces to cut; --save writes it in colours")
+    chosen = face_centroids(explanation)
+    stage = explanation.stages[-1]
+    lent = lent_names(explanation.points, stage.hard, example) if example else {}
+    pieces: list[Piece] = []
+    taken: set[str] = set()
+    for centroid in range(len(stage.positions)):
+        rows = np.flatnonzero(chosen == centroid)
+        used, corners = np.unique(explanation.faces[rows], return_inverse=True)
+        mesh = trimesh.Trimesh(explanation.vertices[used], corners.reshape(-1, 3), process=False)
+        name = lent.get(centroid, f"centroid {centroid}")
+        free = next(n for n in chain([name], (f"{name} {k}" for k in count(2))) if n not in taken)
+        taken.add(free)
+        pieces.append(Piece(free, centroid, rows, mesh))
+    return pieces
+
+
+def write_split(explanation: Explanation, folder: Path, stem: str, example: Labelled | None = None) -> list[Path]:
+    """Write a mesh in pieces, in the file's own frame and units: a GLB with a node for each that has faces, and a JSON.
+
+    The JSON holds, for each centroid, its name, how many faces and how many of the net's points are its, and of its piece
+    the area, the box, as (least, greatest) corner, and the volume: where the piece is closed, else null.
+
+    Args:
+        explanation: what a net saw of the mesh.
+        folder: where to; it is made if it is not there.
+        stem: how the file names start.
+        example: see `split`.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ReadError: it is a point cloud.
+    """
+    import trimesh
+
+    pieces = split(explanation, example)
+    used = np.concatenate([piece.mesh.vertices for piece in pieces])
+    _, colours = Panel(explanation, most=len(explanation.points)).centroids(len(explanation.stages))
+    sizes = np.bincount(explanation.stages[-1].hard[explanation.stages[-1].hard >= 0], minlength=len(pieces))
+    scene = trimesh.Scene()
+    origin = _origin(used)
+    for piece in pieces:
+        if len(piece.faces):
+            mesh = trimesh.Trimesh(piece.mesh.vertices - origin, piece.mesh.faces, process=False)
+            mesh.visual.vertex_colors = (255 * colours[piece.centroid]).round().astype(np.uint8)  # type: ignore[attr-defined]
+            place = trimesh.transformations.translation_matrix(origin)
+            scene.add_geometry(mesh, node_name=piece.name, geom_name=piece.name, transform=place)
+    said = explanation.prediction
+    told = {
+        "file": said.file,
+        "label": said.label,
+        "confidence": said.confidence,
+        "up": said.up,
+        "parts": [_told(piece, int(size)) for piece, size in zip(pieces, sizes, strict=True)],
+    }
+    paths = [folder / f"{stem}-parts.glb", folder / f"{stem}-parts.json"]
+    with replacing(paths[0]) as glb, replacing(paths[1]) as text:
+        content: Any = scene.export(file_type="glb")
+        glb.write_bytes(content)
+        text.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return paths
+
+
+def _origin(vertices: np.ndarray) -> np.ndarray:
+    """Where nodes are put, so that their 32-bit coordinates keep their digits: zero, unless the mesh lies far from there."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    middle = (low + high) / 2
+    return middle if np.abs(middle).max() > _FAR * (high - low).max() else np.zeros(3)
+
+
+def _told(piece: Piece, points: int) -> dict[str, Any]:
+    mesh = piece.mesh
+    whole = mesh.copy()
+    whole.merge_vertices()  # a closed surface shares its vertices
+    closed = len(piece.faces) > 0 and whole.is_watertight and whole.is_winding_consistent
+    return {
+        "name": piece.name,
+        "centroid": piece.centroid,
+        "faces": len(piece.faces),
+        "points": points,
+        "area": float(face_areas(mesh.vertices, mesh.faces).sum()),
+        "box": mesh.bounds.tolist() if len(piece.faces) else None,
+        "volume": abs(float(whole.volume)) if closed else None,
+    }

@@ -1,0 +1,123 @@
+"""Damaged and foreign training clouds: what is changed, what is not, and that company changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pointcentroid.config import AugmentConfig, ClassifierConfig, TrainConfig
+from pointcentroid.data.augment import CounterRandom
+from pointcentroid.data.corruptions import DIRECTIONS, seen_from
+from pointcentroid.data.damage import damage, visible
+from pointcentroid.data.foreign import make_foreign, normalised, refilled
+from pointcentroid.errors import ConfigError
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+
+
+def clouds(count: int, points: int = 256, seed: int = 0) -> Tensor:
+    return normalised(torch.randn(count, points, 3, generator=torch.Generator().manual_seed(seed)))
+
+
+def damaged(points: Tensor, rows: list[int], probability: float = 1.0) -> Tensor:
+    return damage(points[rows], CounterRandom(3, 7, torch.tensor(rows)), probability)
+
+
+def test_damage_is_a_function_of_the_sample_and_not_of_its_company() -> None:
+    points = clouds(64)
+    together = damaged(points, list(range(64)))
+    assert (together != points).flatten(1).any(dim=1).all()
+    for row in range(64):
+        assert torch.allclose(damaged(points, [row])[0], together[row], atol=1e-6)
+    some = damaged(points, list(range(64)), 0.3)
+    untouched = (some == points).flatten(1).all(dim=1)
+    assert 30 < int(untouched.sum()) < 60
+    assert torch.equal(damaged(points, list(range(64)), 0.0), points)
+
+
+def test_what_is_damaged_or_foreign_lies_as_the_predictor_would_lay_it() -> None:
+    points = clouds(300)
+    for made in (damaged(points, list(range(300))), make_foreign(points, CounterRandom(0, 0, torch.arange(300)), 1.0)[0]):
+        assert made.isfinite().all()
+        torch.testing.assert_close(made.mean(dim=1), torch.zeros(300, 3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(made.norm(dim=2).amax(dim=1), torch.ones(300), atol=1e-5, rtol=0)
+
+
+def test_foreign_clouds_are_marked_and_the_others_are_left_alone() -> None:
+    points = clouds(2000, 32)
+    made, foreign = make_foreign(points, CounterRandom(0, 0, torch.arange(2000)), 0.25)
+    assert torch.equal(made[~foreign], points[~foreign])
+    assert (made[foreign] != points[foreign]).flatten(1).any(dim=1).all()
+    assert 0.22 < float(foreign.float().mean()) < 0.28
+
+
+def test_half_of_the_foreign_have_a_wrong_axis_up_and_none_has_the_right_one() -> None:
+    """A cloud whose points are told apart by their distance from the middle shows how it was turned."""
+    axes = torch.diag(torch.tensor([0.2, 0.5, 1.0])).repeat_interleave(2, dim=0)
+    cloud = axes * torch.tensor([1.0, -1.0] * 3).unsqueeze(1)
+    cloud = cloud.repeat(20, 1)
+    points = cloud.repeat(1000, 1, 1)
+    made, _ = make_foreign(points, CounterRandom(1, 0, torch.arange(1000)), 1.0)
+    top = made[:, 4]  # where z went
+    turned = ((made.norm(dim=2) - cloud.norm(dim=1)).abs() < 1e-5).all(dim=1)
+    ups = [float(((top - torch.from_numpy(TO_Z_UP[up][2]).float()).norm(dim=1) < 1e-5).float().mean()) for up in UP_AXES]
+    assert turned.float().mean() > 0.5  # tilted ones are rigid too
+    assert ups[UP_AXES.index("z")] == 0
+    assert 0.45 < sum(ups) < 0.55
+    assert min(share for up, share in zip(UP_AXES, ups, strict=True) if up != "z") > 0.06
+
+
+@given(st.integers(0, 10_000))
+def test_the_near_side_of_a_ball_is_seen_and_the_far_side_is_not(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    ball = torch.nn.functional.normalize(torch.randn(1, 2048, 3, generator=generator), dim=2)
+    eye = torch.nn.functional.normalize(torch.randn(1, 3, generator=generator), dim=1)
+    height = (ball @ eye.unsqueeze(2))[0, :, 0]
+    seen = visible(ball, eye)[0]
+    assert seen[height > 0.5].all()
+    assert seen[height < -0.5].float().mean() < 0.1
+
+
+@given(st.integers(1, 40), st.integers(0, 1000))
+def test_a_refilled_cloud_holds_what_was_kept_and_copies_of_it(kept: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = torch.from_numpy(rng.normal(size=(2, 40, 3)).astype(np.float32))
+    order = torch.from_numpy(np.stack([rng.permutation(40) for _ in range(2)]))
+    noise = torch.from_numpy(rng.random((2, 40), dtype=np.float32))
+    made = refilled(points, order, torch.tensor([kept, 40]), noise, 0.01)
+    assert torch.equal(made[1], points[1])
+    stay = order[0, :kept]
+    assert torch.equal(made[0, stay], points[0, stay])
+    nearest = (made[0].unsqueeze(1) - points[0, stay]).abs().amax(dim=2).amin(dim=1)
+    assert float(nearest.max()) <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("known", "augment", "says"),
+    [
+        (True, AugmentConfig(foreign=0), "model.known is learnt from augment.foreign"),
+        (True, AugmentConfig(mix=0.5), "exclude each other"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_say_so(known: bool, augment: AugmentConfig, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        TrainConfig(model=ClassifierConfig(known=known), augment=augment)
+
+
+@given(st.integers(1, 60), st.sampled_from(DIRECTIONS), st.integers(0, 999))
+def test_what_a_sensor_sees_is_what_nothing_hides(count: int, direction: tuple[float, float], seed: int) -> None:
+    """Against a plain loop over pairs of points, along the line of sight."""
+    cloud = np.random.default_rng(seed).uniform(-0.3, 0.3, size=(count, 3))
+    azimuth, elevation = np.radians(direction)
+    eye = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+
+    def hides(other: np.ndarray, point: np.ndarray) -> bool:
+        ahead = (other - point) @ eye
+        aside = np.linalg.norm(other - point - ahead * eye)
+        return bool(ahead > 0.2 and aside < 0.08)
+
+    expected = [point for point in cloud if not any(hides(other, point) for other in cloud)]
+    np.testing.assert_array_equal(seen_from(cloud, *direction), np.array(expected).reshape(-1, 3))
