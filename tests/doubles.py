@@ -19,7 +19,7 @@ def make_double() -> Callable:
             bytearray(600_000_000)[::4096] = b"x" * 146_485
             return os.getpid()
         if question == "doze":
-            time.sleep(1.5)
+            time.sleep(5)
             return None
         if question == "rest":
             time.sleep(0.5)
