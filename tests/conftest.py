@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "data" / "examples"
 SHARED = ROOT.parent / "shared" / "data"
+CHROMIUM = Path("/usr/bin/chromium")
 
 settings.register_profile("suite", deadline=None, max_examples=30)
 settings.load_profile("suite")
@@ -104,6 +107,50 @@ def cube(tmp_path: Path) -> Path:
 def points() -> np.ndarray:
     """(500, 3) points, with the size and place of something real."""
     return np.random.default_rng(0).normal(size=(500, 3)) * (1.0, 2.0, 3.0) + (10.0, -5.0, 100.0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser that draws in software, and reaches what the machine reaches."""
+    from playwright.sync_api import sync_playwright
+
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--enable-unsafe-swiftshader", "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def watched_pages(browser: Any, own: tuple[str, ...], patience: float) -> Iterator[Callable[[str, int, int], Any]]:
+    """What opens pages: (address, width, height) -> page. No page may complain, or ask for anything from elsewhere.
+
+    Args:
+        browser: the fixture.
+        own: how addresses begin that a page may ask for.
+        patience: seconds until a page must be ready.
+    """
+    pages: list[Any] = []
+    complaints: list[str] = []
+
+    def open_page(address: str, width: int, height: int) -> Any:
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(own) else complaints.append(request.url))
+        page.goto(address)
+        page.wait_for_selector("body[data-ready=yes]", timeout=1000 * patience)
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert complaints == []
 
 
 def pytest_configure() -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pointcentroid.config import AugmentConfig, ClassifierConfig, TrainConfig
-from pointcentroid.data.augment import CounterRandom
+from pointcentroid.data.augment import CounterRandom, normalised, refilled
 from pointcentroid.data.corruptions import DIRECTIONS, seen_from
 from pointcentroid.data.damage import damage, visible
-from pointcentroid.data.foreign import make_foreign, normalised, refilled
+from pointcentroid.data.foreign import make_foreign
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import EXAMPLES
+from .conftest import EXAMPLES, watched_pages
 from .doubles import make_double
 from .test_cli import COMMAND, run
 
@@ -40,7 +40,6 @@ from pointcentroid.serve.patience import Body, patient_protocol
 from pointcentroid.serve.uploads import clean_name
 from pointcentroid.serve.workers import WorkerPool
 
-CHROMIUM = "/usr/bin/chromium"
 SERVE = [*COMMAND, "serve"]
 FILES = sorted(path for path in EXAMPLES.rglob("*") if path.suffix in READERS)
 
@@ -661,40 +660,12 @@ def test_settings_are_checked() -> None:
         ServeSettings(queue=0)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--enable-unsafe-swiftshader", "--disable-background-networking"],
-        )
-        yield chromium
-        chromium.close()
-
-
 class TestPage:
     @pytest.fixture
     def opened(self, browser, server: Server) -> Iterator[Callable]:
-        pages, complaints = [], []
-        own = (f"http://127.0.0.1:{server.port}/", "blob:", "data:")
-
-        def open_page(width: int = 1100, height: int = 900):
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("request", lambda request: None if request.url.startswith(own) else complaints.append(request.url))
-            page.goto(own[0])
-            page.wait_for_selector("body[data-ready=yes]", timeout=60_000)
-            pages.append(page)
-            return page
-
-        yield open_page
-        for page in pages:
-            page.close()
-        assert complaints == []
+        address = f"http://127.0.0.1:{server.port}/"
+        with watched_pages(browser, (address, "blob:", "data:"), patience=60) as open_page:
+            yield lambda width=1100, height=900: open_page(address, width, height)
 
     @staticmethod
     def drop(page, name: str, content: bytes) -> None:

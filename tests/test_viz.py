@@ -28,10 +28,8 @@ from pointcentroid.viz.palette import UNASSIGNED, UNLIT, hierarchy_colours, oklc
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import stage_rows, write_picture, write_turntable
 
-from .conftest import EXAMPLES
+from .conftest import EXAMPLES, watched_pages
 from .test_cli import run
-
-CHROMIUM = "/usr/bin/chromium"
 
 
 @pytest.fixture(scope="module")
@@ -195,47 +193,13 @@ class TestPicture:
         assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--enable-unsafe-swiftshader", "--disable-background-networking"],
-        )
-        yield chromium
-        chromium.close()
-
-
 class TestPage:
     UNLIT = f"rgb({','.join(str(round(255 * c)) for c in UNLIT)})"
 
     @pytest.fixture
     def opened(self, browser) -> Iterator[Callable]:
-        pages, complaints = [], []
-
-        def open_page(path: Path, width: int = 1000, height: int = 760):
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on(
-                "request",
-                lambda request: (
-                    None if request.url.startswith(("file:", "blob:", "data:")) else complaints.append(request.url)
-                ),
-            )
-            page.goto(path.as_uri())
-            page.wait_for_selector("body[data-ready=yes]", timeout=120_000)
-            pages.append(page)
-            return page
-
-        yield open_page
-        for page in pages:
-            page.close()
-        assert complaints == []
+        with watched_pages(browser, ("file:", "blob:", "data:"), patience=120) as open_page:
+            yield lambda path, width=1000, height=760: open_page(path.as_uri(), width, height)
 
     @staticmethod
     def colours(page, trace: int = 0, panel: int = 0) -> list[str]:

@@ -70,7 +70,7 @@ def classify(
 
 def _close(counts: Counter[str]) -> None:
     """Say what deserves a warning, and end."""
-    from pointcentroid.cli.output import note
+    from pointcentroid.cli.output import end, note
 
     if counts["uncertain"]:
         note(
@@ -79,9 +79,7 @@ def _close(counts: Counter[str]) -> None:
         )
     if counts["unknown"]:
         note(f"{counts['unknown']} of {counts['all']} marked unknown?: unlike the shapes that the net was trained on")
-    if counts["failed"]:
-        note(f"{counts['failed']} of {counts['all']} could not be classified")
-        raise typer.Exit(1)
+    end(counts, "classified")
 
 
 def _count(results: Iterable[Prediction | Failure], counts: Counter[str]) -> Iterator[Prediction | Failure]:

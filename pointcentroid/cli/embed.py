@@ -40,7 +40,7 @@ def embed(
     Parquet, JSON or CSV: npz holds all features until it is written. Exit code 0: all done; 1: some failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import count, start, stream
-    from pointcentroid.cli.output import check_writable, parquet_target, tracked, write
+    from pointcentroid.cli.output import check_writable, end, parquet_target, tracked, write
     from pointcentroid.files import replacing
 
     target = parquet_target(output, resume)
@@ -53,7 +53,7 @@ def embed(
     if ray:
         options = asked | {"weights": weights, "device": device, "features": True}
         counts = answer_on_ray(ray, paths, recursive, workers, answers, "embedding", **options)
-        _close(counts)
+        end(counts, "embedded")
         return
     files: Iterable[str] = stream(paths, recursive)
     if answers:
@@ -78,15 +78,7 @@ def embed(
         names = [f"f{i}" for i in range(predictor.feature_dim)] if format == "csv" else []
         rows = (_row(result, names) for result in counted if isinstance(result, Prediction))
         write(rows, ["file", "label", *names], format, path)
-    _close(counts)
-
-
-def _close(counts: Counter[str]) -> None:
-    from pointcentroid.cli.output import note
-
-    if counts["failed"]:
-        note(f"{counts['failed']} of {counts['all']} could not be embedded")
-        raise typer.Exit(1)
+    end(counts, "embedded")
 
 
 def _report(results: Iterable[Prediction | Failure], counts: Counter[str]) -> Iterator[Prediction | Failure]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -221,6 +222,13 @@ def note_left_out(reasons: dict[str, str], where: str = "") -> None:
         note(f"left out: {name}: {reason}")
     if len(reasons) > 5:
         note(f"and {len(reasons) - 5} more{where and f', see {where}'}")
+
+
+def end(counts: Counter[str], done: str) -> None:
+    """End a command: with exit code 1, and why, where some of `all` have `failed`."""
+    if counts["failed"]:
+        note(f"{counts['failed']} of {counts['all']} could not be {done}")
+        raise typer.Exit(1)
 
 
 def note(message: str) -> None:

@@ -7,6 +7,7 @@ or device it is met. That is what makes resumed and distributed runs equal to pl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -113,6 +114,62 @@ def mix(points: Tensor, labels: Tensor, random: CounterRandom, probability: floa
     kept = 1 - foreign.float().mean(dim=1, keepdim=True)
     points = torch.where(foreign.unsqueeze(2), points.roll(-1, dims=0), points)
     return points, kept * labels + (1 - kept) * labels.roll(-1, dims=0)
+
+
+def changed(points: Tensor, kind: Tensor, kinds: Sequence[Callable[..., Tensor]], *given: Tensor) -> Tensor:
+    """Change some clouds, each in one of several equally likely ways.
+
+    Args:
+        points: (B, N, 3).
+        kind: (B,) in [0, 1), which way; a cloud of 1 or more stays as it is.
+        kinds: the ways; one that stands there twice is twice as likely. Each takes clouds, and of `given` what is theirs.
+        given: (B, ...) random numbers.
+
+    Returns:
+        (B, N, 3); those that were changed with their mean at the origin and radius 1.
+    """
+    number = (kind * len(kinds)).floor()
+    made = points.clone()
+    for make in dict.fromkeys(kinds):
+        places = torch.tensor([place for place, other in enumerate(kinds) if other is make]).to(number)
+        rows = torch.isin(number, places).nonzero()[:, 0]
+        if len(rows):
+            made[rows] = normalised(make(points[rows], *(numbers[rows] for numbers in given)))
+    return made
+
+
+def normalised(points: Tensor) -> Tensor:
+    """(B, N, 3) clouds with their mean at the origin and radius 1, as `geometry.sampling.normalise` leaves them."""
+    points = points - points.mean(dim=1, keepdim=True)
+    return points / points.norm(dim=2).amax(dim=1).clamp_min(1e-9).view(-1, 1, 1)
+
+
+def refilled(points: Tensor, order: Tensor, kept: Tensor, noise: Tensor, spread: float) -> Tensor:
+    """Keep some points of each cloud; in the places of the others stand copies of those, a little way off.
+
+    Args:
+        points: (B, N, 3).
+        order: (B, N) rows of points, those to keep first.
+        kept: (B,) how many to keep, at least 1.
+        noise: (B, N) random numbers in [0, 1).
+        spread: largest distance of a copy from its original along each axis.
+
+    Returns:
+        (B, N, 3); points that are kept stay where they stood in `points`.
+    """
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    source = order.gather(1, (noise * kept.unsqueeze(1)).long())
+    digits = torch.stack([(noise * scale) % 1 for scale in (2.0**7, 2.0**12, 2.0**16)], dim=2)
+    copies = points.gather(1, source.unsqueeze(2).expand(-1, -1, 3)) + spread * (2 * digits - 1)
+    return torch.where((rank < kept.unsqueeze(1)).unsqueeze(2), points, copies)
+
+
+def tilted(points: Tensor, heading: Tensor, angle: Tensor) -> Tensor:
+    """(B, N, 3) clouds turned by (B,) angles about level axes, (B,) headings from the x axis; all in radians."""
+    turn, cos, sin = about_z(heading), angle.cos(), angle.sin()
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    about_x = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+    return points @ turn @ about_x @ turn.transpose(1, 2)
 
 
 def about_z(angle: Tensor) -> Tensor:

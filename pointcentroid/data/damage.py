@@ -11,8 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from pointcentroid.data.augment import CounterRandom, about_z
-from pointcentroid.data.foreign import about_x, normalised, refilled
+from pointcentroid.data.augment import CounterRandom, changed, refilled, tilted
 
 _CELLS = 16  # of the picture that decides what is hidden, along each side
 _THICKNESS = 0.2  # what lies deeper than this behind the foremost point of its cell is hidden
@@ -32,13 +31,7 @@ def damage(points: Tensor, random: CounterRandom, probability: float) -> Tensor:
     kind = random.uniform(1)[:, 0] / max(probability, 1e-9)
     draws, noise = random.uniform(8), random.uniform(points.shape[1])
     jitter = random.normal(3 * points.shape[1]).view(points.shape).clamp(-3, 3)
-    made = points.clone()
-    kinds = (_noisy, _strays, _hole, _leaning, _one_sided, _one_sided)
-    for number, make in enumerate(kinds):
-        rows = ((kind * len(kinds)).floor() == number).nonzero()[:, 0]
-        if len(rows):
-            made[rows] = normalised(make(points[rows], draws[rows], noise[rows], jitter[rows]))
-    return made
+    return changed(points, kind, _KINDS, draws, noise, jitter)
 
 
 def visible(points: Tensor, directions: Tensor) -> Tensor:
@@ -89,10 +82,9 @@ def _hole(points: Tensor, draws: Tensor, noise: Tensor, _: Tensor) -> Tensor:
 
 def _leaning(points: Tensor, draws: Tensor, _: Tensor, __: Tensor) -> Tensor:
     """Up to 20 degrees about a level axis, and a shear."""
-    heading = about_z(draws[:, 0] * 2 * math.pi)
     shear = torch.eye(3).to(points).repeat(len(points), 1, 1)
     shear[:, 2, :2] = 0.8 * draws[:, 2:4] - 0.4
-    return points @ heading @ about_x(draws[:, 1] * math.pi / 9) @ heading.transpose(1, 2) @ shear
+    return tilted(points, draws[:, 0] * 2 * math.pi, draws[:, 1] * math.pi / 9) @ shear
 
 
 def _one_sided(points: Tensor, draws: Tensor, noise: Tensor, jitter: Tensor) -> Tensor:
@@ -103,3 +95,6 @@ def _one_sided(points: Tensor, draws: Tensor, noise: Tensor, jitter: Tensor) -> 
     order = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
     filled = refilled(points, order, seen.sum(dim=1).clamp_min(1), noise, 0.02)
     return filled + 0.01 * draws[:, 2:3].unsqueeze(2) * jitter
+
+
+_KINDS = (_noisy, _strays, _hole, _leaning, _one_sided, _one_sided)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from pointcentroid.data.augment import CounterRandom, about_z
+from pointcentroid.data.augment import CounterRandom, about_z, changed, refilled, tilted
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 
 FOREIGN = -1
@@ -30,23 +30,8 @@ def make_foreign(points: Tensor, random: CounterRandom, probability: float) -> t
         (B, N, 3) clouds, and (B,) whether each is foreign.
     """
     kind = random.uniform(1)[:, 0] / max(probability, 1e-9)
-    draws = random.uniform(24)
-    noise = random.uniform(points.shape[1])
-    foreign = kind < 1
-    made = points.clone()
-    first = 0.0
-    for share, make in ((0.5, _wrong_axis), (0.1, _tilted), (0.1, _pair), (0.1, _piece), (0.1, _warped), (0.1, _slabs)):
-        rows = ((kind >= first) & (kind < first + share) & foreign).nonzero()[:, 0]
-        first = first + share if make is not _slabs else 1.0
-        if len(rows):
-            made[rows] = normalised(make(points[rows], draws[rows], noise[rows]))
-    return made, foreign
-
-
-def normalised(points: Tensor) -> Tensor:
-    """(B, N, 3) clouds with their mean at the origin and radius 1, as `geometry.sampling.normalise` leaves them."""
-    points = points - points.mean(dim=1, keepdim=True)
-    return points / points.norm(dim=2).amax(dim=1).clamp_min(1e-9).view(-1, 1, 1)
+    draws, noise = random.uniform(24), random.uniform(points.shape[1])
+    return changed(points, kind, _KINDS, draws, noise), kind < 1
 
 
 def _wrong_axis(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
@@ -59,9 +44,7 @@ def _wrong_axis(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
 
 def _tilted(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     """A turn by 30 to 90 degrees about a level axis of any direction."""
-    heading = about_z(draws[:, 0] * 2 * math.pi)
-    angle = math.pi * (1 + 2 * draws[:, 1]) / 6
-    return points @ heading @ about_x(angle) @ heading.transpose(1, 2)
+    return tilted(points, draws[:, 0] * 2 * math.pi, math.pi * (1 + 2 * draws[:, 1]) / 6)
 
 
 def _pair(points: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
@@ -108,27 +91,4 @@ def _slabs(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     return chosen + moves.gather(1, slab.unsqueeze(2).expand(-1, -1, 3))
 
 
-def refilled(points: Tensor, order: Tensor, kept: Tensor, noise: Tensor, spread: float) -> Tensor:
-    """Keep some points of each cloud; in the places of the others stand copies of those, a little way off.
-
-    Args:
-        points: (B, N, 3).
-        order: (B, N) rows of points, those to keep first.
-        kept: (B,) how many to keep, at least 1.
-        noise: (B, N) random numbers in [0, 1).
-        spread: largest distance of a copy from its original along each axis.
-
-    Returns:
-        (B, N, 3); points that are kept stay where they stood in `points`.
-    """
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    source = order.gather(1, (noise * kept.unsqueeze(1)).long())
-    digits = torch.stack([(noise * scale) % 1 for scale in (2.0**7, 2.0**12, 2.0**16)], dim=2)
-    copies = points.gather(1, source.unsqueeze(2).expand(-1, -1, 3)) + spread * (2 * digits - 1)
-    return torch.where((rank < kept.unsqueeze(1)).unsqueeze(2), points, copies)
-
-
-def about_x(angle: Tensor) -> Tensor:
-    """(B,) radians -> (B, 3, 3) rotations about x."""
-    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    return torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).view(-1, 3, 3)
+_KINDS = (*[_wrong_axis] * 5, _tilted, _pair, _piece, _warped, _slabs)
