@@ -46,6 +46,23 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     Raises:
         ValueError: no triangle has an area.
     """
+    return sample_faces(vertices, faces, count, rng)[0]
+
+
+def sample_faces(
+    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, Frame]:
+    """What `sample_surface` draws, (count,) int64 rows of the faces that the points lie on, and where the points lay.
+
+    Args:
+        vertices: see `sample_surface`.
+        faces: see `sample_surface`.
+        count: see `sample_surface`.
+        rng: see `sample_surface`.
+
+    Raises:
+        ValueError: no triangle has an area.
+    """
     vertices = np.asarray(vertices, dtype=np.float64)
     box = _box(vertices, faces)
     # One row per axis: long contiguous rows are several times faster than columns of three. Vertices that no face uses
@@ -65,7 +82,7 @@ def sample_surface(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.
     root, along = np.sqrt(rng.random(count)), rng.random(count)
     origin, second, third = (planes[:, faces[chosen, corner]] for corner in range(3))
     points = origin + root * (1 - along) * (second - origin) + root * along * (third - origin)
-    return np.ascontiguousarray(points.T)
+    return np.ascontiguousarray(points.T), chosen, box
 
 
 def _box(vertices: np.ndarray, faces: np.ndarray) -> Frame:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from pointcentroid.geometry.sampling import sample_faces
+
 
 def surface_points(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points uniformly by area, as `sampling.sample_surface` does, and say which face each lies on.
+    """Draw points as `sampling.sample_surface` does, in the frame of the vertices, and say which face each lies on.
 
     Args:
         vertices: (V, 3) float64 coordinates.
-        faces: (F, 3) indices of vertices; one has an area.
+        faces: (F, 3) indices of vertices.
         count: how many points to draw.
         rng: source of randomness.
 
     Returns:
         (count, 3) float64 points in the frame of `vertices`, and (count,) int64 rows of `faces`.
+
+    Raises:
+        ValueError: no triangle has an area.
     """
-    cumulative = face_areas(vertices, faces).cumsum()
-    chosen = np.searchsorted(cumulative / cumulative[-1], rng.random(count), side="right")
-    root, along = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
-    a, b, c = vertices[faces[chosen]].transpose(1, 0, 2)
-    return a + root * (1 - along) * (b - a) + root * along * (c - a), chosen
+    points, face, frame = sample_faces(vertices, faces, count, rng)
+    return frame.left(points), face
 
 
 def face_areas(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
