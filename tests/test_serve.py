@@ -33,7 +33,7 @@ import uvicorn
 
 import pointcentroid as pc
 from pointcentroid.io import READERS
-from pointcentroid.predict.limited import CrashError, OverrunError
+from pointcentroid.predict.limited import CrashError, LimitedProcess, OverrunError
 from pointcentroid.serve.limits import RefusalError, ServeSettings
 from pointcentroid.serve.pages import examples
 from pointcentroid.serve.patience import Body, patient_protocol
@@ -638,6 +638,20 @@ def test_large_questions_leave_a_worker_free_and_swollen_ones_end() -> None:
             pool.stop()
 
     asyncio.run(main())
+
+
+def test_a_process_is_not_charged_with_the_memory_of_the_one_that_started_it() -> None:
+    held = bytearray(400_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    process = LimitedProcess(make_double, (), most_mb=300)
+    try:
+        first = process.ask("rest", 30)
+        assert process.ask("rest", 30) == first == process.pid
+        assert process.ask("swell", 30) == first
+        assert process.pid is None, "it grew itself, and is replaced"
+    finally:
+        process.close()
+    assert len(held) == 400_000_000
 
 
 def test_the_script_of_pages_is_packed_once(monkeypatch) -> None:

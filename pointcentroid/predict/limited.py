@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from pointcentroid.errors import PointCentroidError
@@ -178,7 +179,11 @@ def _say(answers: IO[bytes], answer: Any, keep: bool) -> None:
 
 
 def _peak_mb() -> float:
-    """The most memory that this process has needed."""
+    """The most memory that this process has needed; 0 where that cannot be known."""
+    # Not ru_maxrss: on Linux that of a new process begins with what the process needed that started it.
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return next((int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
     try:
         import resource
     except ImportError:  # not on Windows
