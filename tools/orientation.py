@@ -22,7 +22,7 @@ from rich.table import Table
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.predict import up as rule
-from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax, open_net, ordered
+from pointcentroid.predict.nets import Answer, PredictingNet, energy, log_softmax, open_net, ordered
 from pointcentroid.weights import find_weights
 
 Z = UP_AXES.index("z")
@@ -114,11 +114,10 @@ def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: C
     centred = learnt.features - means[np.unique(training.labels, return_inverse=True)[1]]
     inverse = np.linalg.inv(np.cov(centred.T) + 1e-3 * np.eye(means.shape[1]) * centred.var())
     offset = seen.features[:, None] - means
-    logits = seen.logits.astype(np.float64)
     scores = {
         "known": seen.known,
-        "highest class probability": log_softmax(logits).max(axis=1),
-        "energy: log of the sum of exp(logits)": logits.max(axis=1) - log_softmax(logits).max(axis=1),
+        "highest class probability": log_softmax(seen.logits).max(axis=1),
+        "energy: log of the sum of exp(logits)": energy(seen.logits),
         "distance of the features to the nearest class mean (Mahalanobis)": -np.einsum(
             "smf,fg,smg->sm", offset, inverse, offset, optimize=True
         ).min(axis=1),

@@ -112,9 +112,12 @@ def ordered(clouds: np.ndarray, card: WeightsCard) -> np.ndarray:
 
 def familiarity(answer: Answer, scale: KnownScale) -> np.ndarray:
     """(B,) how like the shapes of its classes a net finds clouds, in [0, 1]; NaN where it does not say."""
-    largest = answer.logits.max(axis=1).astype(np.float64)
-    energy = largest - log_softmax(answer.logits).max(axis=1)
-    return 1 / (1 + np.exp(scale.threshold - answer.known - scale.energy_weight * energy))
+    return 1 / (1 + np.exp(scale.threshold - answer.known - scale.energy_weight * energy(answer.logits)))
+
+
+def energy(logits: np.ndarray) -> np.ndarray:
+    """(B, C) logits -> (B,) float64 log(sum(exp(logits)))."""
+    return logits.max(axis=1).astype(np.float64) - log_softmax(logits).max(axis=1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
