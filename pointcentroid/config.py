@@ -186,7 +186,37 @@ class CapsuleAutoencoderConfig:
         _require(self.dim >= 2, f"model.dim must be at least 2, found {self.dim}")
 
 
-ModelConfig = ClassifierConfig | AutoencoderConfig | CapsuleAutoencoderConfig
+@dataclass(frozen=True)
+class PartsConfig:
+    """A net whose last centroids are parts, see `pointcentroid.nn.parts`."""
+
+    kind: Literal["parts"] = "parts"
+    encoder: EncoderConfig = field(
+        default_factory=lambda: EncoderConfig(
+            stages=(StageConfig(256, 64, local_blocks=2), StageConfig(64, 128, local_blocks=1, blocks=1)),
+        )
+    )
+    blocks: int = 2  # local blocks of the fine centroids, once they know of the coarse ones
+    embedding: int = 16  # channels of the space in which parts are clusters
+    features: int = 32  # channels of what a part is recognised by
+    parts: int = 16  # centroids of parts, some of which may find none
+    names: int = 0  # different names of parts in the data; 0 where they have none
+
+    @property
+    def seeds(self) -> int:
+        """See `EncoderConfig.seeds`."""
+        return self.encoder.seeds
+
+    def __post_init__(self) -> None:
+        stages = len(self.encoder.stages)
+        _require(stages == 2, f"model.encoder.stages must be two, the fine and the coarse one, found {stages}")
+        for name in ("embedding", "features", "parts"):
+            _require(getattr(self, name) >= 1, f"model.{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("blocks", "names"):
+            _require(getattr(self, name) >= 0, f"model.{name} must not be negative, found {getattr(self, name)}")
+
+
+ModelConfig = ClassifierConfig | AutoencoderConfig | CapsuleAutoencoderConfig | PartsConfig
 
 
 @dataclass(frozen=True)

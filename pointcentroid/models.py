@@ -15,6 +15,7 @@ from pointcentroid.config import (
     ClassifierConfig,
     EncoderConfig,
     ModelConfig,
+    PartsConfig,
     StageConfig,
     nearest_name,
 )
@@ -46,8 +47,10 @@ MODELS: dict[str, ModelConfig] = {
     ),
     "autoencoder": AutoencoderConfig(),
     "capsules": CapsuleAutoencoderConfig(dim=16),
+    "parts": PartsConfig(names=74),
 }
-"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers."""
+"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers; `parts` cuts
+shapes into parts, and has as many names for them as `tools/make_parts.py` gives."""
 
 
 def list_models() -> list[str]:
@@ -71,8 +74,9 @@ def net_class(config: ModelConfig) -> Any:
     from pointcentroid.nn.autoencoder import CentroidAutoencoder
     from pointcentroid.nn.capsules import CapsuleAutoencoder
     from pointcentroid.nn.classifier import CentroidClassifier
+    from pointcentroid.nn.parts import PartsNet
 
-    nets = (CentroidClassifier, CentroidAutoencoder, CapsuleAutoencoder)
+    nets = (CentroidClassifier, CentroidAutoencoder, CapsuleAutoencoder, PartsNet)
     return next(net for net in nets if net.configured_by is type(config))
 
 
@@ -85,7 +89,8 @@ def create_model(name: str, **changes: Any):
 
     Returns:
         A `pointcentroid.nn.classifier.CentroidClassifier`, (B, N, 3) clouds in, (B, classes) logits out; or a
-        `pointcentroid.nn.autoencoder.CentroidAutoencoder`; or a `pointcentroid.nn.capsules.CapsuleAutoencoder`.
+        `pointcentroid.nn.autoencoder.CentroidAutoencoder`; or a `pointcentroid.nn.capsules.CapsuleAutoencoder`;
+        or a `pointcentroid.nn.parts.PartsNet`.
 
     Raises:
         ConfigError: the name or a field is unknown, or a value is out of range.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import pointcentroid as pc
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import ConfigError, WeightsError
 from pointcentroid.export.onnx import export
 from pointcentroid.geometry.farthest import farthest_first
 from pointcentroid.models import create_model
+from pointcentroid.predict.nets import neighbour_lists, searches
 from pointcentroid.predict.onnx_net import OnnxNet
 from pointcentroid.predict.torch_net import TorchNet
 from pointcentroid.results import Prediction
@@ -58,6 +62,37 @@ def test_any_batch_and_any_number_of_points(own: Path) -> None:
         for made, expected in zip(onnx(clouds), torch_net(clouds), strict=True):
             assert made.shape == expected.shape
             np.testing.assert_allclose(made, expected, atol=1e-4 * expected.std(), rtol=0)
+
+
+def test_neighbours_are_found_in_the_graph_unless_they_are_given(own: Path) -> None:
+    onnx, torch_net = OnnxNet(own.with_suffix(".onnx"), own), TorchNet(own, "cpu")
+    clouds = np.random.default_rng(0).normal(size=(3, 600, 3)).astype(np.float32)
+    clouds = farthest_first(clouds / np.linalg.norm(clouds, axis=2, keepdims=True), torch_net.card.model.seeds)
+    lists = neighbour_lists(clouds, onnx.card)
+    assert {f"nearest_{level}_{count}" for level, count in lists} == {
+        entry.name for entry in onnx.session.get_overridable_initializers()
+    }
+    given, wanted = onnx(clouds, lists).logits, torch_net(clouds).logits
+    np.testing.assert_allclose(given, wanted, atol=1e-4 * wanted.std())
+    np.testing.assert_allclose(np.asarray(onnx.session.run(None, {"clouds": clouds})[0]), wanted, atol=1e-4 * wanted.std())
+    np.testing.assert_array_equal(torch_net(clouds, lists).logits, wanted)
+    assert onnx.neighbours(clouds).keys() == lists.keys()
+    for name, values in lists.items():  # each list is looked at, in both runtimes
+        np.testing.assert_array_equal(onnx.neighbours(clouds)[name], values)
+        others = dict(lists) | {name: np.zeros_like(values)}
+        for net in (onnx, torch_net):
+            assert np.abs(net(clouds, others).logits - wanted).max() > 1e-2 * wanted.std()
+
+
+@pytest.mark.parametrize("options", [{"centroid_position": "mean"}, {"side": "inputs"}, {"initialiser": "voxel"}])
+def test_what_cannot_be_listed_before_a_net_runs_is_left_to_it(options: dict[str, Any]) -> None:
+    card = read_card(shipped_weights()["tiny"])
+    assert isinstance(card.model, ClassifierConfig)
+    encoder = dataclasses.replace(card.model.encoder, **options)
+    other = dataclasses.replace(card, model=dataclasses.replace(card.model, encoder=encoder))
+    assert searches(card)
+    assert not searches(other)
+    assert not neighbour_lists(np.zeros((2, 300, 3), np.float32), other)
 
 
 def test_a_graph_alone_classifies(own: Path, tmp_path: Path) -> None:

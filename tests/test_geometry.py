@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pointcentroid.geometry import nearest as nearest_module
 from pointcentroid.geometry import neighbours as neighbours_module
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
 from pointcentroid.geometry.sampling import normalise, preprocess, sample_surface, thin
 
@@ -136,6 +138,32 @@ class TestNearestNeighbours:
         values, index = cloud(0, 3, 20, 5), torch.randint(20, (3, 4, 6))
         expected = torch.stack([values[b][index[b]] for b in range(3)])
         assert torch.equal(gather_points(values, index), expected)
+
+
+class TestNestedNeighbours:
+    @pytest.mark.parametrize("steps", [None, 9, 2])
+    def test_equals_the_search_of_training_in_each_prefix(self, steps: int | None) -> None:
+        """On a grid of few places nearly all distances are equal, and of equal ones the first counts."""
+        points = cloud(0, 3, 1024, 3) if steps is None else torch.randint(steps, (3, 1024, 3)) / 8
+        wanted = {(0, 16): (24, 1024), (1, 16): (24, 24), (2, 5): (7, 9), (3, 16): (4, 4)}
+        found = nested_neighbours(points.numpy(), wanted)
+        assert found.keys() == wanted.keys()
+        for name, (rows, columns) in wanted.items():
+            expected = nearest_neighbours(points[:, :rows], points[:, :columns], name[1])
+            assert torch.equal(torch.from_numpy(found[name]), expected)
+
+    def test_chunks_change_nothing(self, monkeypatch) -> None:
+        points, wanted = cloud(0, 2, 70, 3).numpy(), {(0, 5): (40, 70), (1, 3): (9, 40)}
+        whole = nested_neighbours(points, wanted)
+        monkeypatch.setattr(nearest_module, "_HELD", 500)
+        monkeypatch.setattr(nearest_module, "_CHUNK", 150)
+        for name, values in nested_neighbours(points, wanted).items():
+            np.testing.assert_array_equal(values, whole[name])
+
+    def test_more_than_there_are_counts_as_all(self) -> None:
+        points = cloud(0, 2, 12, 3)
+        found = nested_neighbours(points.numpy(), {(0, 16): (24, 1024)})[0, 16]
+        assert torch.equal(torch.from_numpy(found), nearest_neighbours(points, points, 12))
 
 
 class TestSampling:

@@ -711,7 +711,7 @@ class TestPage:
             return frame.evaluate("document.querySelector('#panel-0 .plot').data[0].marker.color")
 
         assert len(colours()) == 1024
-        used = set(pc.load("small").explain(EXAMPLES / "chair.off").stages[-1].hard.tolist())
+        used = set(pc.load("parts").explain(EXAMPLES / "chair.off").stages[-1].hard.tolist())
         assert len(set(colours())) == len(used) > 4, "a colour for every centroid that takes most of a point"
         before = colours()
         frame.locator(".plot").scroll_into_view_if_needed()

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pointcentroid.geometry import farthest
 from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
@@ -226,6 +227,8 @@ def geometry() -> list[Row]:
     rows.append(("fps 32 x (1,024 -> 256), torch, a cloud", whole, "ms"))
     whole = 1e3 * median_time(lambda: farthest.farthest_point_sampling(batch.numpy(), 256)) / 32
     rows.append(("fps 32 x (1,024 -> 256), numpy, a cloud", whole, "ms"))
+    whole = 1e3 * median_time(lambda: nested_neighbours(batch.numpy(), {(0, 16): (192, 1024)})) / 32
+    rows.append(("16 of 1,024 neighbours of 192, numpy, a cloud", whole, "ms"))
     return rows
 
 

@@ -4,7 +4,8 @@
 
 Starts `pointcentroid serve` itself. First the plain command classifies the files over and over, which gives the answers that
 are expected and the files a second to compare with; then the clients send them, each on a connection of its own, one file a
-request. Linux only: memory is read from /proc.
+request; then the server is told to end while it is at work, and the command classifies once more, for machines drift. The
+clients run on the same cores. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ COMMAND = [sys.executable, "-m", "pointcentroid"]
 _BOUNDARY = b"a-boundary-that-is-in-no-file"
 _LARGEST = 300_000  # bytes of a "small" file
 _PIECE = 2**16
+_GROWTH = 1.15  # memory of the server's process, last quarter to second, at most: in the first it is still warming up
 _PATIENCE = 120.0  # seconds that a client waits for an answer
 
 
@@ -52,6 +54,7 @@ class Tally:
         wrong: what should not have happened, in words.
         hostile: what hostile senders were answered, by kind.
         memory: (seconds since the start, MB of the server's own process, MB of all its processes).
+        ended_at: requests that were being worked on when the server was told to end.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -60,6 +63,7 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     hostile: Counter[str] = field(default_factory=Counter)
     memory: list[tuple[float, float, float]] = field(default_factory=list)
+    ended_at: int = 0
 
 
 def form(name: str, content: bytes) -> bytes:
@@ -95,6 +99,16 @@ async def response(reader: asyncio.StreamReader) -> tuple[int, Any]:
     if status == 503 and b"\r\nretry-after: " not in top.lower():
         raise ConnectionError(f"503 without a time to come again: {top[:60]!r}")
     return status, json.loads(await reader.readexactly(int(found[1])))
+
+
+async def working(port: int) -> int:
+    """How many requests the server is working on."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    try:
+        return (await response(reader))[1]["requests"]
+    finally:
+        writer.close()
 
 
 async def exchange(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], *parts: bytes) -> tuple[int, Any]:
@@ -178,6 +192,30 @@ class Load:
         elif abs(rows[0].get("confidence", 0) - wanted.get("confidence", 0)) > 1e-3:
             self.tally.wrong.append(f"{name} ({path.name}): expected {wanted['confidence']}, found {rows[0]['confidence']}")
 
+    async def end(self, server: subprocess.Popen, count: int = 64) -> None:
+        """Tell the server to end while it is at work; what it had accepted must be answered all the same."""
+
+        async def once(number: int) -> None:
+            path = list(self.contents)[number % len(self.contents)]
+            name, content = f"last-{number}{path.suffix}", form(f"last-{number}{path.suffix}", self.contents[path])
+            try:
+                connection = await asyncio.open_connection("127.0.0.1", self.port)
+                self._check(name, path, *await exchange(connection, head(len(content)), content))
+                connection[1].close()
+            except (OSError, EOFError, TimeoutError, ValueError) as error:
+                self.tally.wrong.append(f"{name}, when it ended: {type(error).__name__}: {error}")
+
+        while not self.tally.ended_at:
+            asked = [asyncio.create_task(once(number)) for number in range(count)]
+            while not all(request.done() for request in asked):
+                answered = sum(request.done() for request in asked)  # counted first: none is counted twice
+                at_work = await working(self.port)
+                if at_work and answered + at_work == count:  # all have been accepted
+                    server.terminate()
+                    self.tally.ended_at = at_work
+                    break
+            await asyncio.gather(*asked)
+
     async def hostile(self, number: int) -> None:
         """One hostile sender; which kind, its number says. What it may be answered is checked."""
         kinds = {
@@ -203,7 +241,7 @@ class Load:
             status, rows = await exchange(connection, head(len(body)), body)
         finally:
             connection[1].close()
-        if status == 200 and rows[0]["file"] != name:
+        if status == 200 and rows[0]["file"] != name.rpartition("/")[2]:
             return "somebody else's row"
         return "row" if status == 200 and "label" in rows[0] else "error row" if status == 200 else str(status)
 
@@ -286,7 +324,7 @@ def plain(files: list[Path], seconds: float) -> tuple[dict[Path, dict], float]:
     rows, took = classify(files)
     times = 1
     while took < seconds:  # until starting up is a small part of it
-        times *= 4
+        times = max(2 * times, round(1.2 * times * seconds / took))
         took = classify(files * times)[1]
     return dict(zip(files, rows, strict=True)), len(files) * times / took
 
@@ -339,6 +377,10 @@ def report(tally: Tally, took: float, plain_rate: float) -> dict[str, Any]:
     centiles = statistics.quantiles(tally.seconds, n=100)
     quarter = max(1, len(tally.memory) // 4)
     own, all_of_it = ([entry[k] for entry in tally.memory] for k in (1, 2))
+
+    def quarters(sizes: list[float]) -> list[int]:
+        return [round(statistics.mean(sizes[start : start + quarter])) for start in range(0, 4 * quarter, quarter)]
+
     rate = len(tally.seconds) / took
     return {
         "requests answered": len(tally.seconds),
@@ -349,13 +391,10 @@ def report(tally: Tally, took: float, plain_rate: float) -> dict[str, Any]:
         "told to come again (503)": tally.again,
         "sent again, an idle connection was closed": tally.resent,
         "wrong": len(tally.wrong),
-        "MB of the server, first and last quarter": [
-            round(statistics.mean(part)) for part in (own[:quarter], own[-quarter:])
-        ],
-        "MB with its readers, first and last quarter": [
-            round(statistics.mean(part)) for part in (all_of_it[:quarter], all_of_it[-quarter:])
-        ],
+        "MB of the server, by quarters of the time": quarters(own),
+        "MB with its readers, by quarters of the time": quarters(all_of_it),
         "MB at most, of the server and with its readers": [round(max(own)), round(max(all_of_it))],
+        "worked on when it was told to end, and answered": tally.ended_at,
         **{f"hostile, {kind}": count for kind, count in sorted(tally.hostile.items())},
     }
 
@@ -369,7 +408,7 @@ def main(
 ) -> None:
     """Exit code 1: something was lost, mixed up or wrong, or the server did not end well."""
     small = [path for path in sorted(files.iterdir()) if path.suffix.lower() in READERS and path.stat().st_size < _LARGEST]
-    expected, plain_rate = plain(small, seconds / 2)
+    expected, before = plain(small, seconds / 4)
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
@@ -380,17 +419,32 @@ def main(
         found = re.search(r":(\d+)/", server.stdout.readline())
         if found is None:
             raise SystemExit(server.communicate()[1])
-        took = asyncio.run(storm(Load(int(found[1]), small, expected, tally), clients, seconds, hostile, server.pid))
-        server.terminate()
+
+        async def whole() -> float:
+            load = Load(int(found[1]), small, expected, tally)
+            took = await storm(load, clients, seconds, hostile, server.pid)
+            await load.end(server)
+            return took
+
+        used = time.process_time()
+        took = asyncio.run(whole())
+        used = time.process_time() - used
         said = server.communicate(timeout=120)[1]
         left = [str(path) for path in Path(folder).glob("pointcentroid-*")]
-    values = report(tally, took, plain_rate)
+    after = plain(small, seconds / 4)[1]
+    values = report(tally, took, (before + after) / 2) | {
+        "files a second of the plain command, before and after": [round(before, 1), round(after, 1)],
+        "CPU seconds of the clients": round(used, 1),
+    }
     table = Table(f"{clients} clients, {seconds:g} s, {len(small)} files", "", box=None)
     for name, value in values.items():
         table.add_row(name, str(value))
     Console().print(table)
     if server.returncode or said or left:
         tally.wrong.append(f"it ended with {server.returncode}, {said!r}, and left {left}")
+    own = values["MB of the server, by quarters of the time"]
+    if own[3] > _GROWTH * own[1]:
+        tally.wrong.append(f"its memory grew: {own} MB")
     for problem in tally.wrong[:10]:
         typer.secho(problem, fg="red", err=True)
     if json_file:

@@ -19,6 +19,7 @@ from pointcentroid.cli.data import app as data
 from pointcentroid.cli.embed import embed
 from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.export import export
+from pointcentroid.cli.keeping import RayCommand
 from pointcentroid.cli.models import models
 from pointcentroid.cli.push import push
 from pointcentroid.cli.reconstruct import reconstruct
@@ -34,8 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_LOOKING = (classify, embed, view, compare, assignments, reconstruct, serve)
+_LOOKING = (view, compare, assignments, reconstruct, serve)
 _TRAINING = (train, evaluate, calibrate, export, push, models)
+for command in (classify, embed):
+    app.command(cls=RayCommand)(command)
 for command in (*_LOOKING, *_TRAINING):
     app.command()(command)
 app.add_typer(data, name="data")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def assignments(
     paths: options.Paths,
     recursive: options.Recursive = False,
-    weights: options.Weights = "small",
+    weights: options.Weights = "parts",
     up: options.Up = "auto",
     resamplings: Annotated[
         int, typer.Option(min=0, help="Other samplings of each shape, for the stability; 0 leaves it out.")

@@ -54,7 +54,7 @@ def evaluate(
     format: options.FormatOption = "table",
     output: options.Output = None,
 ) -> None:
-    """Measure accuracy and calibration on labelled shapes, or how well an autoencoder remembers them.
+    """Measure accuracy and calibration on labelled shapes, how well an autoencoder remembers them, or what finds parts.
 
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     Of an autoencoder: Chamfer distances, squared, both directions added, for shapes of radius 1.
@@ -70,6 +70,8 @@ def evaluate(
     check_writable(output)
     card = read_card(find_weights(weights))
     classifies = card.model.kind == "classifier"
+    if card.model.kind == "parts" and probe:
+        raise typer.BadParameter("is for weights that classify or reconstruct", param_hint="--probe")
     if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
     clouds = _open(data, card.preprocess, workers)
@@ -86,6 +88,8 @@ def evaluate(
     if classifies:
         predictor = load(weights, device)
         numbers |= _classifier(predictor, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
+    elif card.model.kind == "parts":
+        numbers |= _parts(weights, device, clouds.subset(rows), batch_size)
     else:
         numbers |= _autoencoder(weights, device, clouds, rows, batch_size)
     if probe:
@@ -120,6 +124,22 @@ def _autoencoder(weights: str, device: str, clouds: CloudSet, rows: Any, batch_s
     ordered = OrderedClouds(clouds, rows, card.model.seeds, card.preprocess.points)
     measured = fidelity(net, ordered, batch_size=batch_size, watch=lambda i, total: tracked(i, total, "evaluating"))
     return vars(measured) | {"parameters": sum(p.numel() for p in net.parameters()), "latent_size": net.latent_size}
+
+
+def _parts(weights: str, device: str, clouds: CloudSet, batch_size: int) -> dict[str, Any]:
+    """What there is to say of a net of parts."""
+    from pointcentroid.cli.output import tracked
+    from pointcentroid.data.parted import PartedClouds
+    from pointcentroid.errors import DataError
+    from pointcentroid.evaluate.parting import parting
+
+    if clouds.parts is None:
+        raise DataError("the data set knows no parts; expected an npz file with `parts`, as tools/make_parts.py writes it")
+    net, card = _trained_net(weights, device)
+    parted = PartedClouds(clouds, clouds.part("all"))
+    seen = card.preprocess.points
+    found = parting(net, parted, seen, batch_size=batch_size, watch=lambda i, total: tracked(i, total, "evaluating"))
+    return vars(found) | {"parameters": sum(p.numel() for p in net.parameters())}
 
 
 def _probe(weights: str, device: str, clouds: CloudSet, rows: Any) -> dict[str, Any]:

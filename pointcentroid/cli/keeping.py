@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from pointcentroid.scale.answers import Answers
@@ -25,11 +27,25 @@ Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        metavar="local|auto|HOST:PORT",
-        help="Work on a Ray cluster (a value is needed): local starts one on this machine, auto is the one that it is part "
-        "of. PATH is then one folder, list of files, or address such as s3://bucket/folder, and -o is Parquet.",
+        metavar="[local|auto|HOST:PORT]",
+        help="Work on a Ray cluster: local starts one on this machine, as does --ray alone, before another option or at the "
+        "end; auto is the one that it is part of. PATH is then one folder, list of files, or address such as "
+        "s3://bucket/folder, and -o is Parquet.",
     ),
 ]
+
+
+class RayCommand(TyperCommand):
+    """A command whose `--ray` may stand alone."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """See the base class."""
+        alone = (place for place, (one, after) in enumerate(pairwise([*args, "--"])) if one == "--ray" and after[:1] == "-")
+        if (place := next(alone, None)) is not None:
+            args = [*args[: place + 1], "local", *args[place + 1 :]]
+        return super().parse_args(ctx, args)
+
+
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with Parquet that an interrupted run left behind.")]
 
 
@@ -75,16 +91,17 @@ def answer_on_ray(
     """
     from pointcentroid.errors import DataError, require
 
-    if address.startswith("-"):
-        raise typer.BadParameter(f"expected local, auto or HOST:PORT, found {address}", param_hint="--ray")
     if len(paths) != 1 or answers is None:
         raise typer.BadParameter("expected one source, and -o NAME.parquet or -o FOLDER/", param_hint="--ray")
     require("working on a cluster", "ray", "ray")
     import logging
+    import os
 
     from pointcentroid.scale.cluster import check_cluster
 
     check_cluster(address)
+    if address == "local":  # a cluster for this command alone is as urgent as the command; Ray's workers are nice otherwise
+        os.environ.setdefault("RAY_worker_niceness", "0")
 
     from pointcentroid.cli.output import tracked
     from pointcentroid.results import LITTLE_KNOWN, LOW_CONFIDENCE

@@ -45,5 +45,6 @@ _FIGURES = (
     ("validation_overall", "overall", _percent),
     ("validation_mean_class", "mean class", _percent),
     ("validation_ece", "calibration error", _percent),
+    ("validation_agreement", "agreement with parts", lambda share: f"{share:.3f}"),
     ("validation_chamfer", "Chamfer x 1000", lambda distance: f"{1000 * distance:.2f}"),
 )

@@ -12,8 +12,12 @@ from pointcentroid.cli import options
 from pointcentroid.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pointcentroid.predict.naming import Labelled
+    from pointcentroid.predict.predictor import Predictor
     from pointcentroid.viz.panel import Panel
     from pointcentroid.viz.picture import Row
+
+_MOST = 12  # shapes in one page or picture: browsers draw no more than 16 scenes at a time
 
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page, for any browser.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture; needs no screen.")]
@@ -26,7 +30,7 @@ Mesh = Annotated[bool, typer.Option("--mesh", help="Begin the picture with the m
 def view(
     paths: options.Paths,
     recursive: options.Recursive = False,
-    weights: options.Weights = "small",
+    weights: options.Weights = "parts",
     up: options.Up = "auto",
     html: Html = None,
     png: Png = None,
@@ -34,13 +38,18 @@ def view(
     views: Views = 1,
     stages: Stages = "all",
     mesh: Mesh = False,
+    names: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A file with parts, whose names the centroids get that lie there.")
+    ] = None,
     points: Annotated[int, typer.Option(min=1, max=10_000_000, help="Points that an autoencoder makes.")] = 2048,
     device: options.Device = "auto",
 ) -> None:
     """See the centroids of shapes: in a window, or with --html, --png, --gif in a file.
 
-    In the window, n and p step through the files, h lists the keys. With --weights autoencoder: the original, the centroids
-    with the patches they grow, and the reconstruction, side by side.
+    In the window, n and p step through the files, h lists the keys. Files of one class have one colour for the same part;
+    --names lends the parts' names. With --weights autoencoder: the original, the centroids with the patches they grow, and
+    the reconstruction, side by side.
+    Exit code 0: all done; 1: some files could not be read; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand
     from pointcentroid.errors import require
@@ -50,12 +59,16 @@ def view(
     chosen = _stages(stages)
     files = expand(paths, recursive)
     outputs = [path for path in (html, png, gif) if path]
-    if outputs and len(files) > 1:
-        raise typer.BadParameter(f"{outputs[0]} can show one shape, found {len(files)}; name one, or leave the file out")
+    if outputs and len(files) > _MOST:
+        raise typer.BadParameter(
+            f"{outputs[0]} can show {_MOST} shapes, found {len(files)}; name fewer, or leave the file out"
+        )
     _check(html, png, gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
-    if reconstructs and (chosen or mesh):
-        raise typer.BadParameter("--stages and --mesh are for weights that classify; a reconstruction has its own columns")
+    if reconstructs and (chosen or mesh or names):
+        raise typer.BadParameter(
+            "--stages, --mesh and --names are for weights that classify; a reconstruction has its own columns"
+        )
     if not outputs:
         from pointcentroid.viz.window import ready
 
@@ -65,7 +78,7 @@ def view(
 
         panels_of, rows = _reconstructions(weights, device, up, points), side_by_side
     else:
-        panels_of, rows = _explanations(weights, device, up), _by_stages(chosen, mesh)
+        panels_of, rows = _explanations(weights, device, up, names), _by_stages(chosen, mesh)
 
     def opened(file: str) -> Callable[[], list[Panel]]:
         return lambda: panels_of(file)
@@ -77,19 +90,42 @@ def view(
     _deliver(shapes, html, png, gif, views, rows)
 
 
-def _explanations(weights: str, device: str, up: Any) -> Callable[[str], list[Panel]]:
+def _explanations(weights: str, device: str, up: Any, names: str | None) -> Callable[[str], list[Panel]]:
     from pointcentroid.predict.predictor import load
-    from pointcentroid.viz.panel import Panel
+    from pointcentroid.predict.split import centroid_names
+    from pointcentroid.viz.panel import ClassColours, Panel
 
-    predictor = load(weights, device)
-    return lambda file: [Panel(predictor.explain(file, up=up))]
+    predictor, colours = load(weights, device), ClassColours()
+    example = _example(predictor, names, up) if names else None
+
+    def panels(file: str) -> list[Panel]:
+        seen = predictor.explain(file, up=up)
+        return [colours.lend(Panel(seen, names=centroid_names(seen, example)))]
+
+    return panels
+
+
+def _example(predictor: Predictor, file: str, up: Any) -> Labelled:
+    from pointcentroid.errors import ReadError
+    from pointcentroid.io import read_parts
+    from pointcentroid.predict.naming import labelled
+
+    if (parted := read_parts(file)) is None:
+        raise ReadError(file, "has no parts to lend names from: glTF nodes, OBJ objects or groups, two at least")
+    return labelled(predictor.explain(file, up=up), parted)
 
 
 def _reconstructions(weights: str, device: str, up: Any, points: int) -> Callable[[str], list[Panel]]:
     from pointcentroid.predict.reconstruct import Reconstructor, panels
 
     reconstructor = Reconstructor(weights, device)
-    return lambda file: panels(reconstructor(file, points, up=up))
+
+    def three(file: str) -> list[Panel]:
+        original, patches, made = panels(reconstructor(file, points, up=up))
+        patches.like = original  # a centroid and its patch have one colour
+        return [original, patches, made]
+
+    return three
 
 
 def _by_stages(stages: list[int] | None, mesh: bool) -> Callable[[list[Panel]], list[Row]]:
@@ -139,7 +175,9 @@ def compare(
         changes: dict[str, Any] = dict(map(_setting, settings))
         explanation = load(name, device, **changes).explain(file, up=up)
         prediction = explanation.prediction
-        panels.append(Panel(explanation, f"{net}: {prediction.label} {prediction.confidence:.0%}"))
+        title = ",".join([Path(name).name, *settings])
+        panels.append(Panel(explanation, f"{title}: {prediction.label} {prediction.confidence:.0%}"))
+        panels[-1].like = panels[0] if len(panels) > 1 else None  # one shape: the same part has the same colour
     _deliver([lambda: panels], html, png, gif, views, _by_stages(chosen, mesh))
 
 
@@ -171,27 +209,52 @@ def _deliver(
     rows: Callable[[list[Panel]], list[Row]],
 ) -> None:
     """Write what was asked for; open the window if nothing was."""
+    from pointcentroid.cli.output import note
+
     if not (html or png or gif):
         from pointcentroid.viz.window import show
 
         show(shapes)
         return
-    panels = shapes[0]()
+    shown, failed = _read(shapes)
     if html:
         from pointcentroid.viz.page import write_page
 
-        write_page(panels, html)
+        write_page([panel for panels in shown for panel in panels], html)
         typer.echo(html)
+    drawn = [row for panels in shown for row in rows(panels)] if png or gif else []
     if png:
         from pointcentroid.viz.picture import write_picture
 
-        write_picture(rows(panels), png, views=views)
+        write_picture(drawn, png, views=views)
         typer.echo(png)
     if gif:
         from pointcentroid.viz.picture import write_turntable
 
-        write_turntable(rows(panels), gif)
+        write_turntable(drawn, gif)
         typer.echo(gif)
+    if failed:
+        note(f"{failed} of {len(shapes)} could not be read")
+        raise typer.Exit(1)
+
+
+def _read(shapes: list[Callable[[], list[Panel]]]) -> tuple[list[list[Panel]], int]:
+    """The panels of all shapes that can be read, and how many cannot; one at least can."""
+    from pointcentroid.cli.output import note
+    from pointcentroid.errors import ReadError
+
+    shown: list[list[Panel]] = []
+    errors: list[ReadError] = []
+    for shape in shapes:
+        try:
+            shown.append(shape())
+        except ReadError as error:
+            errors.append(error)
+    if not shown:
+        raise errors[0]
+    for error in errors:
+        note(str(error))
+    return shown, len(errors)
 
 
 def _stages(text: str) -> list[int] | None:

@@ -60,6 +60,11 @@ def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Ten
     Returns:
         (B, N, 3).
     """
+    return augmented(points, random, config)[0]
+
+
+def augmented(points: Tensor, random: CounterRandom, config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """As `augment`; and (B,) the angles that clouds were turned by about the up axis, in radians, 0 for most."""
     batch, count, _ = points.shape
     chance = random.uniform(3)
     angle = torch.where(chance[:, 0] < config.quarter_turn, (1 + (random.uniform(1)[:, 0] * 3).floor()) * math.pi / 2, 0.0)
@@ -74,7 +79,7 @@ def augment(points: Tensor, random: CounterRandom, config: AugmentConfig) -> Ten
     if config.jitter:
         noise = random.normal(3 * count).view(batch, count, 3).clamp(-3, 3)
         points = points + config.jitter * noise
-    return points + config.shift * (2 * random.uniform(3) - 1).unsqueeze(1)
+    return points + config.shift * (2 * random.uniform(3) - 1).unsqueeze(1), angle
 
 
 def reseed(points: Tensor, random: CounterRandom, seeds: int) -> Tensor:

@@ -29,6 +29,9 @@ class CloudSet:
         ordered: the clouds are in farthest-point order.
         fingerprint: a hash that says which data set this is, the same however it is stored.
         left_out: names of shapes that could not be read, with reasons.
+        parts: (S, N) the part of each point, where the data set knows: below the number of `part_names`, one that has that
+            name; else one without a name, told apart from the shape's others.
+        part_names: names of parts, as in `table: leg front left`.
     """
 
     points: np.ndarray
@@ -39,11 +42,15 @@ class CloudSet:
     ordered: bool = False
     fingerprint: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
+    parts: np.ndarray | None = None
+    part_names: tuple[str, ...] = ()
 
     def subset(self, index: np.ndarray) -> CloudSet:
         """The shapes at `index`, an (n,) integer array."""
         names, split = ([values[i] for i in index] for values in (self.names, self.split))
-        return replace(self, points=self.points[index], labels=self.labels[index], names=names, split=split)
+        parts = None if self.parts is None else self.parts[index]
+        points, labels = self.points[index], self.labels[index]
+        return replace(self, points=points, labels=labels, names=names, split=split, parts=parts)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +98,7 @@ def load_npz(path: str | Path) -> CloudSet:
 
     Args:
         path: an npz file with `points` uint16 (S, N, 3), where xyz = points / 2047.5 - 1, `labels` (S,), `names` (S,)
-            and `classes` (C,).
+            and `classes` (C,); perhaps with `split` (S,), and with `parts` uint8 (S, N) and `part_names`.
 
     Raises:
         DataError: the file is absent, is no such archive, or its arrays contradict each other.
@@ -102,6 +109,7 @@ def load_npz(path: str | Path) -> CloudSet:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("points", "labels", "names", "classes")}
+            arrays |= {key: archive[key] for key in ("split", "parts", "part_names") if key in archive}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a data set npz ({error})") from None
     points, labels = arrays["points"], arrays["labels"].astype(np.int64)
@@ -116,5 +124,11 @@ def load_npz(path: str | Path) -> CloudSet:
     classes = tuple(classes[label] for label in present)
     clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
     names = [str(n) for n in arrays["names"]]
+    split = [str(part) for part in arrays.get("split", np.full(len(names), ""))]
+    if len(split) != len(names) or not set(split) <= set(SPLITS):
+        raise DataError(f"{path}: split must say one of {', '.join(SPLITS[1:])} or nothing of each of {len(names)} shapes")
+    parts, part_names = arrays.get("parts"), tuple(map(str, arrays.get("part_names", ())))
+    if parts is not None and (parts.shape != points.shape[:2] or parts.dtype != np.uint8):
+        raise DataError(f"{path}: parts must be uint8 {points.shape[:2]}, found {parts.dtype} {parts.shape}")
     fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
-    return CloudSet(clouds, labels, names, classes, [""] * len(names), fingerprint=fingerprint)
+    return CloudSet(clouds, labels, names, classes, split, False, fingerprint, parts=parts, part_names=part_names)

@@ -14,7 +14,7 @@ from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.damage import damage
 from pointcentroid.data.foreign import FOREIGN, make_foreign
-from pointcentroid.data.ordered import Batch, OrderedClouds
+from pointcentroid.data.ordered import Batch, Clouds, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
 
 
@@ -44,14 +44,18 @@ class CloudData(lightning.LightningDataModule):
             training = np.union1d(training, validation)
         if isinstance(config.model, ClassifierConfig):
             self._check_classes(config.model.classes, clouds, training)
+        if not len(training):
+            raise DataError(f"{config.data}: no shapes to train on: all {len(validation)} are for validation")
         if not len(validation):
             raise DataError(
                 f"{config.data}: too few shapes to set some aside for validation; at least 5 of a class are needed"
             )
-        first, seen = config.model.seeds, config.preprocess.points
+        self.training, self.validation = self._chosen(clouds, training), self._chosen(clouds, validation)
+
+    def _chosen(self, clouds: CloudSet, rows: np.ndarray) -> Clouds:
+        first, seen = self.config.model.seeds, self.config.preprocess.points
         prefix = max(first, seen if seen < clouds.points.shape[1] else 0)
-        self.training = OrderedClouds(clouds, training, prefix, seen)
-        self.validation = OrderedClouds(clouds, validation, prefix, seen)
+        return OrderedClouds(clouds, rows, prefix, seen)
 
     def _check_classes(self, wanted: int, clouds: CloudSet, training: np.ndarray) -> None:
         found = len(self.classes)
@@ -89,7 +93,7 @@ class CloudData(lightning.LightningDataModule):
         rows = np.arange(len(self.validation))
         return self._loader(self.validation, [rows[start : start + 64] for start in range(0, len(rows), 64)])
 
-    def _loader(self, clouds: OrderedClouds, batches: list[np.ndarray]) -> DataLoader:
+    def _loader(self, clouds: Clouds, batches: list[np.ndarray]) -> DataLoader:
         rank = self.trainer.global_rank if self.trainer else 0
         shares: Sequence[list[int]] = [share.tolist() for batch in batches if len(share := batch[rank :: self._processes])]
         # The data set returns whole batches, so there is nothing left to collate.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +16,21 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Clouds (B, N, 3), labels (B,), sample numbers (B,)."""
 
 
-class OrderedClouds(Dataset[Batch]):
+class Clouds(Dataset[Batch]):
+    """Clouds, indexed a batch at a time."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitems__(self, index: list[int]) -> Batch: ...
+
+    def batch(self, start: int, size: int) -> Batch:
+        """The clouds from one on, in order; fewer than `size` at the end."""
+        return self.__getitems__(list(range(start, min(start + size, len(self)))))
+
+
+class OrderedClouds(Clouds):
     """Clouds in farthest-point order, indexed a batch at a time.
 
     Args:
@@ -38,10 +54,6 @@ class OrderedClouds(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def batch(self, start: int, size: int) -> Batch:
-        """The clouds from one on, in order; fewer than `size` at the end."""
-        return self.__getitems__(list(range(start, min(start + size, len(self)))))
 
     def __getitems__(self, index: list[int]) -> Batch:
         rows = torch.tensor(index, dtype=torch.int64)

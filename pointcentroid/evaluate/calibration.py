@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.data.ordered import OrderedClouds
+from pointcentroid.data.ordered import Clouds
 from pointcentroid.errors import DataError
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.weights import KnownScale, WeightsCard
@@ -112,7 +112,7 @@ def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray
 
 
 @torch.inference_mode()
-def validation_scores(net: CentroidClassifier, clouds: OrderedClouds) -> tuple[Tensor, Tensor | None, Tensor]:
+def validation_scores(net: CentroidClassifier, clouds: Clouds) -> tuple[Tensor, Tensor | None, Tensor]:
     """(S, C) logits, (S,) logits of `known` where the net has that output, and (S,) labels of clouds, in order."""
     logits, known, labels = [], [], []
     for start in range(0, len(clouds), 32):
@@ -124,7 +124,7 @@ def validation_scores(net: CentroidClassifier, clouds: OrderedClouds) -> tuple[T
     return torch.cat(logits), torch.cat(known) if net.config.known else None, torch.cat(labels)
 
 
-def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str], clouds: OrderedClouds) -> WeightsCard:
+def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str], clouds: Clouds) -> WeightsCard:
     """The card with temperature and threshold of `known` fitted on validation clouds, and the calibration error left.
 
     The error in the card is cross-fitted: each shape's confidence comes from a temperature fitted without it.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pointcentroid.data.augment import CounterRandom
 from pointcentroid.data.cache import Watch
-from pointcentroid.data.ordered import OrderedClouds
+from pointcentroid.data.ordered import Clouds
 from pointcentroid.geometry.chamfer import chamfer_distance
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.neighbours import gather_points
@@ -73,7 +73,7 @@ def half_distances(net: Autoencoder, points: Tensor, samples: Tensor) -> tuple[T
 
 
 @torch.inference_mode()
-def fidelity(net: Autoencoder, clouds: OrderedClouds, *, batch_size: int = 32, watch: Watch) -> Fidelity:
+def fidelity(net: Autoencoder, clouds: Clouds, *, batch_size: int = 32, watch: Watch) -> Fidelity:
     """Measure an autoencoder.
 
     Args:

@@ -65,9 +65,7 @@ def model_card(card: WeightsCard, repository: str) -> str:
         f"A {card.model.kind} on learned centroids, for [pointcentroid](https://pypi.org/project/pointcentroid/).",
         "",
         "    pip install 'pointcentroid[hub]'",
-        f"    pointcentroid classify chair.off --weights hf://{repository}"
-        if card.model.kind == "classifier"
-        else f"    pointcentroid reconstruct chair.off -o out/ --weights hf://{repository}",
+        f"    pointcentroid {_USES.get(card.model.kind, 'reconstruct chair.off -o out/')} --weights hf://{repository}",
         "",
         "## What it sees",
         "",
@@ -95,6 +93,10 @@ def model_card(card: WeightsCard, repository: str) -> str:
     ]
     made = ["## Made by", "", *(f"- {key}: {value}" for key, value in sorted(_made_by(card, settings).items())), ""]
     return "\n".join([*header, *use, *classes, *measured, *made, *licence])
+
+
+_USES = {"classifier": "classify chair.off", "parts": "view chair.off"}
+"""What weights are for, by their kind; others reconstruct."""
 
 
 def _made_by(card: WeightsCard, settings: dict[str, Any]) -> dict[str, Any]:

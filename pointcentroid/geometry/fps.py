@@ -84,8 +84,13 @@ def farthest_first(points: Tensor, count: int, start: str | int | Tensor = "fart
     Returns:
         (B, N, 3), the same points.
     """
+    return gather_points(points, farthest_order(points, count, start))
+
+
+def farthest_order(points: Tensor, count: int, start: str | int | Tensor = "farthest") -> Tensor:
+    """(B, N) int64, the rows of the points in the order of `farthest_first`, whose arguments these are."""
     batch, total, _ = points.shape
     picked = farthest_point_sampling(points, min(count, total), start=start)
     rank = torch.arange(total, total * 2, device=points.device).repeat(batch, 1)
     rank.scatter_(1, picked, torch.arange(picked.shape[1], device=points.device).expand_as(picked))
-    return gather_points(points, rank.argsort(dim=1))
+    return rank.argsort(dim=1)

@@ -63,12 +63,14 @@ def sample_faces(
     Raises:
         ValueError: no triangle has an area.
     """
-    vertices = np.asarray(vertices, dtype=np.float64)
-    box = _box(vertices, faces)
     # One row per axis: long contiguous rows are several times faster than columns of three. Vertices that no face uses
     # may lie anywhere, and never meet the others.
+    planes = np.array(np.asarray(vertices).T, dtype=np.float64, order="C")
+    box = _box(planes, faces)
     with np.errstate(over="ignore", invalid="ignore"):
-        x, y, z = planes = np.ascontiguousarray(((vertices - box.centre) / box.scale).T)
+        planes -= box.centre[:, None]
+        planes /= box.scale
+    x, y, z = planes
     a, b, c = faces.T
     xa, ya, za = x[a], y[a], z[a]
     x1, y1, z1 = x[b] - xa, y[b] - ya, z[b] - za
@@ -85,13 +87,11 @@ def sample_faces(
     return np.ascontiguousarray(points.T), chosen, box
 
 
-def _box(vertices: np.ndarray, faces: np.ndarray) -> Frame:
-    """Middle and largest side of the box around the vertices that faces use."""
-    used = np.zeros(len(vertices), dtype=bool)
+def _box(planes: np.ndarray, faces: np.ndarray) -> Frame:
+    """Middle and largest side of the box around the vertices, (3, V), that faces use."""
+    used = np.zeros(planes.shape[1], dtype=bool)
     used[faces] = True
-    columns = (vertices if used.all() else vertices[used]).T
-    # Column by column: several times faster than along rows of three.
-    low, high = (np.array([least(column) for column in columns]) for least in (np.min, np.max))
+    low, high = planes.min(axis=1, where=used, initial=np.inf), planes.max(axis=1, where=used, initial=-np.inf)
     return Frame((low + high) / 2, float((high - low).max()) or 1.0)
 
 
@@ -147,7 +147,7 @@ def preprocess(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed:
 def preprocess_in_frame(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> tuple[np.ndarray, Frame]:
     """What `preprocess` makes of the same arguments, and where it lies in the frame of the vertices."""
     cloud, inner = normalise(_drawn(vertices, faces, count, seed))
-    outer = Frame(np.zeros(3), 1.0) if faces is None else _box(np.asarray(vertices, dtype=np.float64), faces)
+    outer = Frame(np.zeros(3), 1.0) if faces is None else _box(np.asarray(vertices, dtype=np.float64).T, faces)
     return cloud.astype(np.float32), Frame(outer.left(inner.centre), outer.scale * inner.scale)
 
 

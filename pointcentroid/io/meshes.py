@@ -153,11 +153,17 @@ def _guard_ply(path: Path, content: bytes) -> None:
     if not content.startswith(b"ply") or end < 0:
         raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
     body = len(content) - end - len("end_header\n")
-    for name, count in re.findall(rb"^element\s+(\S+)\s+(-?\d+)", content[:end], re.MULTILINE):
+    elements = re.findall(rb"^element\s+(\S+)\s+(-?\d+)", content[:end], re.MULTILINE)
+    for name, count in elements:
         if int(count) < 0 or int(count) > max(body, 0):
             raise ReadError(
                 path, f"declares {int(count)} {name.decode('ascii', 'replace')}s in {max(body, 0)} bytes of data"
             )
+    if re.search(rb"^format\s+ascii", content[:end], re.MULTILINE):  # a line each; a binary one cut short trimesh refuses
+        declared = sum(int(count) for _, count in elements)
+        held = sum(1 for line in content[end:].splitlines()[1:] if line.strip())
+        if held < declared:
+            raise ReadError(path, f"cut short: the header declares {declared} lines, the file holds {held}")
 
 
 def _guard_stl(path: Path, content: bytes) -> None:

@@ -23,7 +23,9 @@ import simdjson
 from pointcentroid.errors import ReadError
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
-_COMMAS = bytes.maketrans(b" \t\r\n", b",,,,")
+_AS_JSON = bytes(byte if byte in b"0123456789+-.eE" else ord("," if byte in b" \t\r\n" else "?") for byte in range(256))
+_HEAD = 256  # bytes that tell how a file is laid out
+_CHUNK = 2**16  # bytes that are searched for ends of lines at once
 _PARSER = simdjson.Parser()  # kept, because its memory is: allocating that anew takes longer than parsing
 _HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF", re.IGNORECASE)
 
@@ -96,8 +98,7 @@ def _read_counts(path: Path, tokens: list[bytes], line: int, size: int) -> tuple
 def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Take the numbers as they come; None unless they are exactly the declared vertices and faces."""
     # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
-    ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
-    cut = int(ends[vertices - 1]) + 1 if 0 < vertices <= len(ends) else 0
+    cut = _after_lines(body, vertices)
     points, rest = _reals(body[:cut]), _json_numbers(body[cut:], "i")
     if points is None or rest is None or len(points) != 3 * vertices:
         numbers = _reals(body)
@@ -110,8 +111,21 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
         triangles = _fans(rest, faces)
     if triangles is None:
         return None
+    triangles = np.ascontiguousarray(triangles)  # several times faster to look through
     inside = len(triangles) == 0 or (triangles.min() >= 0 and triangles.max() < vertices)
     return (points.reshape(-1, 3), triangles) if inside else None
+
+
+def _after_lines(text: bytes, count: int) -> int:
+    """Where the first lines end; 0 where there are fewer."""
+    whole = np.frombuffer(text, np.uint8)
+    for start in range(0, len(whole), _CHUNK):
+        ends = whole[start : start + _CHUNK] == ord("\n")
+        here = int(np.count_nonzero(ends))
+        if 0 < count <= here:
+            return start + int(np.flatnonzero(ends)[count - 1]) + 1
+        count -= here
+    return 0
 
 
 def _reals(text: bytes) -> np.ndarray | None:
@@ -131,11 +145,20 @@ def _json_numbers(text: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
     Between commas the text is a JSON array, and parsers of JSON are the fastest there are: a third of the time of
     fastnumbers, the same numbers.
     """
-    if text.translate(None, b"0123456789+-.eE \t\r\n"):
+    listed = text.strip().translate(_AS_JSON)
+    # Looking for what most files do not hold takes as long as parsing: the first bytes tell, and else the parser.
+    if b",," not in listed[:_HEAD]:
+        array = _parsed(listed, kind)
+        if array is not None:
+            return array
+    if b"?" in listed:
         return None
-    listed = text.strip().translate(_COMMAS)
     while b",," in listed:
         listed = listed.replace(b",,", b",")
+    return _parsed(listed, kind)
+
+
+def _parsed(listed: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
     try:
         array = _PARSER.parse(b"[" + listed + b"]")
         return np.frombuffer(array.as_buffer(of_type=kind), np.float64 if kind == "d" else np.int64)  # type: ignore[reportAttributeAccessIssue]

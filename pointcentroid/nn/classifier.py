@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -54,17 +55,20 @@ class CentroidClassifier(Net[ClassifierConfig]):
         """Channels of the global feature."""
         return 2 * self.encoder.dim
 
-    def features(self, points: Tensor, *, ordered: bool = False) -> Tensor:
+    def features(
+        self, points: Tensor, *, ordered: bool = False, lists: Mapping[tuple[int, int], Tensor] | None = None
+    ) -> Tensor:
         """Global feature of each cloud: the maximum and the mean over the last stage's centroids.
 
         Args:
             points: (B, N, 3) preprocessed clouds.
             ordered: the clouds are in farthest-point order, see `CentroidEncoder.forward`.
+            lists: of neighbours, see `CentroidEncoder.forward`.
 
         Returns:
             (B, feature_dim).
         """
-        last = self.encoder(points, ordered=ordered)[-1].features
+        last = self.encoder(points, ordered=ordered, lists=lists)[-1].features
         return torch.cat([last.amax(dim=1), last.mean(dim=1)], dim=1)
 
     @property
@@ -72,14 +76,17 @@ class CentroidClassifier(Net[ClassifierConfig]):
         """How the names of the tensors of the last layer begin, which knows the classes."""
         return f"head.{len(self.head) - 1}."
 
-    def scores(self, points: Tensor, *, ordered: bool = False) -> Scores:
+    def scores(
+        self, points: Tensor, *, ordered: bool = False, lists: Mapping[tuple[int, int], Tensor] | None = None
+    ) -> Scores:
         """Score the classes, and whether the cloud is of any.
 
         Args:
             points: (B, N, 3) preprocessed clouds.
             ordered: the clouds are in farthest-point order, see `CentroidEncoder.forward`.
+            lists: of neighbours, see `CentroidEncoder.forward`.
         """
-        features = self.features(points, ordered=ordered)
+        features = self.features(points, ordered=ordered, lists=lists)
         outputs = self.head(features)
         classes = self.config.classes
         return Scores(outputs[:, :classes], outputs[:, classes] if self.config.known else None, features)

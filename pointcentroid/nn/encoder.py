@@ -10,7 +10,9 @@ any company.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from pointcentroid.geometry.neighbours import at_most, gather_points, nearest_ne
 from pointcentroid.nn.centroid_attention import CentroidAttention, Neighbours, Side, assignment
 from pointcentroid.nn.initialisers import Seeds, create_initialiser
 from pointcentroid.nn.local import DropPath, LocalBlock, neighbour_max
-from pointcentroid.nn.norm import FeedForward, Norm, create_norm, normed_linear
+from pointcentroid.nn.norm import Affine, FeedForward, Norm, create_norm, normed_linear
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ class StageOutput:
         return self.assignment.mean(dim=1)
 
 
+class Encoder(Protocol):
+    """What takes points to centroids in stages: a `CentroidEncoder`, or a `pointcentroid.nn.parts.PartsNet`."""
+
+    def __call__(self, points: Tensor, *, ordered: bool = False, assignments: bool = False) -> list[StageOutput]:
+        """See `CentroidEncoder.forward`."""
+        ...
+
+
 def compose(stages: list[StageOutput]) -> list[Tensor]:
     """Follow assignments down the hierarchy: which share of each original point ends in each centroid.
 
@@ -59,6 +69,32 @@ def compose(stages: list[StageOutput]) -> list[Tensor]:
     for stage in stages[1:]:
         composed.append(composed[-1] @ stage.combined)
     return composed
+
+
+Search = Callable[[int, Tensor, Tensor, int], Tensor]
+"""`nearest_neighbours`, told the level of what is listed: 0 for points, s for the centroids of the s-th stage."""
+
+
+class _Nested:
+    """Neighbours where centroids are farthest points: every level is a prefix of the one before, so that a list that was
+    found for more rows, or brought along, serves again.
+
+    Args:
+        lists: found before: (level, L) -> (B, R, L) int64, of the first R of a level the L nearest of all of it.
+    """
+
+    def __init__(self, lists: Mapping[tuple[int, int], Tensor]) -> None:
+        self.lists = dict(lists)
+
+    def __call__(self, level: int, listing: Tensor, listed: Tensor, count: int) -> Tensor:
+        found = self.lists.get((level, count))
+        if found is None or found.shape[1] < listing.shape[1]:
+            found = self.lists[level, count] = nearest_neighbours(listing, listed, count)
+        return found[:, : listing.shape[1]]
+
+
+def _anew(level: int, listing: Tensor, listed: Tensor, count: int) -> Tensor:  # noqa: ARG001, a `Search`
+    return nearest_neighbours(listing, listed, count)
 
 
 @dataclass(frozen=True)
@@ -193,8 +229,14 @@ class PointTokens(nn.Module):
     ) -> Tokens:
         """See `PairTokens.forward`."""
         radius = _radius(neighbours)
-        pairs = _spread(self.position(positions / radius), self.position(centroids / radius), neighbours)
-        pairs = self.out(nn.functional.gelu(self.inner(pairs)))
+        seen, origin = positions / radius, centroids / radius
+        if isinstance(self.inner, Affine):  # it is linear, so it acts on points before they are many pairs
+            weight = self.position.weight * self.inner.weight.unsqueeze(1)
+            seen, origin = (nn.functional.linear(places, weight) for places in (seen, origin))
+            pairs = _spread(seen, origin - self.inner.bias, neighbours)
+        else:
+            pairs = self.inner(_spread(self.position(seen), self.position(origin), neighbours))
+        pairs = self.out(nn.functional.gelu(pairs))
         if self.value is None:
             return Tokens(pairs, None, None, neighbours)
         return Tokens(pairs, self.value(features), None if seeds is None else self.value(seeds), neighbours)
@@ -226,12 +268,12 @@ class SelfAttentionBlock(nn.Module):
         self.feed_forward = FeedForward(dim, norm)
         self.drop = DropPath(drop_path)
 
-    def forward(self, positions: Tensor, features: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, features: Tensor, level: int = 0, search: Search = _anew) -> Tensor:
         """(B, M, 3) positions and (B, M, dim) features -> (B, M, dim) features."""
         if self.norm is not None:
             features, _ = self.attention(features, self.norm(features))
         elif self.pairs is not None:
-            index = nearest_neighbours(positions, positions, self.neighbours)
+            index = search(level, positions, positions, self.neighbours)
             count = positions.shape[1]
             neighbours = Neighbours(index, "centroids", inputs=count, centroids=count)
             tokens = self.pairs(positions, features, positions, None, neighbours)
@@ -282,7 +324,14 @@ class CentroidStage(nn.Module):
         )
 
     def forward(
-        self, positions: Tensor, features: Tensor, *, ordered: bool = False, assignments: bool = False
+        self,
+        positions: Tensor,
+        features: Tensor,
+        *,
+        ordered: bool = False,
+        assignments: bool = False,
+        level: int = 0,
+        search: Search = _anew,
     ) -> StageOutput:
         """Abstract inputs into centroids.
 
@@ -291,6 +340,8 @@ class CentroidStage(nn.Module):
             features: (B, N, input_dim) of the inputs.
             ordered: the inputs are in farthest-point order, so that a prefix of them is the seeds.
             assignments: compute the assignment too.
+            level: of the inputs, see `Search`.
+            search: what finds neighbours.
 
         Returns:
             The stage's centroids, min(M, N) of them.
@@ -303,7 +354,7 @@ class CentroidStage(nn.Module):
         inputs = positions.shape[1]
         count = at_most(self.config.centroids, inputs)
         seeds = Seeds(positions[:, :count], None) if ordered else self.initialiser(positions, count)
-        neighbours = self._neighbours(positions, seeds.positions)
+        neighbours = self._neighbours(positions, seeds.positions, level, search)
         starts = None
         if self.seed is not None:
             starts = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)
@@ -323,16 +374,18 @@ class CentroidStage(nn.Module):
         if self.move and shares is not None:
             where = _mean_position(positions, shares.mean(dim=1), where)
         if self.local:
-            nearest = nearest_neighbours(where, where, self.config.neighbours)
+            nearest = search(level + 1, where, where, self.config.neighbours)
             for block in self.local:
                 centroids = block(centroids, nearest)
         for block in self.blocks:
-            centroids = block(where, centroids)
+            centroids = block(where, centroids, level + 1, search)
         return StageOutput(where, centroids, shares if assignments else None)
 
-    def _neighbours(self, positions: Tensor, seeds: Tensor) -> Neighbours:
-        listing, listed = (seeds, positions) if self.side == "centroids" else (positions, seeds)
-        index = nearest_neighbours(listing, listed, self.config.neighbours)
+    def _neighbours(self, positions: Tensor, seeds: Tensor, level: int, search: Search) -> Neighbours:
+        if self.side == "centroids":
+            index = search(level, seeds, positions, self.config.neighbours)
+        else:
+            index = search(level + 1, positions, seeds, self.config.neighbours)
         return Neighbours(index, self.side, inputs=positions.shape[1], centroids=seeds.shape[1])
 
 
@@ -378,7 +431,14 @@ class CentroidEncoder(nn.Module):
         """Channels of the last stage's centroids."""
         return self.config.stages[-1].dim
 
-    def forward(self, points: Tensor, *, ordered: bool = False, assignments: bool = False) -> list[StageOutput]:
+    def forward(
+        self,
+        points: Tensor,
+        *,
+        ordered: bool = False,
+        assignments: bool = False,
+        lists: Mapping[tuple[int, int], Tensor] | None = None,
+    ) -> list[StageOutput]:
         """Abstract clouds into centroids.
 
         Args:
@@ -386,6 +446,8 @@ class CentroidEncoder(nn.Module):
             ordered: the clouds are in farthest-point order at least up to the first stage's number of centroids
                 (`geometry.fps.farthest_first`), so that no sampling is needed.
             assignments: compute every stage's assignment too.
+            lists: neighbours that were found before, where centroids are farthest points: (level, L) -> (B, R, L) int64,
+                of the first R of a level (see `Search`) the L nearest of all of it. What is not there is found here.
 
         Returns:
             One output per stage, finest first.
@@ -393,9 +455,11 @@ class CentroidEncoder(nn.Module):
         positions, features = points, points if self.embed is None else self.embed(points)
         # Farthest point order is nested: once the points have been sampled, every later stage's seeds are a prefix.
         nested = self.config.initialiser == "fps" and self.config.centroid_position == "seed"
+        search = _Nested(lists or {}) if nested else _anew
         stages: list[StageOutput] = []
         for number, stage in enumerate(self.stages):
-            output = stage(positions, features, ordered=nested and (ordered or number > 0), assignments=assignments)
+            seeded = nested and (ordered or number > 0)
+            output = stage(positions, features, ordered=seeded, assignments=assignments, level=number, search=search)
             stages.append(output)
             positions, features = output.positions, output.features
         return stages

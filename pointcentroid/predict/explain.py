@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
 from pointcentroid.io.shape import Shape
-from pointcentroid.nn.encoder import CentroidEncoder, compose
+from pointcentroid.nn.encoder import Encoder, compose
+from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.preparing import Prepared, Source, as_shape, source_name, standard_up
 from pointcentroid.results import Hierarchy, Prediction, StageExplanation
 from pointcentroid.viz.panel import Panel
@@ -110,20 +111,22 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
         up: the axis that points up, or `"auto"`.
         seed: of the sampling; the one of predictions if None.
     """
-    settings = predictor.card.preprocess
-    if seed is not None:
-        settings = dataclasses.replace(settings, seed=seed)
-    shape = as_shape(source)
-    points, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+    shape, net = as_shape(source), predictor.abstraction
+
+    def sampled(settings: PreprocessConfig) -> tuple[np.ndarray, Frame]:
+        return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed if seed is None else seed)
+
+    points, frame = sampled(predictor.card.preprocess)
     prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
-    net = predictor.torch_net
+    if net.card.preprocess != predictor.card.preprocess:
+        points, frame = sampled(net.card.preprocess)
     turn = TO_Z_UP[prediction.up]
-    cloud = torch.from_numpy(predictor.ordered(points[None]) @ turn.T.astype(np.float32))
-    seen = hierarchy(net.module.encoder, cloud.to(net.device), shape, frame, turn)
+    cloud = torch.from_numpy(ordered(points[None], net.card) @ turn.T.astype(np.float32))
+    seen = hierarchy(net.encoder, cloud.to(net.device), shape, frame, turn)
     return Explanation(seen.points, seen.stages, seen.transform, seen.vertices, seen.faces, prediction)
 
 
-def hierarchy(encoder: CentroidEncoder, cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:
+def hierarchy(encoder: Encoder, cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:
     """The centroids an encoder sees one cloud through.
 
     Args:
@@ -134,10 +137,11 @@ def hierarchy(encoder: CentroidEncoder, cloud: Tensor, shape: Shape, frame: Fram
         turn: (3, 3) the rotation that then put z up.
     """
     outputs = encoder(cloud, ordered=True, assignments=True)
-    stages = [
-        StageExplanation(*(t[0].cpu().numpy() for t in (out.positions, out.features, out.assignment, shares)))
-        for out, shares in zip(outputs, compose(outputs), strict=True)
-    ]
+    stages = []
+    for out, shares in zip(outputs, compose(outputs), strict=True):
+        assert out.assignment is not None, "asked for"
+        tensors = (out.positions, out.features, out.assignment, shares)
+        stages.append(StageExplanation(*(tensor[0].cpu().numpy() for tensor in tensors)))
     transform = np.eye(4)
     transform[:3, :3] = turn / frame.scale
     transform[:3, 3] = -transform[:3, :3] @ frame.centre

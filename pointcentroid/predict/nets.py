@@ -6,16 +6,22 @@ time of torch. Torch answers on other devices, for weights of one's own, and for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import ConfigError, require
 from pointcentroid.geometry.farthest import farthest_first
+from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.weights import KnownScale, WeightsCard, graph_of
 
 Runtime = Literal["auto", "onnx", "torch"]
+
+Lists = Mapping[tuple[int, int], np.ndarray]
+"""Neighbours by the names of `searches`, (B, R, K) int64 each."""
 
 
 class Answer(NamedTuple):
@@ -42,12 +48,17 @@ class PredictingNet(Protocol):
         """Channels of the global feature."""
         ...
 
-    def __call__(self, clouds: np.ndarray) -> Answer:
+    def __call__(self, clouds: np.ndarray, lists: Lists | None = None) -> Answer:
         """Score clouds.
 
         Args:
             clouds: (B, N, 3) float32, preprocessed, z up, in farthest-point order; N > `card.model.seeds`.
+            lists: what `neighbours` found in them, however they lay; without, they are found in each look anew.
         """
+        ...
+
+    def neighbours(self, clouds: np.ndarray) -> Lists:
+        """Find what the net would search in clouds, see `neighbour_lists`."""
         ...
 
 
@@ -108,6 +119,51 @@ def ordered(clouds: np.ndarray, card: WeightsCard) -> np.ndarray:
     seeds, seen = card.model.seeds, card.preprocess.points
     first = farthest_first(clouds, max(seeds, seen if seen < clouds.shape[1] else 0))
     return at_least(first[:, : max(seen, seeds + 1)], seeds + 1)
+
+
+def searches(card: WeightsCard) -> dict[tuple[int, int], tuple[int, int | None]]:
+    """The neighbours that a classifier asks for, where that is known before it runs: centroids are farthest points and list.
+
+    Args:
+        card: of the net.
+
+    Returns:
+        (level, K) -> (R, C): of the first R points, the K nearest of the first C, of all where that is None. Level 0 are the
+        points, level s the centroids of the s-th stage.
+    """
+    if not isinstance(card.model, ClassifierConfig):
+        return {}
+    encoder = card.model.encoder
+    if encoder.initialiser != "fps" or encoder.centroid_position != "seed" or encoder.side != "centroids":
+        return {}
+    wanted: dict[tuple[int, int], tuple[int, int | None]] = {}
+    columns: int | None = None
+    for level, stage in enumerate(encoder.stages):
+        asked = [(level, stage.neighbours, columns)]
+        asked += [(level + 1, stage.neighbours, stage.centroids)] * (stage.local_blocks > 0)
+        asked += [(level + 1, stage.block_neighbours, stage.centroids)] * (stage.blocks > 0 and stage.block_neighbours > 0)
+        for where, count, among in asked:
+            rows, _ = wanted.get((where, count), (0, None))
+            wanted[where, count] = max(rows, stage.centroids), among
+        columns = stage.centroids
+    # A cloud has more points than seeds; where that is not enough for the first lists, their length is unknown.
+    return wanted if encoder.stages[0].neighbours <= encoder.seeds + 1 else {}
+
+
+def neighbour_lists(clouds: np.ndarray, card: WeightsCard) -> Lists:
+    """What a net would search in clouds, found once for all looks at them: however they are turned, neighbours stay so.
+
+    Args:
+        clouds: (B, N, 3) in farthest-point order, N > `card.model.seeds`.
+        card: of the net.
+    """
+    total = clouds.shape[1]
+    return nested_neighbours(clouds, {name: (rows, among or total) for name, (rows, among) in searches(card).items()})
+
+
+def list_name(level: int, count: int) -> str:
+    """What an exported graph calls the list of `searches`."""
+    return f"nearest_{level}_{count}"
 
 
 def familiarity(answer: Answer, scale: KnownScale) -> np.ndarray:

@@ -17,11 +17,11 @@ from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
 from pointcentroid.predict.up import FINDER, UpFinder, turned
 from pointcentroid.results import Failure, Prediction
-from pointcentroid.weights import find_weights
+from pointcentroid.weights import find_weights, read_card
 
 if TYPE_CHECKING:
     from pointcentroid.predict.explain import Explanation
-    from pointcentroid.predict.torch_net import TorchNet
+    from pointcentroid.predict.torch_net import Abstraction, TorchNet
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
@@ -85,6 +85,14 @@ class Predictor:
         if self.path.suffix == ".onnx":
             raise ConfigError(f"{self.path} is a graph, which classifies; to explain, load the weights that it is of")
         return TorchNet(self.path, self.device)
+
+    @cached_property
+    def abstraction(self) -> Abstraction:
+        """The net whose centroids `explain` shows; its errors are those of `torch_net`."""
+        from pointcentroid.predict.torch_net import Abstraction
+
+        net = self.torch_net
+        return Abstraction(net.module.encoder, net.card, net.device)
 
     def __call__(self, source: Source, *, up: Up = "auto", votes: int = 1, top: int = 5) -> Prediction:
         """Classify one shape.
@@ -226,10 +234,11 @@ def _check_up(up: str) -> None:
 
 
 def load(weights: str | Path = "small", device: str = "auto", *, runtime: Runtime = "auto", **changes: Any) -> Predictor:
-    """Load a predictor: `load("small")("chair.off").label`.
+    """Load a predictor: `load("small")("chair.off").label`, `load("parts").explain("chair.off")`.
 
     Args:
-        weights: the name of shipped weights or a weights file.
+        weights: the name of shipped weights or a weights file; of a classifier, or of a net of parts, beside which `small`
+            classifies.
         device: `"auto"`, or a torch device such as `"cpu"` or `"cuda:0"`.
         runtime: see `Predictor`.
         changes: see `Predictor`.
@@ -238,4 +247,8 @@ def load(weights: str | Path = "small", device: str = "auto", *, runtime: Runtim
         WeightsError: there are no such weights, or they are damaged.
         ConfigError: there is no such device.
     """
+    if read_card(find_weights(weights)).model.kind == "parts":
+        from pointcentroid.predict.parts import PartsPredictor
+
+        return PartsPredictor(weights, device, runtime=runtime, **changes)
     return Predictor(weights, device, runtime=runtime, **changes)

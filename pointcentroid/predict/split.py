@@ -17,7 +17,7 @@ from pointcentroid.geometry.neighbours import nearest_rows
 from pointcentroid.geometry.surface import face_areas, face_neighbours, face_normals, surface_points
 from pointcentroid.predict.naming import Labelled, lent_names
 from pointcentroid.results import Hierarchy
-from pointcentroid.viz.panel import Panel
+from pointcentroid.viz.panel import ClassColours, Panel
 
 if TYPE_CHECKING:
     import trimesh
@@ -107,22 +107,41 @@ def split(explanation: Explanation, example: Labelled | None = None) -> list[Pie
     if explanation.faces is None:
         raise ReadError(explanation.prediction.file, "is a point cloud, without faces to cut; --save writes it in colours")
     chosen = face_centroids(explanation)
-    stage = explanation.stages[-1]
-    lent = lent_names(explanation.points, stage.hard, example) if example else {}
     pieces: list[Piece] = []
-    taken: set[str] = set()
-    for centroid in range(len(stage.positions)):
+    for centroid, name in enumerate(centroid_names(explanation, example)):
         rows = np.flatnonzero(chosen == centroid)
         used, corners = np.unique(explanation.faces[rows], return_inverse=True)
         mesh = trimesh.Trimesh(explanation.vertices[used], corners.reshape(-1, 3), process=False)
-        name = lent.get(centroid, f"centroid {centroid}")
-        free = next(n for n in chain([name], (f"{name} {k}" for k in count(2))) if n not in taken)
-        taken.add(free)
-        pieces.append(Piece(free, centroid, rows, mesh))
+        pieces.append(Piece(name, centroid, rows, mesh))
     return pieces
 
 
-def write_split(explanation: Explanation, folder: Path, stem: str, example: Labelled | None = None) -> list[Path]:
+def centroid_names(seen: Hierarchy, example: Labelled | None) -> list[str]:
+    """Name the centroids of the last stage.
+
+    Args:
+        seen: what a net saw of a shape.
+        example: a shape that lends names; without one, and where a centroid takes no point, names are numbers.
+
+    Returns:
+        A name for each, all different: a number is added to those that come again.
+    """
+    stage = seen.stages[-1]
+    lent = lent_names(seen.points, stage.hard, example) if example else {}
+    names: list[str] = []
+    for centroid in range(len(stage.positions)):
+        name = lent.get(centroid, f"centroid {centroid}")
+        names.append(next(n for n in chain([name], (f"{name} {k}" for k in count(2))) if n not in names))
+    return names
+
+
+def write_split(
+    explanation: Explanation,
+    folder: Path,
+    stem: str,
+    example: Labelled | None = None,
+    colours: ClassColours | None = None,
+) -> list[Path]:
     """Write a mesh in pieces, in the file's own frame and units: a GLB with a node for each that has faces, and a JSON.
 
     The JSON holds, for each centroid, its name, how many faces and how many of the net's points are its, and of its piece
@@ -133,6 +152,8 @@ def write_split(explanation: Explanation, folder: Path, stem: str, example: Labe
         folder: where to; it is made if it is not there.
         stem: how the file names start.
         example: see `split`.
+        colours: of the meshes of a folder, so that the same part has the same colour in all of one class; the mesh's own
+            if None.
 
     Returns:
         The two files.
@@ -144,14 +165,15 @@ def write_split(explanation: Explanation, folder: Path, stem: str, example: Labe
 
     pieces = split(explanation, example)
     used = np.concatenate([piece.mesh.vertices for piece in pieces])
-    _, colours = Panel(explanation, most=len(explanation.points)).centroids(len(explanation.stages))
+    panel = (colours or ClassColours()).lend(Panel(explanation, most=len(explanation.points)))
+    _, tints = panel.centroids(len(explanation.stages))
     sizes = np.bincount(explanation.stages[-1].hard[explanation.stages[-1].hard >= 0], minlength=len(pieces))
     scene = trimesh.Scene()
     origin = _origin(used)
     for piece in pieces:
         if len(piece.faces):
             mesh = trimesh.Trimesh(piece.mesh.vertices - origin, piece.mesh.faces, process=False)
-            mesh.visual.vertex_colors = (255 * colours[piece.centroid]).round().astype(np.uint8)  # type: ignore[attr-defined]
+            mesh.visual.vertex_colors = (255 * tints[piece.centroid]).round().astype(np.uint8)  # type: ignore[attr-defined]
             place = trimesh.transformations.translation_matrix(origin)
             scene.add_geometry(mesh, node_name=piece.name, geom_name=piece.name, transform=place)
     said = explanation.prediction

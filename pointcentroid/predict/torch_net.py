@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ import torch
 from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_dict
 from pointcentroid.errors import ConfigError
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.predict.nets import Answer
-from pointcentroid.weights import load_weights
+from pointcentroid.nn.encoder import Encoder
+from pointcentroid.predict.nets import Answer, Lists, neighbour_lists
+from pointcentroid.weights import WeightsCard, load_weights
 
 
 def choose_device(name: str) -> torch.device:
@@ -30,6 +31,20 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"no device {name!r} on this machine ({str(error).splitlines()[0]})") from None
     return device
+
+
+class Abstraction(NamedTuple):
+    """A net that takes points to centroids, to be looked at.
+
+    Attributes:
+        encoder: the net.
+        card: of the weights it is of.
+        device: where it is.
+    """
+
+    encoder: Encoder
+    card: WeightsCard
+    device: torch.device
 
 
 class TorchNet:
@@ -59,8 +74,14 @@ class TorchNet:
         return self.module.feature_dim
 
     @torch.inference_mode()
-    def __call__(self, clouds: np.ndarray) -> Answer:
+    def __call__(self, clouds: np.ndarray, lists: Lists | None = None) -> Answer:
         """See `pointcentroid.predict.nets.PredictingNet`."""
-        made = self.module.scores(torch.from_numpy(np.ascontiguousarray(clouds)).to(self.device), ordered=True)
+        given = {name: torch.from_numpy(values).to(self.device) for name, values in (lists or {}).items()}
+        points = torch.from_numpy(np.ascontiguousarray(clouds)).to(self.device)
+        made = self.module.scores(points, ordered=True, lists=given)
         known = np.full(len(clouds), np.nan, np.float32) if made.known is None else made.known.cpu().numpy()
         return Answer(made.logits.cpu().numpy(), made.features.cpu().numpy(), known)
+
+    def neighbours(self, clouds: np.ndarray) -> Lists:
+        """See `pointcentroid.predict.nets.PredictingNet`."""
+        return neighbour_lists(clouds, self.card)

@@ -152,7 +152,6 @@ class Answers:
             raise DataError(
                 f"{self.folder} holds answers of a run that was interrupted or is done: --resume goes on, or delete them"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob(".part-*"):  # what a killed process was writing
             stale.unlink(missing_ok=True)
         if whole and resume and target.is_file():
@@ -189,6 +188,7 @@ class Answers:
     def _keeping(
         self, items: Iterable[Any], size: Callable[[list], int], table: Callable[[list], pa.Table]
     ) -> Iterator[Any]:
+        self.folder.mkdir(parents=True, exist_ok=True)  # now, not when the first shard is full: it may not be allowed
         held, since = [], time.monotonic()
         for item in items:
             held.append(item)

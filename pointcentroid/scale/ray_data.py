@@ -71,7 +71,8 @@ def classify(
         features: add the column `feature`.
 
     Returns:
-        A row a file: `path`, `label`, `confidence`, `top`, `up`, `error`. Files that cannot be read have only an error.
+        A row a file: `path`, `label`, `confidence`, `top`, `up`, `known`, `error`, and `feature` if asked for. Files that
+        cannot be read have only an error.
 
     Raises:
         DataError: the source is not there.

@@ -147,7 +147,6 @@ class Engine:
 
         Raises:
             MissingExtraError: torch or plotly is not installed.
-            ConfigError: the weights served are a graph, which cannot explain.
             RefusalError: it took too long, or no process was free.
         """
         require_explaining()
@@ -166,7 +165,7 @@ class Engine:
         if upload.path is None:
             return attempt(upload.name, self.predictor.card.preprocess)  # says which suffixes there are, opens nothing
         try:
-            result = await self._readers.ask((str(upload.path), votes), await asyncio.to_thread(_is_large, upload.path))
+            result = await self._readers.ask((str(upload.path), votes), await _is_large(upload.path))
         except OverrunError:
             seconds = self.settings.reading_seconds
             raise RefusalError(504, f"reading {upload.name} took more than {seconds:g} s") from None
@@ -224,10 +223,10 @@ class Held:
         self.bytes += count
 
 
-def _is_large(path: Path) -> bool:
+async def _is_large(path: Path) -> bool:
     size = path.stat().st_size
     if path.suffix in _ARCHIVES:
-        return size > _QUICK_TO_LIST or unpacked_size(str(path)) > _LARGE
+        return size > _QUICK_TO_LIST or await asyncio.to_thread(unpacked_size, str(path)) > _LARGE
     return size > _LARGE
 
 

@@ -140,16 +140,15 @@ def unpacked_size(file: str) -> int:
 def make_explainer(weights: str, device: str) -> Answer:
     """A process that turns (file, what it is called, axis that points up) into the page of `view --html`.
 
-    Raises:
-        ConfigError: the weights are a graph, which cannot explain.
+    The centroids are those of the weights `parts`.
     """
-    from pointcentroid.predict.predictor import load
+    from pointcentroid.predict.parts import PartsPredictor
     from pointcentroid.viz.page import page_text
     from pointcentroid.viz.panel import Panel
 
     start_worker(_EXPLAINER_MEMORY)
-    predictor = load(weights, device)
-    _ = predictor.torch_net  # loaded now, before the time of a question runs
+    predictor = PartsPredictor(device=device, classifier=weights)
+    _ = predictor.abstraction  # loaded now, before the time of a question runs
 
     def answer(question: tuple[str, str, Any]) -> str:
         file, name, up = question

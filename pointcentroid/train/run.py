@@ -25,11 +25,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 import pointcentroid
-from pointcentroid.config import WHERE, ClassifierConfig, TrainConfig, from_dict, to_dict
+from pointcentroid.config import WHERE, ClassifierConfig, PartsConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, find_shapes
 from pointcentroid.data.module import CloudData
+from pointcentroid.data.parted import PartedData
 from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError, TrainingError, WeightsError
 from pointcentroid.evaluate.calibration import calibrated
@@ -37,6 +38,7 @@ from pointcentroid.evaluate.plots import plot_history
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
+from pointcentroid.train.parts import PartsTraining
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
 
 
@@ -49,7 +51,7 @@ def train(
     overwrite: bool = False,
     watch: Watch = lambda items, _total: items,
 ) -> Path | None:
-    """Train a classifier, or an autoencoder.
+    """Train a classifier, an autoencoder, or a net of parts.
 
     In `{output}/{name}`: metrics.csv, curves.png, logs for TensorBoard, last.ckpt and best.ckpt, and the weights.
 
@@ -99,7 +101,7 @@ def train(
             f"{len(clouds.left_out)} shapes cannot be read and are left out, such as {next(iter(clouds.left_out))}",
             file=sys.stderr,
         )
-    data = CloudData(config, clouds)
+    data = create_data(config, clouds)
     module = create_training(config)
     if config.start and not resume:
         start_from(module.net, config, data.classes)
@@ -137,7 +139,13 @@ def choose_precision(config: TrainConfig) -> Literal["32-true", "bf16-mixed"]:
 
 def create_training(config: TrainConfig) -> NetTraining:
     """The training that a model needs; its net is made by `pointcentroid.models`."""
-    return ClassifierTraining(config) if isinstance(config.model, ClassifierConfig) else AutoencoderTraining(config)
+    kinds = {ClassifierConfig: ClassifierTraining, PartsConfig: PartsTraining}
+    return kinds.get(type(config.model), AutoencoderTraining)(config)
+
+
+def create_data(config: TrainConfig, clouds: CloudSet) -> CloudData:
+    """The batches that the training of a model needs; the arguments and errors are those of `CloudData` or `PartedData`."""
+    return (PartedData if isinstance(config.model, PartsConfig) else CloudData)(config, clouds)
 
 
 def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTraining) -> lightning.Trainer:

@@ -137,6 +137,25 @@ def offsets(panels: list[Panel]) -> list[np.ndarray]:
     return [np.array([SPACING * (number - middle), 0.0, 0.0]) for number in range(len(panels))]
 
 
+def eye_to_fit(points: np.ndarray, middle: np.ndarray, direction: np.ndarray, angle: float, aspect: float) -> np.ndarray:
+    """The nearest place to see all points from.
+
+    Args:
+        points: (N, 3).
+        middle: (3,) what is looked at.
+        direction: (3,) from there to the eye; not straight up.
+        angle: of the view, from top to bottom, in radians.
+        aspect: its width by its height.
+    """
+    toward = direction / np.linalg.norm(direction)
+    right = np.cross([0.0, 0.0, 1.0], toward)
+    right /= np.linalg.norm(right)
+    tall = 0.88 * np.tan(angle / 2)  # with a margin, for balls
+    away = points - middle
+    beside = np.maximum(np.abs(away @ right) / (tall * aspect), np.abs(away @ np.cross(toward, right)) / tall)
+    return middle + toward * (away @ toward + beside).max()
+
+
 def drawn_points(open3d: Any, points: np.ndarray, colours: np.ndarray, radius: float) -> Any:
     """Points as open3d geometry: little balls, or a point cloud where they are many."""
     if len(points) > _MANY:
@@ -166,7 +185,7 @@ def balls(open3d: Any, points: np.ndarray, colours: np.ndarray, radius: float, f
 
 def centroid_radius(count: int) -> float:
     """Radius of the balls that stand for so many centroids: larger where there are fewer."""
-    return 0.15 / count**0.3
+    return 0.13 / count**0.3
 
 
 def painted_surface(open3d: Any, vertices: np.ndarray, faces: np.ndarray) -> Any:

@@ -20,7 +20,7 @@ from pointcentroid.errors import MissingExtraError
 from pointcentroid.files import replacing
 from pointcentroid.results import largest_share
 from pointcentroid.viz.palette import UNASSIGNED, UNLIT
-from pointcentroid.viz.panel import Panel
+from pointcentroid.viz.panel import NO_CENTROIDS_NAME, Panel
 
 MOST_POINTS = 10_000
 """Points that a page draws of one shape."""
@@ -54,11 +54,11 @@ def page_text(panels: list[Panel]) -> str:
         MissingExtraError: the extra `view` is not installed.
     """
     plotly = _plotly()
-    drawn = [p if len(p.cloud) <= MOST_POINTS else Panel(p.explanation, p.title, MOST_POINTS) for p in panels]
     data = {
-        "panels": [_panel(panel) for panel in drawn],
+        "panels": [_panel(panel, panels) for panel in panels],
         "unassigned": _css(UNASSIGNED[None])[0],
         "unlit": (255 * UNLIT).round().astype(int).tolist(),
+        "none": NO_CENTROIDS_NAME,
     }
     page = (files("pointcentroid.viz") / "page.html").read_text(encoding="utf-8")
     page = page.replace("{{TITLE}}", html.escape(", ".join(panel.title for panel in panels)))
@@ -75,7 +75,8 @@ def _plotly() -> str:
     return _pack(get_plotlyjs())
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _panel(whole: Panel, panels: list[Panel]) -> dict[str, Any]:
+    panel = whole.at_most(MOST_POINTS)
     notes = []
     if panel.thinned:
         notes.append(f"{len(panel.cloud):,} of {panel.available:,} points are drawn")
@@ -83,24 +84,30 @@ def _panel(panel: Panel) -> dict[str, Any]:
     if mesh is not None and len(mesh[1]) > _MOST_FACES:
         notes.append(f"its mesh of {len(mesh[1]):,} faces is left out")
         mesh = None
+    # Centroids that are the same part, in panels of one reference, are lit up and hidden together: their keys are the same.
+    first = next((number for number, other in enumerate(panels) if other.reference is whole.reference), 0)
     return {
         "title": panel.title,
         "top": panel.top,
         "notes": notes,
         "points": _array(panel.cloud, np.float32),
+        "middle": panel.middle.tolist(),
         "nearest": _array(panel.nearest, np.uint16),
         "height": _css(panel.colours(0)),
         "mesh": mesh and {"vertices": _array(mesh[0], np.float32), "faces": _array(mesh[1], np.uint32)},
+        "keys": [first, whole.parts.tolist()] if panel.stages else None,
+        "names": panel.names and list(panel.names),
         "stages": [_stage(panel, stage) for stage in range(1, panel.stages + 1)],
     }
 
 
 def _stage(panel: Panel, stage: int) -> dict[str, Any]:
-    positions, colours = panel.centroids(stage)
+    places, colours = panel.centroids(stage)
     # Of the points the net saw; what is drawn refers to them by `nearest`.
     composed, own = panel.explanation.stages[stage - 1].composed, panel.weights(stage, composed=False)
     return {
-        "positions": _array(positions, np.float32),
+        "positions": _array(places, np.float32),
+        "offsets": _array(panel.offsets(stage), np.float32),
         "colours": (255 * colours).round().astype(int).tolist(),
         "composed": _shares(composed),
         "own": None if stage == 1 else _shares(own),

@@ -1,8 +1,9 @@
 """Colours for a hierarchy of centroids, perceptually even.
 
 Colours are made in OKLab (B. Ottosson, "A perceptual color space for image processing", 2020), where equal distances look
-equally different. Every centroid of the last stage gets a colour of its own, chosen so that neighbours differ; a centroid of
-an earlier stage is a shade of the colour that it ends in, so that a part keeps its hue down the hierarchy.
+equally different. Every centroid of the last stage gets a tint of its own, chosen so that neighbours differ; a centroid of
+an earlier stage is a shade of the tint that it ends in, so that a part keeps its hue down the hierarchy. What is chosen
+depends on where centroids stand, not on how they are numbered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 UNASSIGNED = np.array([0.80, 0.80, 0.80])
-"""Of points that belong to no centroid."""
+"""Of points on no centroid's list."""
 
 UNLIT = np.array([0.86, 0.86, 0.88])
 """Of points that a picked centroid does not attend to."""
@@ -18,6 +19,7 @@ UNLIT = np.array([0.86, 0.86, 0.88])
 _LIGHTNESS = (0.62, 0.80)  # alternate, so that neighbouring hues differ in lightness too
 _CHROMA = 0.13
 _SHADE = 0.11  # how far a child's lightness may lie from its parent's
+_FAR = 2.0  # how much more alike tints may be at a distance of 1, the radius of a cloud
 
 
 def oklch_to_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> np.ndarray:
@@ -46,30 +48,57 @@ def oklch_to_rgb(lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray) -> 
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def hierarchy_colours(positions: list[np.ndarray], assignments: list[np.ndarray]) -> list[np.ndarray]:
+def wheel(count: int, turned: bool = False) -> np.ndarray:
+    """(count, 2) tints, all different: lightness, and hue in radians; `turned`, they lie between the others."""
+    return np.stack([np.resize(_LIGHTNESS, count), 2 * np.pi * (np.arange(count) + turned / 2) / max(count, 1)], axis=1)
+
+
+def spread(places: np.ndarray, tints: np.ndarray, given: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Give every place a tint of its own, greedily: the free one least like those of other places, near ones above all.
+
+    Args:
+        places: (M, 3).
+        tints: (T, 2), see `wheel`.
+        given: (M,) int64 rows of `tints` that places have already, -1 for those that have none.
+        free: int64 rows of `tints` to choose from, one at least for each place that has none.
+
+    Returns:
+        (M,) int64 rows of `tints`.
+    """
+    oklab = np.stack([tints[:, 0], _CHROMA * np.cos(tints[:, 1]), _CHROMA * np.sin(tints[:, 1])], axis=1)
+    likeness = np.linalg.norm(oklab[:, None] - oklab[None], axis=2)
+    chosen, left = given.copy(), free.tolist()
+    for place in np.lexsort(places.T):  # an order that no numbering changes
+        if chosen[place] >= 0:
+            continue
+        others = np.flatnonzero(chosen >= 0)
+        apart = 1 + _FAR * np.linalg.norm(places[others] - places[place], axis=1)
+        score = [(likeness[tint, chosen[others]] * apart).min(initial=np.inf) for tint in left]
+        chosen[place] = left.pop(int(np.argmax(score)))
+    return chosen
+
+
+def hierarchy_colours(places: list[np.ndarray], assignments: list[np.ndarray], tints: np.ndarray) -> list[np.ndarray]:
     """Colour the centroids of every stage.
 
     Args:
-        positions: for each stage, (M_s, 3) centroid positions, finest first.
+        places: for each stage, (M_s, 3) where its centroids stand, finest first.
         assignments: for each stage, (M_{s-1}, M_s) shares of its inputs; that of the first stage is not used.
+        tints: (M, 2) of the centroids of the last stage, see `wheel`.
 
     Returns:
         For each stage, (M_s, 3) sRGB colours in [0, 1].
     """
-    count = len(positions[-1])
-    hue = 2 * np.pi * np.arange(count) / count
-    lightness = np.resize(_LIGHTNESS, count)
-    chosen = _spread(positions[-1], oklab=np.stack([lightness, _CHROMA * np.cos(hue), _CHROMA * np.sin(hue)], axis=1))
-    hues, lights = [hue[chosen]], [lightness[chosen]]
-    for stage in range(len(positions) - 1, 0, -1):
+    lights, hues = [tints[:, 0]], [tints[:, 1]]
+    for stage in range(len(places) - 1, 0, -1):
         parent = assignments[stage].argmax(axis=1)
         light = lights[0][parent]
         for number in np.unique(parent):
             children = np.flatnonzero(parent == number)
             # Neighbouring children alternate: ordered along their longest direction, then dealt out dark, light, dark ...
-            ordered = children[np.argsort(_along(positions[stage - 1][children]))]
+            ordered = children[np.argsort(_along(places[stage - 1][children]))]
             steps = np.linspace(-1, 1, len(children)) if len(children) > 1 else np.zeros(1)
-            light[ordered] += _SHADE * np.concatenate([steps[0::2], steps[1::2]]) / (1 if stage == len(positions) - 1 else 2)
+            light[ordered] += _SHADE * np.concatenate([steps[0::2], steps[1::2]]) / (1 if stage == len(places) - 1 else 2)
         hues.insert(0, hues[0][parent])
         lights.insert(0, light)
     return [
@@ -99,20 +128,8 @@ def soft_colours(weights: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return UNLIT + strength * (colour - UNLIT)
 
 
-def _spread(positions: np.ndarray, oklab: np.ndarray) -> np.ndarray:
-    """Give each position one of as many colours, greedily: the free one least like those of its nearest neighbours."""
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-    likeness = np.linalg.norm(oklab[:, None] - oklab[None], axis=2)
-    chosen = np.full(len(positions), -1)
-    free = list(range(len(positions)))
-    for number in range(len(positions)):
-        near = [k for k in np.argsort(distance[number]) if chosen[k] >= 0][:4]
-        score = [min((likeness[colour, chosen[k]] for k in near), default=0.0) for colour in free]
-        chosen[number] = free.pop(int(np.argmax(score)))
-    return chosen
-
-
 def _along(points: np.ndarray) -> np.ndarray:
-    """Coordinates of points along the direction in which they spread most."""
+    """Coordinates of points along the direction in which they spread most, upward where it is not level."""
     centred = points - points.mean(axis=0)
-    return centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
+    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
+    return centred @ direction * np.sign(direction[np.abs(direction).argmax()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from pointcentroid.viz.open3d_scene import (
     quiet,
     unlit,
 )
-from pointcentroid.viz.panel import Panel
+from pointcentroid.viz.panel import NO_CENTROID, Panel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TILE = 420  # pixels
 _HEADING, _CAPTION = 34, 24
 _MARGIN = 10
-_NARROWEST = 200  # a tile, so that its caption fits
+_TITLE_FONT, _CAPTION_FONT = 17, 15
 _WHITE = 250  # what is darker than this is no background
 _ELEVATION = np.deg2rad(20)
 _BACKGROUND = (255, 255, 255)
@@ -93,18 +93,17 @@ def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
     image_module, draw_module = _pillow()
     with _Camera(_TILE) as camera:
         azimuths = [-0.9 + 2 * np.pi * view / views for view in range(views)]
-        drawn = [_trimmed([camera.views(tile, azimuths) for tile in row.tiles]) for row in rows]
-    sizes = [(len(tiles) * tiles[0][0].width, _HEADING + _CAPTION + views * tiles[0][0].height) for tiles in drawn]
-    sheet = image_module.new("RGB", (max(width for width, _ in sizes), sum(height for _, height in sizes)), _BACKGROUND)
-    draw, top = draw_module.Draw(sheet), 0
-    for row, tiles, (_, height) in zip(rows, drawn, sizes, strict=True):
-        draw.text((10, top + 8), row.title, fill=(20, 20, 20), font_size=17)
-        for column, (tile, images) in enumerate(zip(row.tiles, tiles, strict=True)):
-            left = column * images[0].width
-            draw.text((left + 10, top + _HEADING), _caption(tile), fill=(90, 90, 90), font_size=15)
-            for view, image in enumerate(images):
-                sheet.paste(image, (left, top + _HEADING + _CAPTION + view * image.height))
-        top += height
+        drawn = [[camera.views(tile, azimuths) for tile in row.tiles] for row in rows]
+    pen = draw_module.Draw(image_module.new("RGB", (1, 1)))
+    bands = [_band(row, tiles, pen) for row, tiles in zip(rows, drawn, strict=True)]
+    titles = [2 * _MARGIN + int(pen.textlength(row.title, font_size=_TITLE_FONT)) for row in rows]
+    sheet = image_module.new(
+        "RGB", (max(*titles, *(band.width for band in bands)), sum(band.height for band in bands)), _BACKGROUND
+    )
+    top = 0
+    for band in bands:
+        sheet.paste(band, (0, top))
+        top += band.height
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
@@ -125,44 +124,68 @@ def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size
     image_module, _ = _pillow()
     with _Camera(size) as camera:
         azimuths = [2 * np.pi * frame / frames for frame in range(frames)]
-        drawn = [_trimmed([camera.views(tile, azimuths) for tile in row.tiles]) for row in rows]
-    width = max(len(tiles) * tiles[0][0].width for tiles in drawn)
-    sheets = [image_module.new("RGB", (width, sum(tiles[0][0].height for tiles in drawn)), _BACKGROUND) for _ in azimuths]
+        drawn = [[camera.views(tile, azimuths) for tile in row.tiles] for row in rows]
+    boxes = [_shown([image for images in tiles for image in images]) for tiles in drawn]
+    widths = [right - left for left, _, right, _ in boxes]
+    size_of_all = max(len(t) * w for t, w in zip(drawn, widths, strict=True)), sum(box[3] - box[1] for box in boxes)
+    sheets = [image_module.new("RGB", size_of_all, _BACKGROUND) for _ in azimuths]
     top = 0
-    for tiles in drawn:
+    for tiles, box, width in zip(drawn, boxes, widths, strict=True):
         for column, images in enumerate(tiles):
             for sheet, image in zip(sheets, images, strict=True):
-                sheet.paste(image, (column * image.width, top))
-        top += tiles[0][0].height
+                sheet.paste(image.crop(box), (column * width, top))
+        top += box[3] - box[1]
     with replacing(path) as temporary:
         first, *rest = [sheet.quantize(128) for sheet in sheets]
         first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
 
 
-def _trimmed(tiles: list[list[Image]]) -> list[list[Image]]:
-    """Images without the white around what any of them shows, all of one size, wide enough for a caption."""
-    shown = np.any([np.asarray(image).min(axis=2) < _WHITE for images in tiles for image in images], axis=0)
+def _band(row: Row, tiles: list[list[Image]], pen: Any) -> Image:
+    """A row of a picture: its title, and in columns captions above views. A view is no higher than what it shows."""
+    image_module, draw_module = _pillow()
+    captions = [_captions(tile) for tile in row.tiles]
+    views = list(zip(*tiles, strict=True))
+    boxes = [_shown(images) for images in views]
+    texts = [int(pen.textlength(text, font_size=_CAPTION_FONT)) + 2 * _MARGIN for lines in captions for text in lines]
+    width = max(*(box[2] - box[0] for box in boxes), *texts)
+    top = _HEADING + _CAPTION * max(len(lines) for lines in captions)
+    band = image_module.new("RGB", (len(tiles) * width, top + sum(box[3] - box[1] for box in boxes)), _BACKGROUND)
+    draw = draw_module.Draw(band)
+    draw.text((_MARGIN, 8), row.title, fill=(20, 20, 20), font_size=_TITLE_FONT)
+    for column, lines in enumerate(captions):
+        for line, text in enumerate(lines):
+            at = column * width + _MARGIN, _HEADING + line * _CAPTION
+            draw.text(at, text, fill=(90, 90, 90), font_size=_CAPTION_FONT)
+    for images, box in zip(views, boxes, strict=True):
+        for column, image in enumerate(images):
+            band.paste(image.crop(box), (column * width + (width - box[2] + box[0]) // 2, top))
+        top += box[3] - box[1]
+    return band
+
+
+def _shown(images: Sequence[Image]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what any of some images shows, with a margin: the rest is white."""
+    shown = np.any([np.asarray(image).min(axis=2) < _WHITE for image in images], axis=0)
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     if not len(rows):
-        return tiles
-    size = shown.shape[1]
-    left, right = max(columns[0] - _MARGIN, 0), min(columns[-1] + _MARGIN, size)
-    spare = max(_NARROWEST - (right - left), 0)
-    left, right = max(left - spare // 2, 0), min(right + spare - spare // 2, size)
-    box = int(left), int(max(rows[0] - _MARGIN, 0)), int(right), int(min(rows[-1] + _MARGIN, len(shown)))
-    return [[image.crop(box) for image in images] for images in tiles]
+        return 0, 0, images[0].width, images[0].height
+    left, top = (max(int(found[0]) - _MARGIN, 0) for found in (columns, rows))
+    return left, top, min(int(columns[-1]) + _MARGIN, images[0].width), min(int(rows[-1]) + _MARGIN, images[0].height)
 
 
-def _caption(tile: Tile) -> str:
+def _captions(tile: Tile) -> list[str]:
+    """The lines above a drawing: what is drawn, and what grey points are, where there are any."""
     panel, stage, name = tile
     if stage is None:
-        return "mesh"
+        return ["mesh"]
     if stage > panel.stages:
-        return ""
-    what = f"{len(panel.centroids(stage)[0])} centroids" if stage else f"{len(panel.cloud):,} points"
-    if name:
-        return f"{name}: {what}"
-    return f"stage {stage}: {what}" if stage else what
+        return [""]
+    listed = panel.listed(stage)
+    unassigned = [line for line in listed if line.number == NO_CENTROID]
+    what = f"{len(listed) - len(unassigned)} centroids" if stage else f"{len(panel.cloud):,} points"
+    called = name or (f"stage {stage}" if stage else "")
+    lines = [f"{called}: {what}" if called else what]
+    return lines + [f"grey: {line.size:,} point{'s' * (line.size > 1)} {line.name}" for line in unassigned]
 
 
 def _pillow() -> tuple[Any, Any]:
@@ -200,9 +223,7 @@ class _Camera:
     def _show(self, panel: Panel, stage: int | None) -> None:
         for name, geometry, material in self._geometry(panel, stage):
             self.renderer.scene.add_geometry(name, geometry, material)
-        cloud = panel.cloud
-        self._middle = (cloud.min(axis=0) + cloud.max(axis=0)) / 2
-        self._reach = float(np.linalg.norm(cloud - self._middle, axis=1).max()) or 1.0
+        self._middle, self._reach = panel.middle, panel.reach
 
     def _geometry(self, panel: Panel, stage: int | None) -> Iterator[tuple[str, Any, Any]]:
         open3d, material = self.open3d, unlit(self.open3d)
@@ -211,12 +232,11 @@ class _Camera:
             if panel.mesh is not None:
                 yield "mesh", painted_surface(open3d, *panel.mesh), material
         elif stage <= panel.stages:
-            radius = 0.016 if stage else 0.02
-            yield "points", drawn_points(open3d, panel.cloud, panel.colours(stage), radius), material
-            if stage:
-                positions, colours = panel.centroids(stage)
-                radius = centroid_radius(len(positions))
-                yield "centroids", balls(open3d, positions, colours, radius, fine=True), material
+            radius, seen = 0.016 if stage else 0.02, panel.drawn(stage)
+            yield "points", drawn_points(open3d, seen.points, seen.colours, radius), material
+            if len(seen.balls):
+                radius = centroid_radius(len(seen.balls))
+                yield "centroids", balls(open3d, seen.balls, seen.ball_colours, radius, fine=True), material
 
     def _take(self, azimuth: float) -> Image:
         direction = np.array(

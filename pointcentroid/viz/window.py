@@ -13,24 +13,28 @@ import numpy as np
 
 from pointcentroid.errors import DisplayError, PointCentroidError
 from pointcentroid.files import replacing
-from pointcentroid.results import largest_share
+from pointcentroid.viz.centroid_list import WIDTH, CentroidList, Key, wrapped
 from pointcentroid.viz.open3d_scene import (
-    SPACING,
     balls,
     centroid_radius,
     drawn_points,
     draws_on_cpu,
+    eye_to_fit,
     import_open3d,
     offsets,
     painted_surface,
     quiet,
     unlit,
 )
-from pointcentroid.viz.panel import Panel
+from pointcentroid.viz.panel import NO_CENTROID, Drawn, Panel
 
 HELP = """drag          turn (shift: roll, ctrl: move)
 wheel         nearer, farther
 click         light a centroid up; again: all
+up, down      light the one before, after up
+x, i          hide it; it alone (again: all)
+v             all are visible
+e             apart, and together again
 0 1 2 3 ...   stage, 0 is the cloud
 left, right   stage before, after
 a             of all points / of the stage's own inputs
@@ -44,9 +48,11 @@ q             quit"""
 _CLICK = 5  # a press and a release farther apart than so many pixels are a drag
 _WHILE_TURNING = 12_000  # points of a larger cloud that are drawn while the scene turns
 _SIZE = 1180, 760  # pixels
+_SIDE = 19  # the width of the side panel, in font sizes
 # Without a graphics card every pixel costs some 150 ns: these draw 10 frames a second on two slow cores.
 _WHILE_TURNING_ON_CPU = 2_000
-_SIZE_ON_CPU = 760, 500
+_SIZE_ON_CPU = 1020, 500
+_ANGLE = 35.0  # of the view, from top to bottom, in degrees
 _NEAR = 14  # pixels from the pointer within which a click finds a point
 
 
@@ -106,7 +112,7 @@ def _need_screen() -> None:
 
 
 class Viewer:
-    """The window: a scene, a side panel, keys and mouse, and the state that they change.
+    """The window: a scene, a list of centroids, a side panel, keys and mouse, and the state that they change.
 
     Args:
         open3d: the module.
@@ -120,7 +126,9 @@ class Viewer:
         self.stage, self.composed, self.head, self.mesh = -1, True, None, False
         self.panels: list[Panel] = []
         self.most = 0
-        self.picked: tuple[int, int] | None = None  # panel, centroid
+        self.picked: Key | None = None
+        self.hidden: set[Key] = set()
+        self.apart, self._awaited = 0.0, False
         self._pressed: tuple[int, int] | None = None
         self.on_cpu = draws_on_cpu()
         self.window = self.gui.Application.instance.create_window(title, *(_SIZE_ON_CPU if self.on_cpu else _SIZE))
@@ -169,19 +177,25 @@ class Viewer:
             *(self.head_list, self.mesh_box, self.said, row, hint),
         ):
             self.side.add_child(child)
+        self.list = CentroidList(gui, em, self)
         self.window.add_child(self.widget)
-        self.window.add_child(self.side)
+        for widget in (*self.list.widgets, self.side):
+            self.window.add_child(widget)
         self.window.set_on_layout(self._on_layout)
         self.window.set_on_key(self._on_key)
 
-    def _on_layout(self, _context: Any) -> None:
+    def _on_layout(self, context: Any) -> None:
         gui, area = self.gui, self.window.content_rect
-        width = self._side_width(area.width)
-        self.widget.frame = gui.Rect(area.x, area.y, area.width - width, area.height)
-        self.side.frame = gui.Rect(area.get_right() - width, area.y, width, area.height)
+        listed, side = self._columns(area.width)
+        scene = area.width - listed - side
+        self.widget.frame = gui.Rect(area.x, area.y, scene, area.height)
+        self.list.place(context, area.x + scene, area.y, listed, area.height)
+        self.side.frame = gui.Rect(area.get_right() - side, area.y, side, area.height)
 
-    def _side_width(self, whole: int) -> int:
-        return min(int(19 * self.window.theme.font_size), whole // 2)
+    def _columns(self, whole: int) -> tuple[int, int]:
+        """Widths of the list and of the side panel."""
+        em = min(self.window.theme.font_size, 2 * whole / 3 / (_SIDE + WIDTH))
+        return int(WIDTH * em), int(_SIDE * em)
 
     # What is shown
 
@@ -190,36 +204,56 @@ class Viewer:
         try:
             panels = self.shapes[number]()
         except PointCentroidError as error:
-            self.number, self.panels, self.picked = number, [], None
-            self.draw()
-            self.said.text = _wrapped(str(error))
+            self.number, self.panels = number, []
+            self._begin()
+            self.said.text = wrapped(str(error))
             self.window.set_needs_layout()
             return
-        self.number, self.panels, self.picked = number, panels, None
+        self.number, self.panels = number, panels
         self.most = max(panel.stages for panel in panels)
         self.stage = self.most if self.stage < 0 else min(self.stage, self.most)
         self.slider.set_limits(0, self.most)
         self.mesh_box.enabled = any(panel.mesh is not None for panel in panels)
         self._list_heads()
-        self.draw()
-        reach = 1.05 + SPACING * (len(panels) - 1) / 2
-        corner = np.array([reach, 1.05, 1.05])
-        box = self.open3d.geometry.AxisAlignedBoundingBox(-corner, corner)
-        self.widget.setup_camera(35.0, box, np.zeros(3))
-        # One shape is seen from a corner; several from the front, as far away as they need to fit side by side.
-        eye = np.array([0.5, -0.8, 0.35]) * 4.0
-        if len(panels) > 1:
-            size = self.window.size
-            aspect = (size.width - self._side_width(size.width)) / size.height
-            eye = np.array([0.1, -0.93, 0.35]) * max(4.0, reach / (np.tan(np.deg2rad(35.0 / 2)) * min(aspect, 1.6)))
-        self.widget.look_at(np.zeros(3), eye, np.array([0.0, 0.0, 1.0]))
+        self._begin()
+        self._look()
+
+    def _look(self) -> None:
+        """Look at all panels, from as near as they fit."""
+        seen = np.concatenate([panel.cloud + shift for panel, shift in zip(self.panels, offsets(self.panels), strict=True)])
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        middle = (low + high) / 2
+        self.widget.setup_camera(_ANGLE, self.open3d.geometry.AxisAlignedBoundingBox(low - 1, high + 1), middle)
+        # One shape is seen from a corner; several from the front.
+        direction = np.array([0.5, -0.8, 0.35] if len(self.panels) == 1 else [0.1, -0.93, 0.35])
+        size = self.window.size
+        aspect = (size.width - sum(self._columns(size.width))) / size.height
+        eye = eye_to_fit(seen, middle, direction, np.deg2rad(_ANGLE), aspect)
+        self.widget.look_at(middle, eye, np.array([0.0, 0.0, 1.0]))
 
     def _list_heads(self) -> None:
         self.head_list.clear_items()
         self.head_list.add_item("all heads")
-        for head in range(max((panel.heads(min(self.stage, panel.stages)) for panel in self.panels), default=0)):
+        for head in range(max((panel.heads(self._stage(panel)) for panel in self.panels), default=0)):
             self.head_list.add_item(f"head {head}")
         self.head = None
+
+    def _begin(self) -> None:
+        """List what is shown now, all of it visible and nothing lit up, and draw it."""
+        self.picked, self.hidden = None, set()
+        self.list.fill([(panel.title, panel.listed(self._stage(panel), self.composed, self.head)) for panel in self.panels])
+        self.draw()
+
+    def _stage(self, panel: Panel) -> int:
+        """The stage that a panel shows: a net with fewer stages stays at its last."""
+        return min(self.stage, panel.stages)
+
+    def _drawn(self, number: int) -> Drawn:
+        panel = self.panels[number]
+        picked = self.picked[1] if self.picked and self.picked[0] == number else None
+        hidden = [centroid for where, centroid in self.hidden if where == number]
+        look = self._stage(panel), self.composed, self.head
+        return panel.drawn(*look, picked=picked, hidden=hidden, apart=self.apart)
 
     def draw(self) -> None:
         """Draw everything anew in the present state."""
@@ -227,21 +261,16 @@ class Viewer:
         scene.clear_geometry()
         material = unlit(open3d, 3 * self.window.scaling)
         for number, (panel, shift) in enumerate(zip(self.panels, offsets(self.panels), strict=True)):
-            stage = min(self.stage, panel.stages)
-            picked = self.picked[1] if self.picked and self.picked[0] == number else None
-            inputs = panel.inputs(stage, self.composed)
-            radius = 0.014 if len(inputs) > 400 else 0.03
-            points = drawn_points(open3d, inputs + shift, panel.colours(stage, self.composed, self.head, picked), radius)
-            scene.add_geometry(f"points {number}", points, material, add_downsampled_copy_for_fast_rendering=True)
-            if stage:
-                positions, colours = panel.centroids(stage)
-                if picked is not None:
-                    colours = np.where((np.arange(len(colours)) == picked)[:, None], colours, 0.82)
-                size = centroid_radius(len(positions))
-                scene.add_geometry(
-                    f"centroids {number}", balls(open3d, positions + shift, colours, size, fine=True), material
-                )
-            if self.mesh and panel.mesh is not None:
+            stage, seen = self._stage(panel), self._drawn(number)
+            if len(seen.points):
+                radius = 0.014 if len(panel.inputs(stage, self.composed)) > 400 else 0.03
+                points = drawn_points(open3d, seen.points + shift, seen.colours, radius)
+                scene.add_geometry(f"points {number}", points, material, add_downsampled_copy_for_fast_rendering=True)
+            if len(seen.balls):
+                size = centroid_radius(len(panel.listed(stage, self.composed, self.head)))
+                centroids = balls(open3d, seen.balls + shift, seen.ball_colours, size, fine=True)
+                scene.add_geometry(f"centroids {number}", centroids, material)
+            if self.mesh and panel.mesh is not None and not (self.apart and stage):
                 vertices, faces = panel.mesh
                 scene.add_geometry(f"mesh {number}", painted_surface(open3d, vertices * 0.995 + shift, faces), material)
         self._say()
@@ -251,21 +280,20 @@ class Viewer:
         titles = []
         for panel in self.panels:
             lines = (f"  {name}  {share:.1%}" for name, share in panel.top[:5])
-            titles.append("\n".join([_wrapped(panel.title), *lines]))
+            titles.append("\n".join([wrapped(panel.title), *lines]))
         position = f"{self.number + 1} of {len(self.shapes)}\n" if len(self.shapes) > 1 else ""
         self.heading.text = position + "\n\n".join(titles)
-        shown = [(panel, min(self.stage, panel.stages)) for panel in self.panels]
-        counts = {len(panel.centroids(stage)[0]) for panel, stage in shown if stage > 0}
+        counts = {sum(n == k and c >= 0 for n, c in self.list.boxes) for k, p in enumerate(self.panels) if self._stage(p)}
         self.stage_name.text = (
             f"{' / '.join(map(str, sorted(counts)))} centroids" if counts else "the cloud" if self.panels else ""
         )
         self.slider.int_value = max(self.stage, 0)
+        self.list.update(self.hidden, self.apart)
         self.own_box.checked, self.mesh_box.checked = not self.composed, self.mesh
         self.head_list.selected_index = 0 if self.head is None else self.head + 1
         if self.picked:
             panel = self.panels[self.picked[0]]
-            stage = min(self.stage, panel.stages)
-            self.said.text = _wrapped(panel.describe(stage, self.picked[1], self.composed, self.head))
+            self.said.text = wrapped(panel.describe(self._stage(panel), self.picked[1], self.composed, self.head))
         else:
             self.said.text = "click a centroid or a point" if self.panels else ""
         self.window.set_needs_layout()  # texts have grown or shrunk
@@ -277,21 +305,68 @@ class Viewer:
         stage = max(0, min(stage, self.most))
         if stage == self.stage:
             return
-        self.stage, self.picked = stage, None
+        self.stage = stage
         self._list_heads()
-        self.draw()
+        self._begin()
 
     def _set_own(self, own: bool) -> None:
-        self.composed, self.picked = not own, None
-        self.draw()
+        self.composed = not own
+        self._begin()
 
     def _set_head(self, head: int) -> None:
         self.head = None if head < 0 else head
-        self.draw()
+        self._begin()
 
     def _set_mesh(self, mesh: bool) -> None:
         self.mesh = mesh
         self.draw()
+
+    def set_apart(self, apart: float) -> None:
+        """Move centroids outward, with what goes to them, so many times their distance from the middle."""
+        if apart == self.apart:
+            return
+        self.apart = apart
+        if not self._awaited:
+            # While the slider moves, its window is being drawn, and asking for more then is lost; one drawing is enough for
+            # all that it says until then.
+            self._awaited = True
+            self.gui.Application.instance.post_to_main_thread(self.window, self._draw_apart)
+
+    def _draw_apart(self) -> None:
+        self._awaited = False
+        self.draw()
+
+    def light(self, key: Key | None) -> None:
+        """Light a centroid up, given as the number of its panel and its own; the one that is lit up, or None: all."""
+        self.picked = None if key == self.picked or (key and key[1] == NO_CENTROID) else key
+        if self.picked:
+            self.hidden.discard(self.picked)
+        self.draw()
+
+    def set_shown(self, key: Key, shown: bool) -> None:
+        """Show or hide a centroid with what goes to it."""
+        self.hidden = self.hidden - {key} if shown else self.hidden | {key}
+        self.picked = self.picked if shown or self.picked != key else None
+        self.draw()
+
+    def isolate(self, key: Key) -> None:
+        """Hide all others of a centroid's panel; if they are hidden already, show them."""
+        own = {other for other in self.list.boxes if other[0] == key[0]}
+        alone = own - self.hidden == {key}
+        self.hidden = (self.hidden - own) | (set() if alone else own - {key})
+        self.picked = None
+        self.draw()
+
+    def show_all(self) -> None:
+        """Show what was hidden, and put the light out."""
+        self.picked, self.hidden = None, set()
+        self.draw()
+
+    def _light_next(self, by: int) -> None:
+        keys = [key for key in self.list.boxes if key[1] != NO_CENTROID and key not in self.hidden]
+        if keys:
+            first = 0 if by > 0 else -1
+            self.light(keys[(keys.index(self.picked) + by) % len(keys) if self.picked in keys else first])
 
     def _step(self, by: int) -> None:
         if 0 <= self.number + by < len(self.shapes):
@@ -311,7 +386,7 @@ class Viewer:
                     ending.replace(temporary)
                 self.said.text = f"saved {path}"
             except OSError as error:
-                self.said.text = _wrapped(f"cannot save {path}: {error.strerror or error}")
+                self.said.text = wrapped(f"cannot save {path}: {error.strerror or error}")
 
         self.widget.scene.scene.render_to_image(write)
 
@@ -325,6 +400,20 @@ class Viewer:
             self.set_stage(int(key) - ord("0"))
         elif key in (names.LEFT, names.RIGHT):
             self.set_stage(self.stage + (1 if key == names.RIGHT else -1))
+        elif key in (names.UP, names.DOWN):
+            self._light_next(1 if key == names.DOWN else -1)
+        elif key == names.X:
+            if self.picked:
+                self.set_shown(self.picked, False)
+        elif key == names.I:
+            if self.picked:
+                self.isolate(self.picked)
+            elif self.hidden:
+                self.show_all()
+        elif key == names.V:
+            self.show_all()
+        elif key == names.E:
+            self.set_apart(0.0 if self.apart else 1.0)
         elif key == names.A:
             self._set_own(self.composed)
         elif key == names.T:
@@ -359,19 +448,13 @@ class Viewer:
 
     def pick(self, x: float, y: float) -> None:
         """Light up the centroid at a pixel of the scene, or the one that the point there goes to; again, or beside: all."""
-        found = self._find(x, y)
-        self.picked = None if found == self.picked else found
-        self.draw()
+        self.light(self._find(x, y))
 
-    def _find(self, x: float, y: float) -> tuple[int, int] | None:
-        best: tuple[float, float, tuple[int, int]] | None = None
-        for number, (panel, shift) in enumerate(zip(self.panels, offsets(self.panels), strict=True)):
-            stage = min(self.stage, panel.stages)
-            if not stage:
-                continue
-            positions, _ = panel.centroids(stage)
-            hard = largest_share(panel.weights(stage, self.composed, self.head))
-            for points, centroid in ((positions, np.arange(len(positions))), (panel.inputs(stage, self.composed), hard)):
+    def _find(self, x: float, y: float) -> Key | None:
+        best: tuple[float, float, Key] | None = None
+        for number, shift in enumerate(offsets(self.panels)):
+            seen = self._drawn(number)
+            for points, centroid in ((seen.balls, seen.numbers), (seen.points, seen.centroids)):
                 pixels, depth = self.project(points + shift)
                 away = np.hypot(pixels[:, 0] - x, pixels[:, 1] - y)
                 # The nearest to the eye of those under the pointer; centroids are larger, so they are found from farther.
@@ -390,14 +473,3 @@ class Viewer:
         unit = clip[:, :2] / clip[:, 3:]
         pixels = np.c_[(unit[:, 0] + 1) / 2 * frame.width, (1 - unit[:, 1]) / 2 * frame.height]
         return pixels, -seen[:, 2]
-
-
-def _wrapped(text: str, width: int = 34) -> str:
-    """Break a text into lines, in the middle of a word where it has to be: paths have no spaces."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += " " + word
-            continue
-        lines += [word[start : start + width] for start in range(0, len(word), width)]
-    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""Shapes seen as parts: one net finds them, another says what the shape is and which way is up."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pointcentroid.errors import ConfigError
+from pointcentroid.predict.nets import Runtime
+from pointcentroid.predict.predictor import Predictor
+from pointcentroid.predict.up import FINDER
+from pointcentroid.weights import find_weights
+
+if TYPE_CHECKING:
+    from pointcentroid.predict.torch_net import Abstraction
+
+
+class PartsPredictor(Predictor):
+    """A classifier whose explanations show the centroids of a net of parts, see `pointcentroid.nn.parts`.
+
+    Args:
+        weights: the name of shipped weights of parts, or a file of them.
+        device: see `Predictor`; of both nets.
+        runtime: see `Predictor`; of the classifier.
+        classifier: the name of its shipped weights, or a file of them.
+        changes: none can be made.
+
+    Raises:
+        WeightsError: there are no such weights, or they are damaged.
+        ConfigError: there is no such device, or there are changes.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path = "parts",
+        device: str = "auto",
+        *,
+        runtime: Runtime = "auto",
+        classifier: str | Path = FINDER,
+        **changes: Any,
+    ) -> None:
+        if changes:
+            raise ConfigError(f"the encoder of {weights} cannot be changed: {next(iter(changes))} is for classifiers")
+        super().__init__(classifier, device, runtime=runtime)
+        self._parts = find_weights(weights)
+
+    @cached_property
+    def abstraction(self) -> Abstraction:
+        """See `Predictor.abstraction`."""
+        from pointcentroid.nn.parts import PartsNet
+        from pointcentroid.predict.torch_net import Abstraction, choose_device
+        from pointcentroid.weights import load_weights
+
+        tensors, card = load_weights(self._parts)
+        device = choose_device(self.device)
+        return Abstraction(PartsNet.from_tensors(card.model, tensors).to(device), card, device)

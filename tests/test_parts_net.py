@@ -1,0 +1,242 @@
+"""The net whose last centroids are parts: how it clusters, what it learns from, and what the shipped one finds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pointcentroid as pc
+from pointcentroid.config import PartsConfig, TrainConfig
+from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.data.parted import NAMELESS, PartedData
+from pointcentroid.errors import ConfigError, DataError
+from pointcentroid.evaluate.agreement import adjusted_rand_index
+from pointcentroid.evaluate.assignments import mean_measures, measure, resampled
+from pointcentroid.io import read_parts
+from pointcentroid.models import create_model
+from pointcentroid.nn.encoder import compose
+from pointcentroid.nn.parts import PartsNet, soft_k_means
+from pointcentroid.predict.naming import point_parts
+from pointcentroid.predict.predictor import Predictor
+from pointcentroid.train.parts import pair_loss
+from pointcentroid.weights import load_weights
+
+from .conftest import EXAMPLES, ROOT
+from .test_cli import run
+
+
+@pytest.fixture(scope="module")
+def net() -> PartsNet:
+    torch.manual_seed(0)
+    return create_model("parts").eval()
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return pc.load("parts", "cpu")
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of shapes that know their parts, as the tool makes it."""
+    path = tmp_path_factory.mktemp("parts") / "parts.npz"
+    command = [sys.executable, ROOT / "tools" / "make_parts.py", path, "--shapes", "100", "--validate", "20"]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+def groups(rng: np.random.Generator, count: int, channels: int = 5) -> tuple[torch.Tensor, np.ndarray]:
+    """(1, S, channels) points close to `count` places that are far apart, and the place of each; ten or more a place."""
+    places = np.concatenate([6 * np.eye(channels), -6 * np.eye(channels)])[:count]
+    place = rng.permutation(np.repeat(np.arange(count), rng.integers(10, 40, count)))
+    return torch.from_numpy(places[place] + rng.normal(0, 0.1, (len(place), channels))).float()[None], place
+
+
+class TestSoftKMeans:
+    @given(st.integers(0, 10**6), st.integers(1, 10))
+    def test_finds_what_lies_apart_and_no_more(self, seed: int, count: int) -> None:
+        z, place = groups(np.random.default_rng(seed), count)
+        shares = soft_k_means(z, 16)[0].numpy()
+        assert shares.sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert (shares.sum(axis=0) > 0).sum() == count
+        assert adjusted_rand_index(shares.argmax(axis=1), place) == 1
+        assert shares.max(axis=1).min() > 0.99
+
+    @given(st.integers(0, 10**6))
+    def test_is_of_the_set_not_of_its_order_nor_of_the_company(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        z, _ = groups(rng, 6)
+        order = rng.permutation(z.shape[1])
+        one, other = soft_k_means(z, 16)[0], soft_k_means(torch.cat([z.flip(1), z[:, order]]), 16)[1]
+        assert adjusted_rand_index(one.argmax(1)[order].numpy(), other.argmax(1).numpy()) == 1
+
+    def test_never_finds_more_than_asked_for(self) -> None:
+        z, place = groups(np.random.default_rng(0), 10)
+        shares = soft_k_means(z, 4)[0]
+        assert shares.shape == (len(place), 4)
+        assert (shares.sum(dim=0) > 1).all()
+
+
+class TestNet:
+    @given(st.integers(0, 10**6), st.integers(1, 400))
+    def test_every_point_spreads_one_unit(self, net: PartsNet, seed: int, count: int) -> None:
+        """Of any cloud: of one point, of many that lie in one place."""
+        cloud = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, count, 3))).float()
+        cloud[1] = cloud[1, :1]
+        with torch.inference_mode():
+            outputs = net(cloud, assignments=True)
+            composed = compose(outputs)[-1]
+            alone = compose(net(cloud[:1], assignments=True))[-1]
+        assert composed.shape == (2, count, net.config.parts)
+        assert composed.sum(dim=2).numpy() == pytest.approx(1, abs=1e-5)
+        assert outputs[-1].positions.isfinite().all()
+        assert alone.numpy() == pytest.approx(composed[:1].numpy(), abs=5e-3)
+
+    def test_the_centroids_lie_amid_their_points(self, net: PartsNet) -> None:
+        cloud = torch.rand(1, 1024, 3)
+        with torch.inference_mode():
+            fine, parts = net(cloud, assignments=True)
+        shares = parts.combined[0]
+        for number in shares.sum(dim=0).nonzero()[:, 0]:
+            mean = (shares[:, number, None] * fine.positions[0]).sum(dim=0) / shares[:, number].sum()
+            assert parts.positions[0, number].numpy() == pytest.approx(mean.numpy(), abs=1e-4)
+
+    def test_other_stages_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="must be two"):
+            PartsConfig(encoder=pc.create_model("small").config.encoder)
+
+
+class TestLearning:
+    @given(st.integers(0, 10**6))
+    def test_the_loss_is_that_of_a_loop(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        z, parts = torch.from_numpy(rng.normal(size=(2, 9, 3))).float(), torch.from_numpy(rng.integers(0, 3, (2, 9)))
+        total = []
+        for cloud, own in zip(z.double(), parts, strict=True):
+            of_one, of_two = [], []
+            for i in range(9):
+                for j in range(9):
+                    apart = float((cloud[i] - cloud[j]).square().sum())
+                    if i != j and own[i] == own[j]:
+                        of_one.append(min(apart, 8.0))
+                    elif i != j:
+                        of_two.append(-np.log1p(-np.exp(-max(apart, 1e-3))))
+            total.append(np.mean(of_one or [0]) + np.mean(of_two or [0]))
+        assert float(pair_loss(z, parts)) == pytest.approx(np.mean(total), rel=1e-3)
+
+    def test_what_is_seen_right_costs_nothing_and_what_is_seen_wrong_much(self) -> None:
+        z, place = groups(np.random.default_rng(0), 5)
+        right, wrong = torch.from_numpy(place)[None], torch.from_numpy(np.roll(place, 1))[None]
+        assert pair_loss(z, right) < 0.2 < 3 < pair_loss(z, wrong)
+
+    def test_the_tool_makes_what_the_loader_reads(self, shapes: Path) -> None:
+        clouds = load_npz(shapes)
+        assert clouds.parts is not None
+        names = len(clouds.part_names)
+        assert len(clouds.part("validation")) == 20
+        for label, parts in zip(clouds.labels, clouds.parts, strict=True):
+            used = np.unique(parts)
+            kind = clouds.classes[label]
+            assert (used >= names).all() if kind == "assembly" else len(used) >= 2
+            assert all(clouds.part_names[part].startswith(f"{kind}: ") for part in used if part < names)
+        assert np.linalg.norm(clouds.points, axis=2).max(axis=1) == pytest.approx(1, abs=2e-3)
+
+    def test_a_turned_cloud_keeps_its_parts_and_loses_their_names(self, shapes: Path) -> None:
+        clouds = load_npz(shapes)
+        config = TrainConfig(data="it", model=PartsConfig(names=len(clouds.part_names)))
+        data = PartedData(config, clouds)
+
+        class Training:
+            training, current_epoch, world_size = True, 0, 1
+
+        data.trainer = Training()  # type: ignore[assignment]
+        for turn in (0.0, 1.0):
+            object.__setattr__(config.augment, "turn", turn)
+            points, parts, _ = data.on_after_batch_transfer(data.training.__getitems__(list(range(16))), 0)
+            assert points.shape == (16, 1024, 3)
+            assert (parts >= NAMELESS).all() if turn else (parts < NAMELESS).all()
+            for row in range(16):
+                # Parts moved with their points: the parts of a cloud are as many, and as large, as those of its shape.
+                own = np.bincount(data.training.__getitems__([row])[1][0].numpy(), minlength=256) / 2048
+                seen = np.bincount(parts[row].numpy() % NAMELESS, minlength=256) / 1024
+                assert np.abs(own - seen).max() < 0.06
+
+    def test_data_that_does_not_fit_is_refused(self, shapes: Path) -> None:
+        clouds = load_npz(shapes)
+        plain = CloudSet(clouds.points, clouds.labels, clouds.names, clouds.classes, clouds.split)
+        for found, names, reason in ((plain, 74, "no parts of points"), (clouds, 3, "make it 74")):
+            with pytest.raises(DataError, match=reason):
+                PartedData(TrainConfig(data="it", model=PartsConfig(names=names)), found)
+
+    def test_a_resumed_training_ends_as_one_that_was_not_interrupted(self, shapes: Path, tmp_path: Path) -> None:
+        small = "model.encoder.stages=[{centroids: 64, dim: 16}, {centroids: 8, dim: 16}]"
+        settings = ["train", "parts", f"data={shapes}", "epochs=4", "batch_size=20", small, "precision=32-true"]
+        whole, halves = (tmp_path / name / "parts" for name in ("whole", "halves"))
+        done = run(*settings, f"output={whole.parent}", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        row = json.loads(done.stdout)
+        assert 0 <= row["validation_agreement"] <= 1
+        assert 0.1 < row["validation_cells"] < 0.9
+        evaluated = run("evaluate", whole / "parts.safetensors", "--data", shapes, "--format", "json")
+        assert evaluated.returncode == 0, evaluated.stderr
+        figures = json.loads(evaluated.stdout)
+        assert (figures["split"], figures["shapes"], figures["centroids"]) == ("validation", 20, 16)
+        assert figures["agreement"] == pytest.approx(row["validation_agreement"], abs=0.02)
+        assert figures["cells_agreement"] == pytest.approx(row["validation_cells"], abs=1e-6)
+        assert 0.2 < figures["cells_stability"] < 0.9
+        command = [sys.executable, "-m", "pointcentroid", *settings, f"output={halves.parent}"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while not (halves / "metrics.csv").exists() or len((halves / "metrics.csv").read_text().splitlines()) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert not (halves / "parts.safetensors").exists()
+        resumed = run(*settings, f"output={halves.parent}", "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        first, second = (load_weights(folder / "parts.safetensors")[0] for folder in (whole, halves))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class TestShipped:
+    def test_finds_parts_that_cells_do_not(self, predictor: Predictor, tmp_path: Path) -> None:
+        """Fresh variants, of a seed that the training did not have: agreement, stability, and nothing unassigned."""
+        command = [sys.executable, ROOT / "tools" / "make_examples.py", tmp_path, "--variants", "2", "--seed", "5"]
+        subprocess.run(command, check=True, capture_output=True)
+        measured = []
+        for path in sorted(tmp_path.glob("*/*.glb")):
+            seen, parted = predictor.explain(path), read_parts(path)
+            assert parted is not None
+            measured.append(measure(seen, resampled(predictor, seen, 2), point_parts(seen, parted)))
+        rows = {(row.stage, row.clusters): row for row in mean_measures(measured)}
+        last = max(stage for stage, _ in rows)
+        net, cells = rows[last, "net"], rows[last, "cells"]
+        assert net.centroids == 16
+        assert net.unassigned == 0
+        assert net.agreement and cells.agreement and net.stability
+        assert net.agreement >= 1.3 * cells.agreement
+        assert net.stability >= 0.7
+
+    def test_says_what_the_classifier_says(self, predictor: Predictor) -> None:
+        for up in ("auto", "y"):
+            seen, said = (
+                predictor.explain(EXAMPLES / "chair.off", up=up),
+                pc.load("small", "cpu")(EXAMPLES / "chair.off", up=up),
+            )
+            assert (seen.prediction.label, seen.prediction.up) == (said.label, said.up)
+            assert seen.prediction.confidence == pytest.approx(said.confidence, abs=1e-4)
+
+    def test_takes_no_changes(self) -> None:
+        with pytest.raises(ConfigError, match="cannot be changed"):
+            pc.load("parts", "cpu", initialiser="voxel")
