@@ -49,8 +49,8 @@ MODELS: dict[str, ModelConfig] = {
     "capsules": CapsuleAutoencoderConfig(dim=16),
     "parts": PartsConfig(names=74),
 }
-"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers; `parts` cuts
-shapes into parts, and has as many names for them as `tools/make_parts.py` gives."""
+"""`tiny` and `small` classify; `autoencoder` reconstructs, as does `capsules`, its baseline, from as many numbers; `parts`
+cuts shapes into parts, and has as many names for them as `tools/make_parts.py` gives."""
 
 
 def list_models() -> list[str]:

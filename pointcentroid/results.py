@@ -131,6 +131,8 @@ class Hierarchy:
         vertices: (V, 3) float64 vertices of the mesh, or points of the cloud, in the file's frame.
         faces: (F, 3) int64 faces of the mesh, or None.
         prediction: what the net said of the shape, if it classifies.
+        features_tell_parts: whether the net was trained to make features of the finest centroids alike where parts have one
+            name.
     """
 
     points: np.ndarray
@@ -139,6 +141,7 @@ class Hierarchy:
     vertices: np.ndarray
     faces: np.ndarray | None
     prediction: Prediction | None = None
+    features_tell_parts: bool = False
 
     def __repr__(self) -> str:
         centroids = " -> ".join(str(len(stage.positions)) for stage in self.stages)

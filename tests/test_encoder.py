@@ -223,6 +223,10 @@ def test_every_registered_model_runs_forward_and_backward(name: str) -> None:
         logits = net(torch.randn(2, 300, 3))
         assert logits.shape == (2, net.config.classes)
         torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    elif net.config.kind == "parts":
+        seen = net.embed(torch.randn(2, 300, 3))
+        values = torch.cat([seen.z, net.names(seen.features)], dim=2)
+        seen.at(values, torch.arange(300)).square().mean().backward()
     else:
         made = net(torch.randn(2, 300, 3), 2048)  # enough to need every fold
         assert made.shape == (2, 2048, 3)

@@ -250,7 +250,7 @@ class TestFigures:
         def shape(order: list[int], names: str, features: list[int]) -> NamedShape:
             hard = np.repeat(order, 5)
             net = Clusters("net", np.eye(4)[hard], hard, corners)
-            return NamedShape(points, np.repeat(list(names), 5), [net], np.eye(4)[features])
+            return NamedShape(points, np.repeat(list(names), 5), hard, np.eye(4)[features], [net])
 
         one, two = shape([0, 1, 2, 3], "abcc", [0, 1, 2, 3]), shape([1, 0, 2, 3], "abcd", [1, 1, 2, 2])
         rows = {(row.clusters, row.matched): row for row in correspondence([one], [one, two])}
@@ -366,7 +366,7 @@ class TestSplit:
         assert done.returncode == 1
         assert "laptop.npy: is a point cloud" in done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
-        assert len(rows) == 3 * 9 + 1
+        assert len(rows) == 3 * 6 + 1
         assert all(0 < row["agreement"] < 1 for row in rows[:-1])
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
         assert names == [f"chair_00{n}.glb-parts.{kind}" for n in range(3) for kind in ("glb", "json")]
@@ -377,7 +377,7 @@ class TestSplit:
         # Means of those rows, and correspondence of the same files.
         done = run("assignments", tmp_path / "chairs", "--resamplings", 0, "--format", "json", "--mean")
         means = [json.loads(line) for line in done.stdout.splitlines()]
-        assert [row["files"] for row in means] == [4] * 9
+        assert [row["files"] for row in means] == [4] * 6
         for mean in means:
             same = [row for row in rows[:-1] if (row["stage"], row["clusters"]) == (mean["stage"], mean["clusters"])]
             assert mean["agreement"] == pytest.approx(np.mean([row["agreement"] for row in same]))

@@ -224,7 +224,9 @@ class TestShipped:
         net, cells = rows[last, "net"], rows[last, "cells"]
         assert net.centroids == 16
         assert net.unassigned == 0
-        assert net.agreement and cells.agreement and net.stability
+        assert net.agreement is not None
+        assert cells.agreement is not None
+        assert net.stability is not None
         assert net.agreement >= 1.3 * cells.agreement
         assert net.stability >= 0.7
 

@@ -59,6 +59,7 @@ def assignments(
     from pointcentroid.predict.naming import point_parts
     from pointcentroid.predict.predictor import load
     from pointcentroid.predict.split import write_split
+    from pointcentroid.viz.panel import ClassColours
 
     if names and not (split or correspondence):
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
@@ -66,7 +67,7 @@ def assignments(
     files = expand(paths, recursive)
     predictor = load(weights, device)
     example = _example(predictor, names, up) if names else None
-    places = result_names(files)
+    places, colours = result_names(files), ClassColours()
     rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
     named: dict[str, list[NamedShape]] = {}
@@ -76,7 +77,7 @@ def assignments(
             explanation = predictor.explain(file, up=up)
             parted = read_parts(file)
             if split:
-                write_split(explanation, split / places[file].parent, places[file].name, example)
+                write_split(explanation, split / places[file].parent, places[file].name, example, colours)
             if correspondence:
                 if parted is None:
                     raise ReadError(file, "has no parts: glTF nodes, OBJ objects or groups, two at least")
@@ -92,7 +93,7 @@ def assignments(
             failures.append({"file": file, "error": error.reason})
             continue
         if save:
-            save_assignments(explanation, save / places[file].parent, places[file].name)
+            save_assignments(explanation, save / places[file].parent, places[file].name, colours)
     kind: type = StageMeasures
     if correspondence:
         kind, rows = Correspondence, _corresponding(named, example)

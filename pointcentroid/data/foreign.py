@@ -1,7 +1,7 @@
 """Clouds that a classifier should not know: what `known`, its output beside the classes, is trained against.
 
 Half of them are shapes with the wrong axis up; the others are things of no class, made of a shape: two of it at once, a
-piece of it, the shape warped, tilted, or cut into slabs that change places.
+piece of it, the shape warped, tilted, or cut into slabs that change places; or a ring or a knot, made of nothing.
 """
 
 from __future__ import annotations
@@ -91,4 +91,20 @@ def _slabs(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     return chosen + moves.gather(1, slab.unsqueeze(2).expand(-1, -1, 3))
 
 
-_KINDS = (*[_wrong_axis] * 5, _tilted, _pair, _piece, _warped, _slabs)
+def _tube(points: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
+    """The surface of a tube about a closed curve: half of them rings, round or oval, the others knotted or wavy."""
+    waves = torch.arange(1, 4).to(points)
+    wavy = (2 * draws[:, 18:19] - 1).clamp_min(0)
+    strength = torch.cat([torch.ones_like(wavy), wavy, wavy / 2], dim=1).unsqueeze(2)
+    cosine, sine = (2 * draws[:, :18] - 1).view(-1, 2, 3, 3).unbind(1)
+    angle = 2 * math.pi * noise.unsqueeze(2) * waves
+    curve = angle.cos() @ (strength * cosine) + angle.sin() @ (strength * sine)
+    along = (angle.cos() * waves) @ (strength * sine) - (angle.sin() * waves) @ (strength * cosine)
+    across = torch.nn.functional.normalize(torch.linalg.cross(along, (curve + 1).roll(1, dims=2)), dim=2)
+    upon = torch.nn.functional.normalize(torch.linalg.cross(along, across), dim=2)
+    around = (2 * math.pi * (noise * 4096 % 1)).unsqueeze(2)  # the lower bits of a number are as random as the upper ones
+    radius = (0.1 + 0.3 * draws[:, 19]).view(-1, 1, 1)
+    return curve + radius * (around.cos() * across + around.sin() * upon)
+
+
+_KINDS = (*[_wrong_axis] * 6, _tilted, _pair, _piece, _warped, _slabs, _tube)

@@ -22,7 +22,7 @@ from pointcentroid.geometry.neighbours import nearest_rows
 from pointcentroid.io.shape import Shape
 from pointcentroid.predict.explain import Explanation
 from pointcentroid.predict.predictor import Predictor
-from pointcentroid.viz.panel import Panel
+from pointcentroid.viz.panel import ClassColours, Panel
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _nearest(one: Explanation, other: Explanation) -> np.ndarray:
     return nearest_rows(one.points, transformed(other.points, one.transform @ np.linalg.inv(other.transform)))
 
 
-def save_assignments(explanation: Explanation, folder: Path, stem: str) -> list[Path]:
+def save_assignments(explanation: Explanation, folder: Path, stem: str, colours: ClassColours) -> list[Path]:
     """Write assignments for other programs: one coloured PLY cloud a stage, in the file's own frame, and one NPZ.
 
     The NPZ holds `points` (P, 3) in the file's frame, `transform` (4, 4) from there to the frame the net saw, and for each
@@ -153,6 +153,7 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str) -> list[
         explanation: what to write.
         folder: where to; it is made if it is not there.
         stem: how the file names start.
+        colours: of the shapes of a folder, so that the same part has the same colour in all of one class.
 
     Returns:
         The files.
@@ -160,7 +161,7 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str) -> list[
     import trimesh
 
     folder.mkdir(parents=True, exist_ok=True)
-    panel = Panel(explanation, most=len(explanation.points))
+    panel = colours.lend(Panel(explanation, most=len(explanation.points)))
     back = np.linalg.inv(explanation.transform)
     points = transformed(explanation.points, back)
 

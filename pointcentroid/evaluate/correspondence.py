@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pointcentroid.evaluate.clusters import Clusters, clusterings
-from pointcentroid.geometry.neighbours import nearest_rows
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.predict.explain import Explanation
-from pointcentroid.predict.naming import Labelled, cluster_means, labelled, named_centres
+from pointcentroid.predict.naming import Labelled, cluster_means, labelled, named_centres, names_by_feature, names_by_place
 
 _NONE = ""  # the name of what has none; no part has it
 
@@ -22,11 +21,9 @@ class NamedShape(Labelled):
 
     Attributes:
         clusters: of the last stage, see `clusterings`.
-        features: (M, C) of the centroids of the last stage.
     """
 
     clusters: list[Clusters]
-    features: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,10 @@ class Correspondence:
     Attributes:
         clusters: what was named: `net`, `cells`, `k-means`; or `points`, `nothing`.
         matched: how a cluster finds its name. `number`: it has that of the cluster of the same number. `position`: of the
-            one whose mean is nearest. `feature`: of the centroid whose feature is nearest. `points`: the one that most of
-            its points get from the nearest points of the example. For `points`, `position`: each point keeps that. For
-            `nothing`, `majority`: all points get the most common name; `possible`: those whose name the example has, theirs.
+            one whose mean is nearest. `points`: the one that most of its points get from the nearest points of the example.
+            `feature`: the one that most of its points get from those centroids of the example's first stage whose features
+            are nearest. For `points`, `position`: each point keeps that. For `nothing`, `majority`: all points get the most
+            common name; `possible`: those whose name the example has, theirs.
         rightly: share of the points with their right name, the mean over pairs of an example and another shape.
         lowest: of the pair where it is lowest.
         pairs: how many.
@@ -58,8 +56,8 @@ def named_shape(explanation: Explanation, parted: PartedShape) -> NamedShape:
         explanation: what a net saw of a file.
         parted: the same file, with its parts.
     """
-    cloud = labelled(explanation, parted)
-    return NamedShape(cloud.points, cloud.names, clusterings(explanation, -1), explanation.stages[-1].features)
+    shape = labelled(explanation, parted)
+    return NamedShape(shape.points, shape.names, shape.finest, shape.features, clusterings(explanation, -1))
 
 
 def correspondence(examples: list[NamedShape], shapes: list[NamedShape]) -> list[Correspondence]:
@@ -83,7 +81,8 @@ def correspondence(examples: list[NamedShape], shapes: list[NamedShape]) -> list
 def _ways(example: NamedShape, shape: NamedShape) -> list[tuple[tuple[str, str], np.ndarray]]:
     """What every way calls the points of a shape: ((clusters, matched), (P,) text)."""
     ways: list[tuple[tuple[str, str], np.ndarray]] = []
-    nearest = example.names[nearest_rows(shape.points, example.points)]
+    nearest = names_by_place(shape.points, example)
+    alike = names_by_feature(shape.finest, shape.features, example)
     for theirs, own in zip(example.clusters, shape.clusters, strict=True):
         named = named_centres(example.points, theirs.hard, example.names)
         by_number = dict(zip(named.numbers.tolist(), named.names, strict=True))
@@ -91,13 +90,10 @@ def _ways(example: NamedShape, shape: NamedShape) -> list[tuple[tuple[str, str],
         ways.append(((own.by, "number"), _spread(own.hard, numbers, lambda n, of=by_number: of.get(n, _NONE))))
         by_position = dict(zip(numbers.tolist(), named.nearest(centres), strict=True))
         ways.append(((own.by, "position"), _spread(own.hard, numbers, by_position.__getitem__)))
-        by_points = dict(zip(numbers.tolist(), named_centres(shape.points, own.hard, nearest).names, strict=True))
-        ways.append(((own.by, "points"), _spread(own.hard, numbers, by_points.__getitem__)))
-        if own.by == "net":
-            lenders = example.features[named.numbers]
-            away = np.linalg.norm(shape.features[numbers][:, None] - lenders[None], axis=2)
-            by_feature = dict(zip(numbers.tolist(), named.names[away.argmin(axis=1)], strict=True))
-            ways.append(((own.by, "feature"), _spread(own.hard, numbers, by_feature.__getitem__)))
+        for matched, points in (("points", nearest), ("feature", alike)):
+            if own.by == "net" or matched == "points":
+                by_points = dict(zip(numbers.tolist(), named_centres(shape.points, own.hard, points).names, strict=True))
+                ways.append(((own.by, matched), _spread(own.hard, numbers, by_points.__getitem__)))
     ways.append((("points", "position"), nearest))
     kinds, counts = np.unique(example.names, return_counts=True)
     ways.append((("nothing", "majority"), np.full(len(shape.names), kinds[counts.argmax()])))

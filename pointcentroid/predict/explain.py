@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.config import PreprocessConfig
+from pointcentroid.config import PartsConfig, PreprocessConfig
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
@@ -123,7 +123,8 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
     turn = TO_Z_UP[prediction.up]
     cloud = torch.from_numpy(ordered(points[None], net.card) @ turn.T.astype(np.float32))
     seen = hierarchy(net.encoder, cloud.to(net.device), shape, frame, turn)
-    return Explanation(seen.points, seen.stages, seen.transform, seen.vertices, seen.faces, prediction)
+    named = isinstance(net.card.model, PartsConfig) and net.card.model.names > 0
+    return Explanation(seen.points, seen.stages, seen.transform, seen.vertices, seen.faces, prediction, named)
 
 
 def hierarchy(encoder: Encoder, cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:

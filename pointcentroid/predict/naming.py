@@ -38,10 +38,14 @@ class Labelled:
     Attributes:
         points: (P, 3) in the frame the net saw.
         names: (P,) text, of the part that each is of.
+        finest: (P,) int64 the centroid of the first stage that each goes to, -1 for none.
+        features: (M, C) of those centroids.
     """
 
     points: np.ndarray
     names: np.ndarray
+    finest: np.ndarray
+    features: np.ndarray
 
 
 def labelled(seen: Hierarchy, parted: PartedShape) -> Labelled:
@@ -51,21 +55,48 @@ def labelled(seen: Hierarchy, parted: PartedShape) -> Labelled:
         seen: what a net saw of a file.
         parted: the same file, with its parts.
     """
-    return Labelled(seen.points, np.array(parted.names)[point_parts(seen, parted)])
+    names = np.array(parted.names)[point_parts(seen, parted)]
+    return Labelled(seen.points, names, seen.stages[0].hard, seen.stages[0].features)
 
 
-def lent_names(points: np.ndarray, hard: np.ndarray, example: Labelled) -> dict[int, str]:
-    """Name clusters by an example: every point has the name of the nearest point there, and a cluster that of most of its.
+def names_by_place(points: np.ndarray, example: Labelled) -> np.ndarray:
+    """(P,) the names of the nearest points of an example to those of a shape, (P, 3), in its own such frame."""
+    return example.names[nearest_rows(points, example.points)]
+
+
+def names_by_feature(finest: np.ndarray, features: np.ndarray, example: Labelled) -> np.ndarray:
+    """The names of points by the features of the centroids they go to.
 
     Args:
-        points: (P, 3) in the frame the net saw.
-        hard: (P,) the cluster of each point, -1 for none.
-        example: what lends names, in its own such frame.
+        finest: (P,) the centroid of the first stage that each goes to, -1 for none.
+        features: (M, C) of those centroids.
+        example: what lends names; each of its centroids has that of most of its points.
 
     Returns:
-        The names of the clusters that hold a point.
+        (P,) text, empty for a point of no centroid.
     """
-    named = named_centres(points, hard, example.names[nearest_rows(points, example.points)])
+    lenders = named_centres(example.points, example.finest, example.names)
+    theirs = example.features[lenders.numbers]
+    away = np.linalg.norm(features[:, None] - theirs[None], axis=2)
+    return np.append(lenders.names[away.argmin(axis=1)], "")[finest]
+
+
+def lent_names(seen: Hierarchy, example: Labelled) -> dict[int, str]:
+    """Name the centroids of the last stage by an example: each has the name that most of its points have.
+
+    Args:
+        seen: what a net saw of a shape.
+        example: what lends names: by features where those tell parts, else by place.
+
+    Returns:
+        The names of the centroids that hold a point.
+    """
+    finest, last = seen.stages[0], seen.stages[-1]
+    if seen.features_tell_parts:
+        names = names_by_feature(finest.hard, finest.features, example)
+    else:
+        names = names_by_place(seen.points, example)
+    named = named_centres(seen.points, last.hard, names)
     return dict(zip(named.numbers.tolist(), named.names.tolist(), strict=True))
 
 

@@ -127,7 +127,7 @@ def centroid_names(seen: Hierarchy, example: Labelled | None) -> list[str]:
         A name for each, all different: a number is added to those that come again.
     """
     stage = seen.stages[-1]
-    lent = lent_names(seen.points, stage.hard, example) if example else {}
+    lent = lent_names(seen, example) if example else {}
     names: list[str] = []
     for centroid in range(len(stage.positions)):
         name = lent.get(centroid, f"centroid {centroid}")
