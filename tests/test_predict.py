@@ -21,7 +21,8 @@ from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.io.shape import Shape
 from pointcentroid.predict.nets import Answer
 from pointcentroid.predict.predictor import Predictor
-from pointcentroid.predict.up import CERTAIN, PRIOR, PRIOR_WEIGHT, UpFinder
+from pointcentroid.predict.preparing import prepare
+from pointcentroid.predict.up import CERTAIN, PRIOR, PRIOR_WEIGHT, SPREAD, UpFinder
 from pointcentroid.results import Failure, Prediction
 
 from .conftest import EXAMPLES
@@ -140,13 +141,13 @@ class ReadsOff:
 
 
 def test_the_up_axis_is_that_of_the_most_probable_look() -> None:
-    """Against a plain loop over clouds and axes; the answers that come back are those of the look that won, and each look is
-    given what was found in its cloud."""
+    """Against a plain loop over clouds and axes; the answers that come back are those of the look that won, each look is
+    given what was found in its cloud, and those that were taken share one unit by what speaks for them."""
     clouds = np.random.default_rng(0).normal(size=(90, 300, 3)).astype(np.float32)
     clouds /= np.linalg.norm(clouds, axis=2, keepdims=True)
-    axes, answer, looks = UpFinder(ReadsOff())(clouds)  # type: ignore[arg-type]
+    axes, answer, shares, _, looks = UpFinder(ReadsOff())(clouds)  # type: ignore[arg-type]
     wanted, rounds = 0, set()
-    for cloud, axis, seen in zip(clouds, axes, answer.features, strict=True):
+    for cloud, axis, seen, share in zip(clouds, axes, answer.features, shares, strict=True):
         known = {up: 5 * float(TO_Z_UP[up][2] @ cloud[0]) for up in UP_AXES}
         score = {up: known[up] + PRIOR_WEIGHT * np.log(PRIOR[up]) for up in UP_AXES}
         better = max("zy", key=score.__getitem__)
@@ -154,9 +155,24 @@ def test_the_up_axis_is_that_of_the_most_probable_look() -> None:
         wanted += enough
         assert axis == {1: "z", 2: better, 6: max(score, key=score.__getitem__)}[enough]
         rounds.add(enough)
+        taken = {1: "z", 2: "zy", 6: UP_AXES}[enough]
+        odds = {up: np.exp(score[up] / SPREAD) if up in taken else 0 for up in UP_AXES}
+        assert share == pytest.approx(np.array(list(odds.values())) / sum(odds.values()), abs=1e-6)
         np.testing.assert_allclose(seen, TO_Z_UP[axis] @ cloud[0], atol=1e-6)
     assert looks == wanted
     assert (len(rounds), len(set(axes))) == (3, 6)
+
+
+def test_a_doubtful_axis_makes_a_doubtful_answer(predictor: Predictor) -> None:
+    """The mean of what is said with each axis up: for a capsule, which may stand or lie."""
+    capsule = trimesh.creation.capsule(1, 0.5).sample(1024, seed=0)
+    found, known = predictor(capsule, top=40), {up: dict(predictor(capsule, up=up, top=40).top) for up in UP_AXES}
+    clouds = prepare(capsule, predictor.card.preprocess, 1).clouds
+    shares = UpFinder(predictor.net)(predictor.ordered(clouds)).shares[0]
+    assert shares.max() < 0.99
+    for label, probability in found.top:
+        mean = sum(share * known[up][label] for up, share in zip(UP_AXES, shares, strict=True))
+        assert probability == pytest.approx(mean, abs=1e-5)
 
 
 @pytest.mark.parametrize(

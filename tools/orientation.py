@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -20,6 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.predict import up as rule
 from pointcentroid.predict.nets import Answer, PredictingNet, energy, log_softmax, open_net, ordered
@@ -49,6 +50,22 @@ def ways() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(matrices), np.array(looks)
 
 
+class Figures(NamedTuple):
+    """What a rule makes of shapes.
+
+    Attributes:
+        right: share of right answers.
+        axis: share of right axes.
+        looks: a shape.
+        error: expected calibration error.
+    """
+
+    right: float
+    axis: float
+    looks: float
+    error: float
+
+
 class Lying:
     """What a net says of shapes in all 24 ways to lie.
 
@@ -61,27 +78,48 @@ class Lying:
         matrices, self.looks = ways()
         seen = [answers(net, (clouds.points @ m).astype(np.float32), f"way {n + 1}") for n, m in enumerate(matrices)]
         self.seen = Answer(*(np.stack(output, axis=1) for output in zip(*seen, strict=True)))
-        self.right = self.seen.logits.argmax(axis=2) == clouds.labels[:, None]
+        self.said = np.exp(log_softmax(self.seen.logits / net.card.temperature))
+        self.labels = clouds.labels
+        self.right = self.said.argmax(axis=2) == self.labels[:, None]
 
-    def chosen(self, way: int, certain: dict[str, float]) -> tuple[float, float, float]:
-        """Share of right answers, share of right axes and looks a shape, by the rule, for shapes that lie in one way."""
+    def chosen(self, way: int, certain: dict[str, float], mean: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(S, classes) probabilities, (S,) whether the axis is right, and (S,) looks, for shapes that lie in one way.
+
+        Args:
+            way: 0 to 23.
+            certain: as `up.CERTAIN`.
+            mean: the probabilities are the mean over all looks, not those of the one that wins.
+        """
         looks = self.looks[way]
         seen = Answer(*(output[:, looks] for output in self.seen))
-        score, rows = rule.scores(seen, list(UP_AXES)), np.arange(len(self.right))
-        best, taken = score.argmax(axis=1), np.full(len(rows), len(UP_AXES))
-        for number in range(len(certain), 0, -1):
-            first = [UP_AXES.index(axis) for axis in list(certain)[:number]]
-            so_far = np.array(first)[score[:, first].argmax(axis=1)]
-            enough = seen.known[rows, so_far] > list(certain.values())[number - 1]
-            best, taken = np.where(enough, so_far, best), np.where(enough, number, taken)
-        shown = looks[best]
-        return float(self.right[rows, shown].mean()), float((shown // 4 == Z).mean()), float(taken.mean())
+        score, rows = rule.scores(seen, list(UP_AXES)), np.arange(len(self.labels))
+        tried, pending = np.zeros(score.shape, bool), np.ones(len(rows), bool)
+        for axis, least in certain.items():
+            tried[pending, UP_AXES.index(axis)] = True
+            so_far = np.where(tried, score, -np.inf).argmax(axis=1)
+            pending &= seen.known[rows, so_far] <= least
+        tried[pending] = True
+        score = np.where(tried, score, -np.inf)
+        best = score.argmax(axis=1)
+        if mean:
+            said = np.einsum("sa,sac->sc", rule.shares_of(score), self.said[:, looks])
+        else:
+            said = self.said[rows, looks[best]]
+        return said, looks[best] // 4 == Z, tried.sum(axis=1)
 
-    def measured(self, certain: dict[str, float], prior: float, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        """`chosen` with other constants: for upright shapes, and on average over all 24 ways."""
+    def measured(
+        self, certain: dict[str, float], prior: float, confidence: float, mean: bool = False
+    ) -> tuple[Figures, Figures]:
+        """Figures with these constants: of upright shapes, and of all 24 ways together."""
         rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = prior, confidence
-        results = np.array([self.chosen(way, certain) for way in range(24)])
-        return results[UPRIGHT], results.mean(axis=0)
+        results = [self.chosen(way, certain, mean) for way in range(24)]
+        return self._figures([results[UPRIGHT]]), self._figures(results)
+
+    def _figures(self, results: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figures:
+        said, axis, looks = (np.stack(values) for values in zip(*results, strict=True))
+        right = said.argmax(axis=2) == self.labels
+        error = calibration_error(said.max(axis=2).ravel(), right.ravel())
+        return Figures(float(right.mean()), float(axis.mean()), float(looks.mean()), error)
 
 
 def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
@@ -90,28 +128,44 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     lying = Lying(net, clouds)
     upright = lying.right[:, UPRIGHT].mean()
     headings = lying.right[:, UPRIGHT : UPRIGHT + 4].mean()
-    table = Table("rule", "upright", "24 ways", "axis found", "looks", "looks, 24 ways", box=None)
+    table = Table("rule", "upright", "24 ways", "axis found", "looks", "looks, 24 ways", "ECE, 24 ways", box=None)
 
-    def row(name: str, first: np.ndarray, all_ways: np.ndarray) -> None:
+    def row(name: str, first: Figures, every: Figures) -> None:
         table.add_row(
-            name, f"{first[0]:.1%}", f"{all_ways[0]:.1%}", f"{all_ways[1]:.1%}", f"{first[2]:.2f}", f"{all_ways[2]:.2f}"
+            name,
+            f"{first.right:.1%}",
+            f"{every.right:.1%}",
+            f"{every.axis:.1%}",
+            f"{first.looks:.2f}",
+            f"{every.looks:.2f}",
+            f"{every.error:.1%}",
         )
 
-    table.add_row("the axis is given", f"{upright:.1%}", f"{headings:.1%}", "", "1", "1")
-    table.add_row("z is believed", f"{upright:.1%}", f"{lying.right.mean():.1%}", f"{1 / 6:.1%}", "1", "1")
+    table.add_row("the axis is given", f"{upright:.1%}", f"{headings:.1%}", "", "1", "1", "")
+    table.add_row("z is believed", f"{upright:.1%}", f"{lying.right.mean():.1%}", f"{1 / 6:.1%}", "1", "1", "")
     row("all six looks, confidence alone", *lying.measured({}, 0, 1e9))
     row("all six looks, known alone", *lying.measured({}, 0, 0))
     row("all six looks, known and prior", *lying.measured({}, 1, 0))
     row("z, then all others", *lying.measured({"z": rule.CERTAIN["z"]}, *shipped[1:]))
-    row("as it ships: z, then y, then the others", *lying.measured(*shipped))
+    row("z, then y, then the others", *lying.measured(*shipped))
+    row("as it ships: so, and the mean over looks", *lying.measured(*shipped, mean=True))
     console.print(table)
     console.print("\nthe best of the grid that cost upright shapes at most 0.5 points, and 1.6 looks:")
     grid = [
-        (constants, *lying.measured({"z": constants[0], "y": constants[1]}, *constants[2:])) for constants in product(*GRID)
+        (constants, *lying.measured({"z": constants[0], "y": constants[1]}, *constants[2:], mean=True))
+        for constants in product(*GRID)
     ]
-    fine = [entry for entry in grid if entry[1][0] >= upright - 0.005 and entry[1][2] <= 1.6]
-    for constants, first, all_ways in sorted(fine, key=lambda entry: -entry[2][0])[:5]:
-        console.print(f"{constants}: upright {first[0]:.1%}, {first[2]:.2f} looks; 24 ways {all_ways[0]:.1%}")
+    fine = [entry for entry in grid if entry[1].right >= upright - 0.005 and entry[1].looks <= 1.6]
+    for constants, first, every in sorted(fine, key=lambda entry: -entry[2].right)[:5]:
+        console.print(f"{constants}: upright {first.right:.1%}, {first.looks:.2f} looks; 24 ways {every.right:.1%}")
+    rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = shipped[1:]
+    console.print("\nSPREAD, with the constants that ship:")
+    for rule.SPREAD in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
+        first, every = lying.measured(*shipped, mean=True)
+        console.print(
+            f"{rule.SPREAD}: upright {first.right:.1%}, calibration error {first.error:.1%}; "
+            f"24 ways {every.right:.1%}, {every.error:.1%}"
+        )
 
 
 def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: Console) -> None:

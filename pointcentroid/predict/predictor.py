@@ -181,10 +181,10 @@ class Predictor:
         clouds = np.stack([item.clouds for item in items])
         batch, votes, points = clouds.shape[:3]
         clouds = self.ordered(clouds.reshape(batch * votes, points, 3)).reshape(batch, votes, -1, 3)
-        axes, first = self._look(clouds[:, 0], [up if up != "auto" else item.standard_up for item in items])
+        axes, first, others = self._look(clouds[:, 0], [up if up != "auto" else item.standard_up for item in items])
         answers = [first, *(self.net(turned(clouds[:, vote], axes)) for vote in range(1, votes))]
-        scale = self.card.temperature
-        probabilities = np.mean([np.exp(log_softmax(answer.logits / scale)) for answer in answers], axis=0)
+        probabilities = np.mean([self._probabilities(answer.logits) for answer in answers], axis=0)
+        probabilities = (1 - others.sum(axis=1, keepdims=True)) * probabilities + others
         features = np.mean([answer.features for answer in answers], axis=0)
         known = np.mean([familiarity(answer, self.card.known) for answer in answers], axis=0)
         return [
@@ -192,26 +192,36 @@ class Predictor:
             for row, item in enumerate(items)
         ]
 
-    def _look(self, clouds: np.ndarray, given: list[str | None]) -> tuple[list[str], Answer]:
-        """The axis that points up in each of (B, N, 3) clouds, found where it is not given, and the net's answers."""
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return np.exp(log_softmax(logits / self.card.temperature))
+
+    def _look(self, clouds: np.ndarray, given: list[str | None]) -> tuple[list[str], Answer, np.ndarray]:
+        """Look at (B, N, 3) clouds along the axis that points up, which is found where it is not given.
+
+        Returns:
+            The axes; what the net says with them up; and (B, classes) what it says along the others, by their probability.
+        """
         unknown = [row for row, axis in enumerate(given) if axis is None]
         unseen = [row for row, axis in enumerate(given) if axis is not None]
         axes = [axis or "" for axis in given]
+        others = np.zeros((len(clouds), len(self.classes)))
         answers: list[tuple[list[int], Answer]] = []
         if unknown:
             own = self._knows_up
-            found, seen, _ = self._finder(clouds[unknown] if own else ordered(clouds[unknown], self._finder.net.card))
-            for row, axis in zip(unknown, found, strict=True):
+            found = self._finder(clouds[unknown] if own else ordered(clouds[unknown], self._finder.net.card))
+            for row, axis in zip(unknown, found.axes, strict=True):
                 axes[row] = axis
             if own:
-                answers.append((unknown, seen))
+                answers.append((unknown, found.answer))
+                shares = np.where([[axis == up for up in UP_AXES] for axis in found.axes], 0, found.shares)
+                others[unknown] = (shares[:, :, None] * self._probabilities(found.logits)).sum(axis=1)
             else:
                 unseen = list(range(len(given)))
         if unseen:
             answers.append((unseen, self.net(turned(clouds[unseen], [axes[row] for row in unseen]))))
         order = np.argsort(np.concatenate([rows for rows, _ in answers]))
         outputs = zip(*(answer for _, answer in answers), strict=True)
-        return axes, Answer(*(np.concatenate(parts)[order] for parts in outputs))
+        return axes, Answer(*(np.concatenate(parts)[order] for parts in outputs)), others
 
     def ordered(self, clouds: np.ndarray) -> np.ndarray:
         """(B, N, 3) clouds as the net wants them, see `pointcentroid.predict.nets.ordered`."""

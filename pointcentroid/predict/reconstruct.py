@@ -148,7 +148,7 @@ class Reconstructor:
         return farthest_first(points, self.net.config.seeds)
 
     def _estimated_up(self, cloud: np.ndarray) -> str:
-        return self._finder(ordered(cloud[None].astype(np.float32), self._finder.net.card))[0][0]
+        return self._finder(ordered(cloud[None].astype(np.float32), self._finder.net.card)).axes[0]
 
 
 def panels(made: Reconstruction) -> list[Panel]:

@@ -4,11 +4,14 @@ glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format the clas
 has an output, `known`, that says whether a cloud is an upright shape of one of them, trained on clouds that lie wrong. It
 looks at the cloud as it lies; where it knows that, one look is enough. Else it looks with y up, the other custom, and where
 that is no clear answer either, with each of the remaining four. The most probable look wins: what the net says of it,
-together with a prior, which holds what the formats' users do (z first, then y). docs/orientation.md says how the constants
-were chosen, and what each of them brings.
+together with a prior, which holds what the formats' users do (z first, then y). What the shape is, is then the mean of what
+all looks say, each by its probability, so that a doubtful axis makes a doubtful answer. docs/orientation.md says how the
+constants were chosen, and what each of them brings.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +33,28 @@ CONFIDENCE_WEIGHT = 2.0
 """The look wins with the largest known + PRIOR_WEIGHT * log prior + CONFIDENCE_WEIGHT * log(highest class probability)."""
 
 
+SPREAD = 2.0
+"""The looks' probabilities are the softmax of those sums, divided by this."""
+
+
+class Found(NamedTuple):
+    """What looking at clouds along their axes found.
+
+    Attributes:
+        axes: for each cloud the most probable entry of `UP_AXES`.
+        answer: what the net says of it with that axis up.
+        shares: (B, A) float64 the probability of each of `UP_AXES`, 0 for those that were not tried.
+        logits: (B, A, classes) what the net says of each look; 0 for those that were not taken.
+        looks: how many all took.
+    """
+
+    axes: list[str]
+    answer: Answer
+    shares: np.ndarray
+    logits: np.ndarray
+    looks: int
+
+
 class UpFinder:
     """Finds the axis that points up in clouds in their files' own frames.
 
@@ -40,47 +65,48 @@ class UpFinder:
     def __init__(self, net: PredictingNet) -> None:
         self.net = net
 
-    def __call__(self, clouds: np.ndarray) -> tuple[list[str], Answer, int]:
+    def __call__(self, clouds: np.ndarray) -> Found:
         """Look until an axis is found.
 
         Args:
-            clouds: (B, N, 3) preprocessed clouds, in the order that the net wants.
-
-        Returns:
-            For each cloud an entry of `UP_AXES`; what the net says of it with that axis up; and how many looks all took.
+            clouds: (B, N, 3) preprocessed clouds, in the order that the net wants, B >= 1.
         """
         lists = self.net.neighbours(clouds)
+        score = np.full((len(clouds), len(UP_AXES)), -np.inf)
+        table: list[np.ndarray] = []  # of logits, features and known of all looks
+        every, pending, looks = np.arange(len(clouds)), np.arange(len(clouds)), 0
         rest = [up for up in UP_AXES if up not in CERTAIN]
-        found = [""] * len(clouds)
-        answers: list[list[np.ndarray]] = [[]] * len(clouds)
-        best, known = np.full((2, len(clouds)), -np.inf)
-        pending, taken = np.arange(len(clouds)), 0
         for axes, certain in [*(([axis], least) for axis, least in CERTAIN.items()), (rest, np.inf)]:
             rows = np.repeat(pending, len(axes))
-            taken += len(rows)
+            looks += len(rows)
             seen = self.net(turned(clouds[rows], axes * len(pending)), {name: list_[rows] for name, list_ in lists.items()})
-            score = scores(seen, axes * len(pending)).reshape(len(pending), len(axes))
-            for number, cloud in enumerate(pending):
-                look = int(score[number].argmax())
-                if score[number, look] > best[cloud]:
-                    answer = [output[number * len(axes) + look] for output in seen]
-                    found[cloud], answers[cloud], best[cloud] = axes[look], answer, score[number, look]
-                    known[cloud] = answer[-1]
-            pending = pending[known[pending] <= certain]
+            table = table or [np.zeros((*score.shape, *output.shape[1:]), output.dtype) for output in seen]
+            places = rows, np.tile([UP_AXES.index(axis) for axis in axes], len(pending))
+            for outputs, output in zip(table, seen, strict=True):
+                outputs[places] = output
+            score[places] = scores(seen, axes * len(pending))
+            pending = pending[table[-1][pending, score[pending].argmax(axis=1)] <= certain]
             if not len(pending):
                 break
-        return found, Answer(*map(np.stack, zip(*answers, strict=True))), taken
+        best = score.argmax(axis=1)
+        answer = Answer(*(outputs[every, best] for outputs in table))
+        return Found([UP_AXES[axis] for axis in best], answer, shares_of(score), table[0], looks)
+
+
+def shares_of(score: np.ndarray) -> np.ndarray:
+    """(..., A) `scores` of looks, -inf where none was taken -> (..., A) their probabilities."""
+    return np.exp(log_softmax(score / SPREAD))
 
 
 def scores(looks: Answer, axes: list[str]) -> np.ndarray:
-    """How probable each look is.
+    """How much speaks for each look.
 
     Args:
         looks: what the net says of clouds, (..., A, ...).
         axes: the A that were up.
 
     Returns:
-        (..., A) log-probabilities, up to a constant of each cloud.
+        (..., A) sums of which the largest wins.
     """
     prior = np.log([PRIOR[axis] for axis in axes])
     return looks.known + PRIOR_WEIGHT * prior + CONFIDENCE_WEIGHT * log_softmax(looks.logits).max(axis=-1)
