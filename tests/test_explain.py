@@ -82,7 +82,9 @@ def test_stability_is_one_against_itself_and_less_against_others(predictor: Pred
 def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation) -> None:
     bad = tmp_path / "bad.off"
     bad.write_text("OFF\n")
-    done = run("assignments", EXAMPLES / "chair.off", bad, "--format", "json", "--save", tmp_path / "out")
+    done = run(
+        "assignments", EXAMPLES / "chair.off", bad, "--weights", "small", "--format", "json", "--save", tmp_path / "out"
+    )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1
     stages = range(1, len(chair.stages) + 1)

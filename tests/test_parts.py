@@ -264,7 +264,14 @@ class TestFigures:
             ("nothing", "majority"): 0.25,
             ("nothing", "possible"): 0.75,
         }
-        assert all((row.pairs, row.lowest) == (1, row.rightly) for row in rows.values())
+        assert all((row.pairs, row.lowest, row.complete) == (1, row.rightly, row.rightly) for row in rows.values())
+        # The other one has more names: of its pair alone is `complete`.
+        both = {(row.clusters, row.matched): row for row in correspondence([one, two], [one, two])}
+        assert {row.pairs for row in both.values()} == {2}
+        assert both["nothing", "possible"].complete == 1.0
+        assert both["net", "number"].complete == 0.25
+        for way, row in both.items():
+            assert row.rightly == pytest.approx((row.complete + rows[way].rightly) / 2)
 
 
 class TestSplit:

@@ -39,6 +39,7 @@ class Correspondence:
             common name; `possible`: those whose name the example has, theirs.
         rightly: share of the points with their right name, the mean over pairs of an example and another shape.
         lowest: of the pair where it is lowest.
+        complete: the mean over the pairs of one example, the one with the most different names; the first of several.
         pairs: how many.
     """
 
@@ -46,6 +47,7 @@ class Correspondence:
     matched: str
     rightly: float
     lowest: float
+    complete: float
     pairs: int
 
 
@@ -68,14 +70,21 @@ def correspondence(examples: list[NamedShape], shapes: list[NamedShape]) -> list
         shapes: what is named; of these, an example names all but itself.
     """
     found: dict[tuple[str, str], list[float]] = {}
-    for example in examples:
+    lenders: list[int] = []
+    for number, example in enumerate(examples):
         for shape in shapes:
             if shape is not example:
+                lenders.append(number)
                 for way, names in _ways(example, shape):
                     found.setdefault(way, []).append(float((names == shape.names).mean()))
-    return [
-        Correspondence(*way, float(np.mean(shares)), float(np.min(shares)), len(shares)) for way, shares in found.items()
-    ]
+    names = [len(np.unique(example.names)) for example in examples]
+    complete = np.array(lenders) == names.index(max(names))
+    rows = []
+    for way, shares in found.items():
+        rightly = np.array(shares)
+        figures = rightly.mean(), rightly.min(), rightly[complete].mean()
+        rows.append(Correspondence(*way, *map(float, figures), pairs=len(rightly)))
+    return rows
 
 
 def _ways(example: NamedShape, shape: NamedShape) -> list[tuple[tuple[str, str], np.ndarray]]:
