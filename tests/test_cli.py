@@ -203,7 +203,7 @@ class TestOtherCommands:
 
     def test_models_lists_the_shipped_weights(self) -> None:
         rows = [json.loads(line) for line in run("models", "--format", "json").stdout.splitlines()]
-        assert {row["name"] for row in rows} == {"autoencoder", "small", "tiny"}
+        assert {row["name"] for row in rows} == {"autoencoder", "parts", "small", "tiny"}
 
     @pytest.mark.parametrize("command", ["classify", "embed", "train", "evaluate", "models"])
     def test_help_of_every_command(self, command: str) -> None:

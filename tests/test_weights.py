@@ -91,7 +91,7 @@ def test_names_are_resolved_and_mistakes_name_the_nearest() -> None:
 
 def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
     shipped = shipped_weights()
-    assert set(shipped) == {"autoencoder", "small", "tiny"}
+    assert set(shipped) == {"autoencoder", "parts", "small", "tiny"}
     assert sum(path.stat().st_size for path in shipped.values()) < 15e6
     assert max(path.stat().st_size for path in shipped.values()) < 8e6
     for path in shipped.values():
