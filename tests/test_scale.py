@@ -567,6 +567,6 @@ class TestTool:
         burn = "import time\nwhile time.process_time() < 0.6: pass"
         both = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r} + '\\ninput()'], input=b'x')\n{burn}"
         took = scale.measured(sys.executable, "-c", both)
-        assert 0.9 < took.cpu < took.seconds * (os.cpu_count() or 1)
+        assert 0.7 < took.cpu < took.seconds * (os.cpu_count() or 1)
         with pytest.raises(SystemExit, match="boom"):
             scale.measured(sys.executable, "-c", "import sys; print('boom', file=sys.stderr); sys.exit(2)")

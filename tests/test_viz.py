@@ -363,7 +363,7 @@ class TestSameColours:
         alone = [common(Panel(first), names, Panel(seen), of) for seen, of in chairs[1:]]
         matched = [common(Panel(first), names, Panel(seen, like=Panel(first)), of) for seen, of in chairs[1:]]
         assert all(after > before for before, after in zip(alone, matched, strict=True))
-        assert np.mean(matched) > 2 * np.mean(alone)
+        assert np.mean(matched) > 1.5 * np.mean(alone)
 
     def test_another_net_borrows_what_it_can_and_no_colour_comes_twice(self, chair: Explanation) -> None:
         """Of a net with more centroids than the one it is compared with."""
@@ -576,7 +576,7 @@ class TestPage:
         assert shown == [
             [
                 line.name,
-                line.told_share.replace("%", " %") if "<" not in line.told_share else line.told_share,
+                line.told_share.replace("%", " %"),
                 rgb(line.colour),
             ]
             for line in lines
@@ -967,6 +967,7 @@ class TestWindow:
             "mousemove", right + 150, slider, "sleep", 0.5, "mousemove", right + 260, slider, "sleep", 0.5, "mouseup", 1,
         )  # fmt: skip
         until(lambda: (np.abs(scene_now() - at_first).max(axis=2) > 30).mean() > 0.02, "the slider does it, too", 60)
+        self.look(screen)  # until the last of the drag is drawn: a slider that is held would move them again
         self.do(screen, "mousemove", left + 5, top + 5, "key", "e")
         is_back("and e takes it back")
         self.do(screen, "key", "q")
