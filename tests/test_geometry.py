@@ -129,6 +129,13 @@ class TestNearestNeighbours:
         monkeypatch.setattr(neighbours_module, "_CHUNK", 500)
         assert torch.equal(nearest_neighbours(queries, points, 5), whole)
 
+    @pytest.mark.parametrize("total", [70, 1024])
+    def test_a_compiled_search_finds_the_same(self, total: int) -> None:
+        queries, points = cloud(0, 3, 50, 3), cloud(1, 3, total, 3)
+        points[:, 20:30] = points[:, :10]  # of equals, the first
+        compiled = torch.compile(nearest_neighbours, backend="aot_eager", dynamic=False)
+        assert torch.equal(compiled(queries, points, 16), nearest_neighbours(queries, points, 16))
+
     @pytest.mark.parametrize("shapes", [((1, 4, 2), (1, 4, 3)), ((1, 4, 3), (2, 4, 3)), ((4, 3), (4, 3))])
     def test_bad_shapes(self, shapes) -> None:
         with pytest.raises(ValueError, match=r"clouds|shape"):

@@ -79,7 +79,7 @@ def _keys(distance: Tensor, numbers: Tensor | None = None) -> Tensor:
 
 def _least(keys: Tensor, count: int) -> Tensor:
     """(B, M, N) keys, which are lost -> (B, M, count) numbers of the least ones, the least first."""
-    if keys.device.type != "cpu":
+    if keys.device.type != "cpu" or torch.compiler.is_compiling():
         return keys.topk(count, dim=2, largest=False).values & 0xFFFFFFFF
     table = keys.numpy()  # numpy's partition works on vectors, torch's topk, several times slower, on numbers
     if count < table.shape[2]:
