@@ -21,14 +21,15 @@ from pointcentroid.data.parted import NAMELESS, PartedData
 from pointcentroid.errors import ConfigError, DataError
 from pointcentroid.evaluate.agreement import adjusted_rand_index
 from pointcentroid.evaluate.assignments import mean_measures, measure, resampled
-from pointcentroid.io import read_parts
+from pointcentroid.geometry.sampling import preprocess
+from pointcentroid.io import read, read_parts
 from pointcentroid.models import create_model
 from pointcentroid.nn.encoder import compose
 from pointcentroid.nn.parts import PartsNet, soft_k_means
 from pointcentroid.predict.naming import labelled, lent_names, names_by_place, point_parts
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.train.parts import pair_loss
-from pointcentroid.weights import load_weights
+from pointcentroid.weights import find_weights, load_weights
 
 from .conftest import EXAMPLES, ROOT
 from .test_cli import run
@@ -118,6 +119,18 @@ class TestNet:
         for number in shares.sum(dim=0).nonzero()[:, 0]:
             mean = (shares[:, number, None] * fine.positions[0]).sum(dim=0) / shares[:, number].sum()
             assert parts.positions[0, number].numpy() == pytest.approx(mean.numpy(), abs=1e-4)
+
+    def test_further_samplings_count_alike(self, fresh: Path) -> None:
+        """The same sampling again changes nothing; others do, in whatever order they come."""
+        tensors, card = load_weights(find_weights("parts"))
+        net, shape = PartsNet.from_tensors(card.model, tensors), read(fresh / "chair" / "chair_000.glb")
+        seen = [torch.from_numpy(preprocess(shape.vertices, shape.faces, 1024, seed))[None].float() for seed in range(3)]
+        with torch.inference_mode():
+            ways = [(), (seen[0],) * 3, (seen[1], seen[2]), (seen[2], seen[1])]
+            alone, again, one, other = (net(seen[0], assignments=True, others=way)[-1].combined for way in ways)
+        torch.testing.assert_close(again, alone, atol=1e-3, rtol=0)
+        torch.testing.assert_close(other, one, atol=1e-3, rtol=0)
+        assert (one - alone).abs().max() > 0.01
 
     def test_other_stages_are_refused(self) -> None:
         with pytest.raises(ConfigError, match="must be two"):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +45,6 @@ class StageOutput:
         if self.assignment is None:
             raise ValueError("this stage was computed without assignments: call the encoder with assignments=True")
         return self.assignment.mean(dim=1)
-
-
-class Encoder(Protocol):
-    """What takes points to centroids in stages: a `CentroidEncoder`, or a `pointcentroid.nn.parts.PartsNet`."""
-
-    def __call__(self, points: Tensor, *, ordered: bool = False, assignments: bool = False) -> list[StageOutput]:
-        """See `CentroidEncoder.forward`."""
-        ...
 
 
 def compose(stages: list[StageOutput]) -> list[Tensor]:

@@ -13,6 +13,7 @@ before it, and none where all is near one already. So a shape of five parts has 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -121,20 +122,28 @@ class PartsNet(Net[PartsConfig]):
         neighbours = Neighbours(listed, "inputs", inputs=points.shape[1], centroids=fine.positions.shape[1])
         return Embedding(fine.positions, z, named, near.log_softmax(dim=2).unsqueeze(1), neighbours)
 
-    def forward(self, points: Tensor, *, ordered: bool = False, assignments: bool = False) -> list[StageOutput]:
+    def forward(
+        self, points: Tensor, *, ordered: bool = False, assignments: bool = False, others: Sequence[Tensor] = ()
+    ) -> list[StageOutput]:
         """Cut clouds into parts.
 
         Args:
             points: (B, N, 3) preprocessed clouds.
             ordered: they are in farthest-point order, see `CentroidEncoder.forward`.
             assignments: give the assignments too.
+            others: further samplings of the same surfaces, each like `points`. Distances between fine centroids are then
+                the means over all samplings: less of what is found hangs on which points were drawn.
 
         Returns:
             Two stages: the fine centroids, and `config.parts` centroids of parts. Those that no part was found for have no
             share of anything. Every point spreads one unit over the others.
         """
         seen = self.embed(points, ordered=ordered)
-        shares = soft_k_means(seen.z, self.config.parts)
+        views = [seen.z]
+        for other in others:
+            again = self.embed(other, ordered=ordered)
+            views.append(gather_points(again.z, nearest_neighbours(seen.positions, again.positions, 1)[:, :, 0]))
+        shares = soft_k_means(torch.cat(views, dim=2) * len(views) ** -0.5, self.config.parts)
         mass = shares.sum(dim=1).unsqueeze(2).clamp_min(torch.finfo(shares.dtype).tiny)
         positions, features = (shares.transpose(1, 2) @ values / mass for values in (seen.positions, seen.features))
         fine = assignment(seen.log_shares, seen.neighbours) if assignments else None

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.config import PartsConfig, PreprocessConfig
+from pointcentroid.config import PartsConfig
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
 from pointcentroid.io.shape import Shape
-from pointcentroid.nn.encoder import Encoder, compose
+from pointcentroid.nn.encoder import StageOutput, compose
 from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.preparing import Prepared, Source, as_shape, source_name, standard_up
 from pointcentroid.results import Hierarchy, Prediction, StageExplanation
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from pointcentroid.predict.naming import Labelled
     from pointcentroid.predict.predictor import Predictor
+    from pointcentroid.weights import WeightsCard
+
+_SEEDS_APART = 1000  # between further samplings of a surface, so that explanations with other seeds share none
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,31 +116,31 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
     """
     shape, net = as_shape(source), predictor.abstraction
 
-    def sampled(settings: PreprocessConfig) -> tuple[np.ndarray, Frame]:
-        return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed if seed is None else seed)
+    def sampled(card: WeightsCard, number: int) -> tuple[np.ndarray, Frame]:
+        settings = card.preprocess
+        first = settings.seed if seed is None else seed
+        return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, first + _SEEDS_APART * number)
 
-    points, frame = sampled(predictor.card.preprocess)
+    points, _ = sampled(predictor.card, 0)
     prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
-    if net.card.preprocess != predictor.card.preprocess:
-        points, frame = sampled(net.card.preprocess)
+    samplings, frames = zip(*(sampled(net.card, number) for number in range(net.samplings)), strict=True)
     turn = TO_Z_UP[prediction.up]
-    cloud = torch.from_numpy(ordered(points[None], net.card) @ turn.T.astype(np.float32))
-    seen = hierarchy(net.encoder, cloud.to(net.device), shape, frame, turn)
+    clouds = torch.from_numpy(ordered(np.stack(samplings), net.card) @ turn.T.astype(np.float32)).to(net.device)
+    seen = hierarchy(net.see(clouds), clouds[:1], shape, frames[0], turn)
     named = isinstance(net.card.model, PartsConfig) and net.card.model.names > 0
     return Explanation(seen.points, seen.stages, seen.transform, seen.vertices, seen.faces, prediction, named)
 
 
-def hierarchy(encoder: Encoder, cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:
-    """The centroids an encoder sees one cloud through.
+def hierarchy(outputs: list[StageOutput], cloud: Tensor, shape: Shape, frame: Frame, turn: np.ndarray) -> Hierarchy:
+    """The centroids a net saw one cloud through.
 
     Args:
-        encoder: in evaluation mode.
+        outputs: of the net's stages, with assignments.
         cloud: (1, N, 3) preprocessed, z up, in farthest-point order.
         shape: what it was made of.
         frame: where it lies in the shape's frame.
         turn: (3, 3) the rotation that then put z up.
     """
-    outputs = encoder(cloud, ordered=True, assignments=True)
     stages = []
     for out, shares in zip(outputs, compose(outputs), strict=True):
         assert out.assignment is not None, "asked for"

@@ -13,7 +13,12 @@ from pointcentroid.predict.up import FINDER
 from pointcentroid.weights import find_weights
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pointcentroid.nn.encoder import StageOutput
     from pointcentroid.predict.torch_net import Abstraction
+
+_SAMPLINGS = 6  # of a surface that parts are found in
 
 
 class PartsPredictor(Predictor):
@@ -54,4 +59,10 @@ class PartsPredictor(Predictor):
 
         tensors, card = load_weights(self._parts)
         device = choose_device(self.device)
-        return Abstraction(PartsNet.from_tensors(card.model, tensors).to(device), card, device)
+        net = PartsNet.from_tensors(card.model, tensors).to(device)
+
+        def see(clouds: Tensor) -> list[StageOutput]:
+            first, *others = clouds.split(1)
+            return net(first, ordered=True, assignments=True, others=others)
+
+        return Abstraction(see, card, device, _SAMPLINGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,7 +92,7 @@ class Predictor:
         from pointcentroid.predict.torch_net import Abstraction
 
         net = self.torch_net
-        return Abstraction(net.module.encoder, net.card, net.device)
+        return Abstraction(partial(net.module.encoder, ordered=True, assignments=True), net.card, net.device)
 
     def __call__(self, source: Source, *, up: Up = "auto", votes: int = 1, top: int = 5) -> Prediction:
         """Classify one shape.

@@ -126,7 +126,7 @@ class Reconstructor:
             f_score=float(f_score(scored, other, F_THRESHOLD)),
             oracle_f_score=float(f_score(seen, other, F_THRESHOLD)),
             compression=3 * len(cloud) / torch.cat(latent, dim=2).numel(),
-            seen=hierarchy(self.net.encoder, shown, shape, frame, turn),
+            seen=hierarchy(self.net.encoder(shown, ordered=True, assignments=True), shown, shape, frame, turn),
         )
 
     def _two_samplings(self, shape: Shape, cloud: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:

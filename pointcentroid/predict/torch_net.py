@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_dict
 from pointcentroid.errors import ConfigError
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.nn.encoder import Encoder
+from pointcentroid.nn.encoder import StageOutput
 from pointcentroid.predict.nets import Answer, Lists, neighbour_lists
 from pointcentroid.weights import WeightsCard, load_weights
 
@@ -37,14 +39,16 @@ class Abstraction(NamedTuple):
     """A net that takes points to centroids, to be looked at.
 
     Attributes:
-        encoder: the net.
+        see: (K, N, 3) samplings of a surface, on the net's device -> the stages of the first, with assignments.
         card: of the weights it is of.
         device: where it is.
+        samplings: K.
     """
 
-    encoder: Encoder
+    see: Callable[[Tensor], list[StageOutput]]
     card: WeightsCard
     device: torch.device
+    samplings: int = 1
 
 
 class TorchNet:
