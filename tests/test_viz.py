@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -967,8 +968,12 @@ class TestWindow:
             "mousemove", right + 150, slider, "sleep", 0.5, "mousemove", right + 260, slider, "sleep", 0.5, "mouseup", 1,
         )  # fmt: skip
         until(lambda: (np.abs(scene_now() - at_first).max(axis=2) > 30).mean() > 0.02, "the slider does it, too", 60)
-        self.look(screen)  # until the last of the drag is drawn: a slider that is held would move them again
-        self.do(screen, "mousemove", left + 5, top + 5, "key", "e")
+        self.look(screen)  # until the last of the drag is drawn
+        for _ in range(3):  # a busy machine may deliver a step of the drag after the key, and it moves them apart again
+            self.do(screen, "mousemove", left + 5, top + 5, "sleep", 0.5, "key", "e")
+            with contextlib.suppress(AssertionError):
+                until(lambda: bool((scene_now() == at_first).all()), "e takes it back", 20)
+                break
         is_back("and e takes it back")
         self.do(screen, "key", "q")
         assert process.wait(timeout=20) == 0
