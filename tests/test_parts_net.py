@@ -65,17 +65,18 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def groups(rng: np.random.Generator, count: int, channels: int = 5) -> tuple[torch.Tensor, np.ndarray]:
-    """(1, S, channels) points close to `count` places that are far apart, and the place of each; ten or more a place."""
+    """(1, S, S) kernel of points close to `count` places that are far apart, and the place of each; ten or more a place."""
     places = np.concatenate([6 * np.eye(channels), -6 * np.eye(channels)])[:count]
     place = rng.permutation(np.repeat(np.arange(count), rng.integers(10, 40, count)))
-    return torch.from_numpy(places[place] + rng.normal(0, 0.1, (len(place), channels))).float()[None], place
+    z = torch.from_numpy(places[place] + rng.normal(0, 0.1, (len(place), channels))).float()
+    return (-torch.cdist(z, z).square()).exp()[None], place
 
 
 class TestSoftKMeans:
     @given(st.integers(0, 10**6), st.integers(1, 10))
     def test_finds_what_lies_apart_and_no_more(self, seed: int, count: int) -> None:
-        z, place = groups(np.random.default_rng(seed), count)
-        shares = soft_k_means(z, 16)[0].numpy()
+        kernel, place = groups(np.random.default_rng(seed), count)
+        shares = soft_k_means(kernel, 16)[0].numpy()
         assert shares.sum(axis=1) == pytest.approx(1, abs=1e-5)
         assert (shares.sum(axis=0) > 0).sum() == count
         assert adjusted_rand_index(shares.argmax(axis=1), place) == 1
@@ -84,14 +85,31 @@ class TestSoftKMeans:
     @given(st.integers(0, 10**6))
     def test_is_of_the_set_not_of_its_order_nor_of_the_company(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        z, _ = groups(rng, 6)
-        order = rng.permutation(z.shape[1])
-        one, other = soft_k_means(z, 16)[0], soft_k_means(torch.cat([z.flip(1), z[:, order]]), 16)[1]
+        kernel, _ = groups(rng, 6)
+        order = rng.permutation(kernel.shape[1])
+        turned = torch.cat([kernel.flip(1, 2), kernel[:, order][:, :, order]])
+        one, other = soft_k_means(kernel, 16)[0], soft_k_means(turned, 16)[1]
         assert adjusted_rand_index(one.argmax(1)[order].numpy(), other.argmax(1).numpy()) == 1
 
+    def test_is_that_of_points_where_the_kernel_is_of_points(self) -> None:
+        """Kernel k-means is k-means: of points of length 1, and the kernel of their products."""
+        rng = np.random.default_rng(0)
+        points = np.concatenate([rng.normal(corner, 0.3, (20, 4)) for corner in 3 * np.eye(4)])
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        shares = soft_k_means(torch.from_numpy(points @ points.T)[None], 16)[0].numpy()
+        shares = shares[:, shares.sum(axis=0) > 0]
+        assert shares.shape[1] == 4
+        for _ in range(20):  # where soft k-means comes to rest, near where two steps end
+            means = shares.T @ points / shares.sum(axis=0)[:, None]
+            logits = -8 * ((points[:, None] - means) ** 2).sum(axis=2)
+            again = np.exp(logits - logits.max(axis=1, keepdims=True))
+            again /= again.sum(axis=1, keepdims=True)
+            assert again == pytest.approx(shares, abs=0.02)
+            shares = again
+
     def test_never_finds_more_than_asked_for(self) -> None:
-        z, place = groups(np.random.default_rng(0), 10)
-        shares = soft_k_means(z, 4)[0]
+        kernel, place = groups(np.random.default_rng(0), 10)
+        shares = soft_k_means(kernel, 4)[0]
         assert shares.shape == (len(place), 4)
         assert (shares.sum(dim=0) > 1).all()
 

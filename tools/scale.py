@@ -51,6 +51,7 @@ _DECLARED = (
     ".npz",
     ".3mf",
 )  # formats that say how much there is: cut short, they are broken
+_LINKS = 30_000  # to one copy: file systems allow some 65,000
 _PATIENCE = 1800.0  # seconds until a run that does not go on is given up
 _LOOK = 0.25  # seconds between looks at processes
 
@@ -79,11 +80,13 @@ def folder_of(sources: list[Path], count: int, folder: Path, broken: int = 0) ->
     Returns:
         The broken ones.
     """
-    ours, bad = [], set()
-    for number, source in enumerate(sources):  # the links need copies on the same file system
-        ours.append(folder.with_name(f"{folder.name}-copies") / f"{number}{source.suffix}")
-        ours[-1].parent.mkdir(exist_ok=True, parents=True)
-        ours[-1].write_bytes(source.read_bytes())
+    copies, bad = folder.with_name(f"{folder.name}-copies"), set()
+    copies.mkdir(parents=True)
+    ours: list[Path] = []
+    for again in range(1 + count // (_LINKS * len(sources))):  # the links need copies on the same file system
+        for number, source in enumerate(sources):
+            ours.append(copies / f"{again}-{number}{source.suffix}")
+            ours[-1].write_bytes(source.read_bytes())
     for number in range(count):
         place = folder / f"{number // 1000:03d}" / f"{number:06d}"
         place.parent.mkdir(exist_ok=True, parents=True)

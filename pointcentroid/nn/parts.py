@@ -5,10 +5,13 @@ r"""A net whose last centroids are parts: centroid attention as the derivation h
 
 With the similarity s(x, u) = -beta |x - u|^2, the step of `pointcentroid.nn.centroid_attention` is soft k-means itself:
 every input spreads one unit over the centroids, and each centroid moves to the mean of what attends to it. What is learnt is
-the space where that happens: exp(-|z_i - z_j|^2) is trained to be the probability that two points are of one part.
+the space where that happens: k(i, j) = exp(-|z_i - z_j|^2) is trained to be the probability that two points are of one part,
+and k-means runs in the space whose inner product is k (kernel k-means: Schölkopf, Smola, Müller, 1998). So probabilities
+of several samplings of one surface can be averaged before.
 
-The parts are found in it, not fixed: the first centroid starts where most is near, each further one farthest from those
-before it, and none where all is near one already. So a shape of five parts has five, whatever the largest number is.
+The parts are found in it, not fixed: the first centroid starts where most is near, each further one where the probability
+of being one part with those before it is least, and none where that is large everywhere. So a shape of five parts has five,
+whatever the largest number is.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ _COARSE = 3  # coarse centroids that a fine one hears from
 _SHIFTS = 2  # steps of mean shift
 _STEPS = 2  # steps of soft k-means
 _SHARPNESS = 8.0  # beta
-_APART = 1.3  # squared distance from all centroids at which a new one starts
+_ONE = 0.27  # the probability of being one part with a centroid at which no new one starts
 _CROWD = 2.5  # fewer neighbours than this, itself among them, make no start: what lies between parts is near to none
 _PAIR = 32  # channels of what a point sees of a fine centroid
 
@@ -131,19 +134,20 @@ class PartsNet(Net[PartsConfig]):
             points: (B, N, 3) preprocessed clouds.
             ordered: they are in farthest-point order, see `CentroidEncoder.forward`.
             assignments: give the assignments too.
-            others: further samplings of the same surfaces, each like `points`. Distances between fine centroids are then
-                the means over all samplings: less of what is found hangs on which points were drawn.
+            others: further samplings of the same surfaces, each like `points`. The probability that two fine centroids are
+                of one part is then the mean over all samplings: less of what is found hangs on which points were drawn.
 
         Returns:
             Two stages: the fine centroids, and `config.parts` centroids of parts. Those that no part was found for have no
             share of anything. Every point spreads one unit over the others.
         """
         seen = self.embed(points, ordered=ordered)
-        views = [seen.z]
+        together = _together(seen.z)
         for other in others:
             again = self.embed(other, ordered=ordered)
-            views.append(gather_points(again.z, nearest_neighbours(seen.positions, again.positions, 1)[:, :, 0]))
-        shares = soft_k_means(torch.cat(views, dim=2) * len(views) ** -0.5, self.config.parts)
+            nearest = nearest_neighbours(seen.positions, again.positions, 1)[:, :, 0]
+            together = together + _together(gather_points(again.z, nearest))
+        shares = soft_k_means(together / (1 + len(others)), self.config.parts)
         mass = shares.sum(dim=1).unsqueeze(2).clamp_min(torch.finfo(shares.dtype).tiny)
         positions, features = (shares.transpose(1, 2) @ values / mass for values in (seen.positions, seen.features))
         fine = assignment(seen.log_shares, seen.neighbours) if assignments else None
@@ -169,31 +173,37 @@ def squared_distances(one: Tensor, other: Tensor) -> Tensor:
     return (lengths - 2 * one @ other.transpose(1, 2)).clamp_min(0)
 
 
-def soft_k_means(z: Tensor, most: int) -> Tensor:
-    """Find the clusters of embedded clouds.
+def _together(z: Tensor) -> Tensor:
+    """(B, S, Z) -> (B, S, S), the probability that two are of one part."""
+    return (-squared_distances(z, z)).exp()
+
+
+def soft_k_means(kernel: Tensor, most: int) -> Tensor:
+    """Find clusters by how alike their members are.
 
     Args:
-        z: (B, S, Z).
+        kernel: (B, S, S) inner products, of a space where all have length 1.
         most: how many clusters at most.
 
     Returns:
         (B, S, most): the share of each input in each cluster. Rows sum to 1; columns past the clusters found are 0.
     """
-    between = squared_distances(z, z)
-    crowd = (-between).exp().sum(dim=2)
-    found, alive = [crowd.argmax(dim=1)], [torch.ones(len(z), dtype=torch.bool, device=z.device)]
-    nearest = torch.full_like(crowd, torch.inf)
+    crowd = kernel.sum(dim=2)
+    found, alive = [crowd.argmax(dim=1)], [torch.ones(len(kernel), dtype=torch.bool, device=kernel.device)]
+    nearest = torch.zeros_like(crowd)
     for _ in range(1, most):
-        nearest = torch.minimum(nearest, between.gather(1, found[-1].view(-1, 1, 1).expand(-1, 1, z.shape[1])).squeeze(1))
-        farthest = torch.where(crowd > _CROWD, nearest, 0.0).max(dim=1)
+        nearest = torch.maximum(
+            nearest, kernel.gather(1, found[-1].view(-1, 1, 1).expand(-1, 1, kernel.shape[1])).squeeze(1)
+        )
+        farthest = torch.where(crowd > _CROWD, nearest, 1.0).min(dim=1)
         found.append(farthest.indices)
-        alive.append(alive[-1] & (farthest.values > _APART))
-    centroids, dead = gather_points(z, torch.stack(found, dim=1)), ~torch.stack(alive, dim=1)
-    shares = z.new_empty(0)
-    for step in range(_STEPS + 1):
-        if step:
-            mass = shares.sum(dim=1).unsqueeze(2).clamp_min(torch.finfo(z.dtype).tiny)
-            centroids = shares.transpose(1, 2) @ z / mass
-        logits = -_SHARPNESS * squared_distances(z, centroids)
-        shares = logits.masked_fill(dead.unsqueeze(1), -torch.inf).softmax(dim=2)
+        alive.append(alive[-1] & (farthest.values < _ONE))
+    dead = ~torch.stack(alive, dim=1)
+    shares = nn.functional.one_hot(torch.stack(found, dim=1), kernel.shape[1]).transpose(1, 2).to(kernel)
+    for _ in range(_STEPS + 1):
+        # |x_i - u_j|^2 = k(i, i) - 2 <x_i, u_j> + <u_j, u_j>, where u_j is the mean of its members
+        means = shares / shares.sum(dim=1, keepdim=True).clamp_min(torch.finfo(kernel.dtype).tiny)
+        products = kernel @ means
+        apart = 1 - 2 * products + (means * products).sum(dim=1, keepdim=True)
+        shares = (-_SHARPNESS * apart).masked_fill(dead.unsqueeze(1), -torch.inf).softmax(dim=2)
     return shares
