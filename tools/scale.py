@@ -330,9 +330,9 @@ def speed(
 
 
 def resident(pid: int) -> float:
-    """MiB of memory that a process holds."""
+    """MiB of memory that a process holds; 0 if it has ended and nobody has waited for it yet."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0) / 1024
 
 
 @app.command()
@@ -351,9 +351,9 @@ def memory(source: Path = EXAMPLES / "chair_binary.pcd", files: int = 20_000, ev
             while process.poll() is None:
                 time.sleep(every)
                 row = row or (len(lines.read_bytes().splitlines()[0]) + 1 if lines.stat().st_size else 0)
-                if row:
+                if row and (held := resident(process.pid)):
                     done = min(lines.stat().st_size / row / files, 0.999)
-                    quarters[int(4 * done)].append(resident(process.pid) if process.poll() is None else quarters[3][-1])
+                    quarters[int(4 * done)].append(held)
         took = time.perf_counter() - start
         for number, sizes in enumerate(quarters):
             typer.echo(f"quarter {number + 1}: median {statistics.median(sizes):.0f} MiB, {len(sizes)} looks")
