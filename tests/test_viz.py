@@ -1069,7 +1069,7 @@ class TestCommands:
             shutil.copy(EXAMPLES / "chair.off", folder / f"{number}.off")
         done = run("view", folder, "--png", png)
         assert done.returncode == 2
-        assert "can show 12 shapes, found 14" in " ".join(done.stderr.split())
+        assert "can show 12 shapes, found 14" in " ".join(done.stderr.replace("│", " ").split())
 
     def test_without_a_screen_it_says_what_works_instead(self) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
