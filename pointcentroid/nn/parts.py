@@ -119,7 +119,7 @@ class PartsNet(Net[PartsConfig]):
             near = self.score(pair.float()).squeeze(3) - away.float().square().sum(dim=3) * self.nearness.exp()
             z = self.embedding(features.float())
             for _ in range(_SHIFTS):
-                weights = (-squared_distances(z, z)).exp()
+                weights = _together(z)
                 z = weights @ z / weights.sum(dim=2, keepdim=True)
             named = nn.functional.normalize(self.feature(features.float()), dim=2)
         neighbours = Neighbours(listed, "inputs", inputs=points.shape[1], centroids=fine.positions.shape[1])
