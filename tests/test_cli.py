@@ -21,6 +21,11 @@ from .conftest import EXAMPLES
 COMMAND = [sys.executable, "-m", "pointcentroid"]
 
 
+def unboxed(told: str) -> str:
+    """What an error says, without the box around it and the line breaks that the box makes."""
+    return " ".join(told.replace("│", " ").split())
+
+
 def run(*arguments: object, stdin: str = "", **options) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, check=False, **options
@@ -121,7 +126,7 @@ class TestClassify:
         assert done.returncode == 2
         assert done.stdout == ""
         # The hint may be wrapped in a box.
-        assert says in " ".join(done.stderr.replace("│", " ").split())
+        assert says in unboxed(done.stderr)
 
     def test_an_absent_file_is_an_error_of_that_file(self) -> None:
         done = run("classify", "none.off", EXAMPLES / "chair.off", "--format", "json")

@@ -38,7 +38,7 @@ from pointcentroid.scale.reader import Reader
 from pointcentroid.scale.sources import check_source
 
 from .conftest import EXAMPLES, ROOT
-from .test_cli import COMMAND, run
+from .test_cli import COMMAND, run, unboxed
 
 SMALL_SHARDS = [
     sys.executable,
@@ -301,7 +301,7 @@ class TestParquet:
     def test_resuming_what_cannot_be_resumed_is_wrong_usage(self) -> None:
         done = run("classify", "x.off", "--resume", "-o", "x.json")
         assert done.returncode == 2
-        assert "only Parquet can be resumed" in " ".join(done.stderr.replace("│", " ").split())
+        assert "only Parquet can be resumed" in unboxed(done.stderr)
 
 
 def wait_for(shards: Path, count: int, process: subprocess.Popen) -> None:
@@ -488,7 +488,7 @@ class TestRay:
             done = run("classify", source, "--ray", way, "-o", tmp_path / "x.parquet")
             assert time.monotonic() - start < 25  # ten seconds of waiting, and Python's start on a busy machine
             assert done.returncode == 2
-            assert says in " ".join(done.stderr.replace("│", " ").split())
+            assert says in unboxed(done.stderr)
             assert "Traceback" not in done.stderr
             assert len(done.stderr.splitlines()) == 1
         silent.close()
@@ -502,7 +502,7 @@ class TestRay:
         ]:
             done = run("classify", *arguments)
             assert done.returncode == 2
-            assert says in " ".join(done.stderr.replace("│", " ").split())
+            assert says in unboxed(done.stderr)
         assert not os.listdir(tmp_path), "nothing is left of what was refused"
 
 
@@ -564,9 +564,9 @@ class TestTool:
 
     def test_cpu_seconds_are_those_of_all_processes(self) -> None:
         scale = tool()
-        burn = "import time\nwhile time.process_time() < 0.6: pass"
+        burn = "import time\nwhile time.process_time() < 0.8: pass"
         both = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r} + '\\ninput()'], input=b'x')\n{burn}"
         took = scale.measured(sys.executable, "-c", both)
-        assert 0.7 < took.cpu < took.seconds * (os.cpu_count() or 1)
+        assert 0.9 < took.cpu < took.seconds * (os.cpu_count() or 1)
         with pytest.raises(SystemExit, match="boom"):
             scale.measured(sys.executable, "-c", "import sys; print('boom', file=sys.stderr); sys.exit(2)")

@@ -37,7 +37,7 @@ from pointcentroid.viz.panel import NO_CENTROID, ClassColours, Panel
 from pointcentroid.viz.picture import stage_rows, write_picture, write_turntable
 
 from .conftest import EXAMPLES, ROOT, watched_pages
-from .test_cli import run
+from .test_cli import run, unboxed
 
 
 @pytest.fixture(scope="module")
@@ -1069,7 +1069,7 @@ class TestCommands:
             shutil.copy(EXAMPLES / "chair.off", folder / f"{number}.off")
         done = run("view", folder, "--png", png)
         assert done.returncode == 2
-        assert "can show 12 shapes, found 14" in " ".join(done.stderr.replace("│", " ").split())
+        assert "can show 12 shapes, found 14" in unboxed(done.stderr)
 
     def test_without_a_screen_it_says_what_works_instead(self) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}

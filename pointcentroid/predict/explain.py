@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.config import PartsConfig
+from pointcentroid.config import PartsConfig, PreprocessConfig
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from pointcentroid.predict.naming import Labelled
     from pointcentroid.predict.predictor import Predictor
-    from pointcentroid.weights import WeightsCard
 
 _SEEDS_APART = 1000  # between further samplings of a surface, so that explanations with other seeds share none
 
@@ -116,14 +116,14 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
     """
     shape, net = as_shape(source), predictor.abstraction
 
-    def sampled(card: WeightsCard, number: int) -> tuple[np.ndarray, Frame]:
-        settings = card.preprocess
+    @cache  # where both nets want the same sampling
+    def sampled(settings: PreprocessConfig, number: int) -> tuple[np.ndarray, Frame]:
         first = settings.seed if seed is None else seed
         return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, first + _SEEDS_APART * number)
 
-    points, _ = sampled(predictor.card, 0)
+    points, _ = sampled(predictor.card.preprocess, 0)
     prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
-    samplings, frames = zip(*(sampled(net.card, number) for number in range(net.samplings)), strict=True)
+    samplings, frames = zip(*(sampled(net.card.preprocess, number) for number in range(net.samplings)), strict=True)
     turn = TO_Z_UP[prediction.up]
     clouds = torch.from_numpy(ordered(np.stack(samplings), net.card) @ turn.T.astype(np.float32)).to(net.device)
     seen = hierarchy(net.see(clouds), clouds[:1], shape, frames[0], turn)
