@@ -263,6 +263,8 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     label_smoothing: float = 0.2
+    teachers: tuple[str, ...] = ()  # weights of classifiers, by name or file, whose answers are learnt beside the labels
+    teaching: float = 0.5  # share of their answers in the loss
     clip: float = 1.0  # largest norm of the gradient
     average: float = 0.999  # largest decay of the moving average of the weights, which is what is evaluated and kept
     keep: Literal["last", "best"] = "last"  # which epoch's weights: the last, or the best by validation accuracy
@@ -286,6 +288,10 @@ class TrainConfig:
         known = isinstance(self.model, ClassifierConfig) and self.model.known
         _require(self.augment.foreign > 0 or not known, "model.known is learnt from augment.foreign: it must not be 0 then")
         _require(not (known and self.augment.mix), "model.known and augment.mix exclude each other")
+        if self.teachers:
+            _require(isinstance(self.model, ClassifierConfig), "teachers are for the training of classifiers")
+            _require(not self.augment.mix, "teachers and augment.mix exclude each other")
+        _require(0 < self.teaching <= 1, f"teaching must lie in (0, 1], found {self.teaching}")
         _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")

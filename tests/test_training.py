@@ -23,12 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pointcentroid as pc
-from pointcentroid.config import AugmentConfig
+from pointcentroid.config import AugmentConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
+from pointcentroid.data.foreign import FOREIGN
 from pointcentroid.errors import DataError
 from pointcentroid.geometry.fps import farthest_point_sampling
+from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import moving_average
+from pointcentroid.train.module import ClassifierTraining
 from pointcentroid.weights import load_weights, read_card
 
 from .test_cli import run
@@ -332,6 +335,57 @@ def test_the_best_epoch_can_be_kept(toy: Path, tmp_path: Path) -> None:
     assert card.metrics["epoch"] == int(best["epoch"])
     kept = torch.load(tmp_path / "toy" / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(kept[f"net.{name}"], tensor) for name, tensor in weights.items())
+
+
+class TestTeachers:
+    def test_answers_alone_teach_where_every_label_is_wrong(self, toy: Path, trained: Path, tmp_path: Path) -> None:
+        shapes = dict(np.load(toy))
+        np.savez(tmp_path / "wrong.npz", **(shapes | {"labels": 1 - shapes["labels"]}))
+        taught = train(tmp_path / "wrong.npz", tmp_path, f"teachers=[{trained},{trained}]", "teaching=1", "epochs=16")
+        numbers = json.loads(run("evaluate", taught, "--data", toy, "--split", "all", "--format", "json").stdout)
+        assert numbers["overall_accuracy"] == 1
+
+        card = read_card(taught)
+        assert card.metrics["validation_overall"] == 0
+        assert card.provenance["config"]["teachers"] == ["toy.safetensors", "toy.safetensors"]
+        kept, alone = (
+            torch.load(weights.with_name("last.ckpt"), weights_only=True)["state_dict"] for weights in (taught, trained)
+        )
+        assert kept.keys() == alone.keys(), "teachers are not saved"
+
+    def test_their_share_of_the_loss(self, trained: Path) -> None:
+        tensors, card = load_weights(trained)
+        config = from_dict(TrainConfig, card.provenance["config"] | {"model": to_dict(card.model), "teaching": 0.25})
+        teacher = CentroidClassifier.from_tensors(card.model, tensors)
+        module = ClassifierTraining(config, [teacher, teacher])
+        points = torch.randn(6, 128, 3, generator=torch.Generator().manual_seed(0))
+        labels = torch.tensor([0, 1, FOREIGN, 1, FOREIGN, 0])
+        logits = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
+        answers = teacher(points, ordered=True).softmax(dim=1).detach()
+        truth = torch.full((6, 2), config.label_smoothing / 2)
+        expected = 0.0
+        for row in range(6):
+            if labels[row] != FOREIGN:
+                truth[row, labels[row]] += 1 - config.label_smoothing
+                aim = 0.75 * truth[row] + 0.25 * answers[row]
+                expected -= float((aim * logits[row].log_softmax(dim=0)).sum()) / 6
+        assert float(module.class_loss(logits, labels, points)) == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            (["teachers=[small]"], "small cannot teach: it tells other classes apart than the data set has"),
+            (["teachers=[autoencoder]"], "autoencoder cannot teach: it tells other classes apart"),
+            (["teachers=[absent.safetensors]"], "absent.safetensors"),
+            (["teachers=[small]", "augment.mix=0.5", "model.known=false"], "teachers and augment.mix exclude each other"),
+            (["teachers=[small]", "teaching=0"], "teaching must lie in (0, 1], found 0.0"),
+        ],
+    )
+    def test_what_cannot_teach_is_an_error(self, settings: list[str], says: str, toy: Path, tmp_path: Path) -> None:
+        done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, *settings)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_mismatched_classes_are_an_error(toy: Path, tmp_path: Path) -> None:

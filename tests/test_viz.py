@@ -798,13 +798,23 @@ class TestWindow:
         runs = np.split(coloured, np.flatnonzero(np.diff(coloured) > 1) + 1)
         return [(right + 25, top + 90 + int(run.mean())) for run in runs if len(run) > 10]
 
+    @classmethod
+    def act(cls, screen: str, *action: object, until_seen: Callable[[], bool], what: str) -> None:
+        """Do it, and again where the scene stays as it was: a window that draws slowly loses a key or a click."""
+        scene = cls.scene(screen)
+        for _ in range(3):
+            as_it_was = ImageGrab.grab(xdisplay=screen).crop(scene).tobytes()
+            cls.do(screen, *action)
+            with contextlib.suppress(AssertionError):
+                until(until_seen, what, 20)
+                return
+            if ImageGrab.grab(xdisplay=screen).crop(scene).tobytes() != as_it_was:
+                break
+        until(until_seen, what, 60)
+
     @staticmethod
     def clicking(x: int, y: int) -> tuple[object, ...]:
         return ("mousemove", x, y, "sleep", 1, "mousedown", 1, "sleep", 0.7, "mouseup", 1)
-
-    @classmethod
-    def click(cls, screen: str, x: int, y: int) -> None:
-        cls.do(screen, *cls.clicking(x, y))
 
     @staticmethod
     def look(screen: str) -> Image.Image:
@@ -825,34 +835,27 @@ class TestWindow:
         scene = self.scene(screen)
         panel = scene[2]
 
-        def changed(what: str) -> None:
+        def changes(*action: object, what: str) -> None:
             nonlocal last
             before = last.tobytes()
-            until(lambda: ImageGrab.grab(xdisplay=screen).tobytes() != before, what, 60)
+            self.act(screen, *action, until_seen=lambda: ImageGrab.grab(xdisplay=screen).tobytes() != before, what=what)
             last = self.look(screen)
 
         at_first = last
         coloured = saturated(at_first.crop(scene))
-        self.do(screen, "key", "1")
-        changed("key 1 shows stage 1")
-        self.do(screen, "key", "Right")
-        changed("right goes on to stage 2")
-        self.do(screen, "key", "a")
-        changed("a shows the stage's own inputs")
-        self.do(screen, "key", "a")
-        changed("a goes back")
-        self.do(screen, "key", "m")
-        changed("m draws the mesh underneath")
-        self.do(screen, "key", "m")
-        changed("m takes it away")
-        self.do(screen, "key", "t")
-        changed("t shows a head")
-        self.do(screen, "key", "1")
-        changed("1 shows stage 1 again")
-        self.do(screen, "key", str(len(chair.stages)))
-        until(
-            lambda: ImageGrab.grab(xdisplay=screen).crop(scene).tobytes() == at_first.crop(scene).tobytes(),
-            "its number shows the last stage with all heads, as at the start",
+        changes("key", "1", what="key 1 shows stage 1")
+        changes("key", "Right", what="right goes on to stage 2")
+        changes("key", "a", what="a shows the stage's own inputs")
+        changes("key", "a", what="a goes back")
+        changes("key", "m", what="m draws the mesh underneath")
+        changes("key", "m", what="m takes it away")
+        changes("key", "t", what="t shows a head")
+        changes("key", "1", what="1 shows stage 1 again")
+        self.act(
+            screen,
+            *("key", len(chair.stages)),
+            until_seen=lambda: ImageGrab.grab(xdisplay=screen).crop(scene).tobytes() == at_first.crop(scene).tobytes(),
+            what="its number shows the last stage with all heads, as at the start",
         )
         last = self.look(screen)
 
@@ -864,33 +867,29 @@ class TestWindow:
         for shift, axis in itertools.product(range(-9, 10), (0, 1)):
             solid &= np.roll(hued, shift, axis)
         y, x = np.argwhere(solid)[0]
-        self.click(screen, x, y)
-        changed("a click lights a centroid up")
+        changes(*self.clicking(x, y), what="a click lights a centroid up")
         assert saturated(last.crop(scene)) < 0.7 * coloured, "the other centroids go grey"
-        self.click(screen, x, y)
-        changed("a second click takes the light away")
+        changes(*self.clicking(x, y), what="a second click takes the light away")
 
         # A drag turns the shape and picks nothing.
-        self.do(
-            screen, "mousemove", left + 20, top + 20, "sleep", 0.3, "mousedown", 1, "sleep", 0.3,
+        changes(
+            "mousemove", left + 20, top + 20, "sleep", 0.3, "mousedown", 1, "sleep", 0.3,
             "mousemove", left + 80, top + 30, "sleep", 0.3, "mousemove", left + 140, top + 40, "sleep", 0.3, "mouseup", 1,
+            what="a drag turns",
         )  # fmt: skip
-        changed("a drag turns")
         assert saturated(last.crop(scene)) > 0.7 * coloured
 
         # The slider of the side panel, found by its light handle at the right end: a press at the left end is stage 0.
         column = np.asarray(last.convert("L"))[:, left + width - 50]
         handle = int(np.flatnonzero((column > 150) & (np.arange(900) > top + 110))[5])
-        self.do(screen, "mousemove", left + width - 270, handle, "sleep", 0.3, "mousedown", 1, "sleep", 0.2, "mouseup", 1)
-        changed("the slider moves")
+        press = ("mousemove", left + width - 270, handle, "sleep", 0.3, "mousedown", 1, "sleep", 0.2, "mouseup", 1)
+        changes(*press, what="the slider moves")
 
-        self.do(screen, "mousemove", left + 20, top + 20, "key", "s")
-        until(lambda: (tmp_path / "pointcentroid-1.png").exists(), "s saves a picture")
+        self.do(screen, "mousemove", left + 20, top + 20, "sleep", 0.5)
+        self.act(screen, "key", "s", until_seen=(tmp_path / "pointcentroid-1.png").exists, what="s saves a picture")
         assert saturated(Image.open(tmp_path / "pointcentroid-1.png")) > 1000
-        self.do(screen, "key", "n")
-        changed("n shows the next file")
-        self.do(screen, "key", "h")
-        changed("h lists the keys")
+        changes("key", "n", what="n shows the next file")
+        changes("key", "h", what="h lists the keys")
         self.do(screen, "key", "q")
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
@@ -925,16 +924,7 @@ class TestWindow:
         assert min(before) > 200
 
         def act(*action: object, until_seen: Callable[[], bool], what: str) -> None:
-            """Do it, and again where nothing came of it: a window that draws slowly loses a click now and then."""
-            for _ in range(3):
-                as_it_was = scene_now()
-                self.do(screen, *action)
-                with contextlib.suppress(AssertionError):
-                    until(until_seen, what, 20)
-                    return
-                if (scene_now() != as_it_was).any():
-                    break
-            until(until_seen, what, 60)
+            self.act(screen, *action, until_seen=until_seen, what=what)
 
         def shows(one: float, other: float) -> Callable[[], bool]:
             """More than so much of the first two centroids is seen as at first; of 0, they are gone."""
@@ -997,8 +987,13 @@ class TestWindow:
         for x in (scene[0] + 60, (scene[0] + scene[2]) // 2, scene[2] - 90):
             y = (top + bottom) // 2
             self.do(screen, "mousemove", x, y, "sleep", 0.3, "mousedown", 1, "sleep", 0.1, "mouseup", 1, "sleep", 0.5)
-        self.do(screen, "mousemove", left + 20, top + 20, "key", "0")
-        until(lambda: hues(ImageGrab.grab(xdisplay=screen).crop(scene)) < 6, "0 shows clouds by height")
+        self.do(screen, "mousemove", left + 20, top + 20, "sleep", 0.5)
+        self.act(
+            screen,
+            *("key", "0"),
+            until_seen=lambda: hues(ImageGrab.grab(xdisplay=screen).crop(scene)) < 6,
+            what="0 shows clouds by height",
+        )
         self.do(screen, "key", "q")
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
@@ -1019,11 +1014,20 @@ class TestWindow:
         process = window("view", folder)
         self.look(screen)
         scene = left, top, *_ = self.scene(screen)
-        self.do(screen, "mousemove", left + 100, top + 100, "key", "n")
-        until(lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) == 0, "a broken file shows nothing")
+        self.do(screen, "mousemove", left + 100, top + 100, "sleep", 0.5)
+        self.act(
+            screen,
+            *("key", "n"),
+            until_seen=lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) == 0,
+            what="a broken file shows nothing",
+        )
         assert self.listed(screen) == []
-        self.do(screen, "key", "n")
-        until(lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) > 2000, "the next file is shown")
+        self.act(
+            screen,
+            *("key", "n"),
+            until_seen=lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) > 2000,
+            what="the next file is shown",
+        )
         self.do(screen, "key", "q")
         assert process.wait(timeout=20) == 0
 

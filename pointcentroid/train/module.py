@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import lightning
@@ -117,16 +117,21 @@ class NetTraining(lightning.LightningModule):
 class ClassifierTraining(NetTraining):
     """A classifier in training: cross entropy with smoothed labels, and of `known` where the net has that output.
 
+    With teachers, part of the loss is the cross entropy with the mean of their answers to the same varied cloud (after
+    L. Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022).
+
     Args:
         config: the run; its `model` is a `ClassifierConfig`.
+        teachers: trained nets that tell the same classes apart, in evaluation mode.
     """
 
     headline, better = "validation_overall", "max"
     net: CentroidClassifier
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, teachers: Sequence[CentroidClassifier] = ()) -> None:
         assert isinstance(config.model, ClassifierConfig)
         super().__init__(config)
+        self.teachers = tuple(teachers)  # in a tuple they are no part of this module: they are neither trained nor saved
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing, ignore_index=FOREIGN, reduction="none")
         self.overall = MulticlassAccuracy(config.model.classes, average="micro")
         self.mean_class = MulticlassAccuracy(config.model.classes, average="macro")
@@ -136,12 +141,40 @@ class ClassifierTraining(NetTraining):
         """See `NetTraining.called`."""
         return self.net.scores
 
+    def on_train_start(self) -> None:
+        """Teachers go where the net is."""
+        super().on_train_start()
+        for teacher in self.teachers:
+            teacher.to(self.device)
+
+    @torch.no_grad()
+    def taught(self, points: Tensor) -> Tensor:
+        """(B, N, 3) clouds in farthest-point order -> (B, C), the mean of the teachers' probabilities."""
+        seeds = self.net.config.seeds
+        answers = [teacher(points, ordered=teacher.config.seeds <= seeds) for teacher in self.teachers]
+        return torch.stack([answer.float().softmax(dim=1) for answer in answers]).mean(dim=0)
+
+    def class_loss(self, logits: Tensor, labels: Tensor, points: Tensor) -> Tensor:
+        """Mean over the batch of what the classes cost, 0 for a cloud of none.
+
+        Args:
+            logits: (B, C).
+            labels: (B,) int64, `FOREIGN` where a cloud is of no class; or (B, C) probabilities.
+            points: (B, N, 3) the clouds, in farthest-point order, for the teachers.
+        """
+        loss = self.loss(logits, labels)
+        if self.teachers:
+            share, inside = self.config.teaching, labels != FOREIGN
+            taught = nn.functional.cross_entropy(logits, self.taught(points), reduction="none")
+            loss = (1 - share) * loss + share * inside * taught
+        return loss.mean()
+
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """Loss on one batch, or on one process's share of it."""
         points, labels, _samples = batch
         self.seed_layers(number)
         logits, known, _ = self.run_net(points, ordered=True, size=len(labels))
-        loss = self.loss(logits, labels).mean()
+        loss = self.class_loss(logits, labels, points)
         most = labels.argmax(dim=1) if labels.ndim == 2 else labels  # of a mixed cloud, the class it has most of
         right = logits.argmax(dim=1) == most
         if known is not None:

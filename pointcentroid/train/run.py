@@ -102,7 +102,7 @@ def train(
             file=sys.stderr,
         )
     data = create_data(config, clouds)
-    module = create_training(config)
+    module = create_training(config, data.classes)
     if config.start and not resume:
         start_from(module.net, config, data.classes)
     history = History(folder)
@@ -137,10 +137,26 @@ def choose_precision(config: TrainConfig) -> Literal["32-true", "bf16-mixed"]:
     return "bf16-mixed" if fast else "32-true"
 
 
-def create_training(config: TrainConfig) -> NetTraining:
-    """The training that a model needs; its net is made by `pointcentroid.models`."""
-    kinds = {ClassifierConfig: ClassifierTraining, PartsConfig: PartsTraining}
-    return kinds.get(type(config.model), AutoencoderTraining)(config)
+def create_training(config: TrainConfig, classes: tuple[str, ...]) -> NetTraining:
+    """The training that a model needs; its net is made by `pointcentroid.models`.
+
+    Args:
+        config: the run.
+        classes: what a classifier will tell apart.
+
+    Raises:
+        WeightsError: a teacher is absent, no classifier, or tells other classes apart.
+    """
+    if isinstance(config.model, ClassifierConfig):
+        return ClassifierTraining(config, [_teacher(name, classes) for name in config.teachers])
+    return (PartsTraining if isinstance(config.model, PartsConfig) else AutoencoderTraining)(config)
+
+
+def _teacher(name: str, classes: tuple[str, ...]) -> CentroidClassifier:
+    tensors, card = load_weights(find_weights(name))
+    if card.classes != classes:
+        raise WeightsError(f"{name} cannot teach: it tells other classes apart than the data set has")
+    return CentroidClassifier.from_tensors(card.model, tensors)
 
 
 def create_data(config: TrainConfig, clouds: CloudSet) -> CloudData:
@@ -280,7 +296,7 @@ _OF_A_RUN = frozenset({"name", "seed", "data", "split", "recipe", "precision", *
 def _recipe(config: TrainConfig) -> list[WeightsCard]:
     """Cards of the runs whose figures stand for a run on all shapes, once they are known to be of its recipe."""
     others = [read_card(find_weights(name)) for name in config.recipe]
-    settings = to_dict(config)
+    settings = _settings(config)
     for name, other in zip(config.recipe, others, strict=True):
         theirs = to_dict(from_dict(TrainConfig, other.provenance["config"]))
         for key in sorted(settings.keys() - _OF_A_RUN):
@@ -304,11 +320,15 @@ def _with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCar
     return dataclasses.replace(card, metrics=card.metrics | figures | {"recipe_runs": len(others)}, temperature=temperature)
 
 
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run, without paths of the machine it ran on."""
+    paths: dict[str, Any] = {key: Path(getattr(config, key)).name for key in ("data", "start")}
+    return to_dict(config) | paths | {"teachers": tuple(Path(name).name for name in config.teachers), "output": ""}
+
+
 def _provenance(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
-    # No path of the machine it ran on.
-    settings = to_dict(config) | {key: Path(getattr(config, key)).name for key in ("data", "start")} | {"output": ""}
     return {
-        "config": settings,
+        "config": _settings(config),
         "data_sha256": clouds.fingerprint,
         "versions": {
             "pointcentroid": pointcentroid.__version__,
