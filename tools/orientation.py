@@ -3,6 +3,7 @@
     python tools/orientation.py small DATA.npz              # every one of the 24 ways to lie, and what each rule makes of it
     python tools/orientation.py WEIGHTS DATA.npz --foreign  # of weights that were trained without some of the data's
                                                             # classes: are shapes of those known as foreign?
+    python tools/orientation.py small DATA.npz --headings   # are several looks about the up axis worth their price?
 
 The constants of `pointcentroid.predict.up` were chosen by the first, among those of its grid.
 """
@@ -168,6 +169,29 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
         )
 
 
+def headings(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
+    """Compare one look with means over 4 and 8 headings, for shapes as they are and turned at random, z up."""
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(clouds.points))
+    table = Table("shapes", "looks again where", "one look", "mean over 4", "mean over 8", "looks of 8", box=None)
+    for name, start in (("as they are", 0 * angles), ("turned at random", angles)):
+        said = []
+        for eighth in range(8):
+            turned = np.einsum("snd,sde->sne", clouds.points, _about_z(start + eighth * np.pi / 4)).astype(np.float32)
+            said.append(np.exp(log_softmax(answers(net, turned, f"heading {eighth + 1}").logits / net.card.temperature)))
+        one, four, eight = said[0], np.mean(said[::2], axis=0), np.mean(said, axis=0)
+        for least in (0.75, 0.9, 1.1):
+            again = one.max(axis=1) < least
+            row = [np.where(again[:, None], mean, one).argmax(axis=1) == clouds.labels for mean in (one, four, eight)]
+            where = f"below {least:.0%}" if least < 1 else "always"
+            table.add_row(name, where, *(f"{right.mean():.1%}" for right in row), f"{1 + 7 * again.mean():.1f}")
+    console.print(table)
+
+
+def _about_z(angles: np.ndarray) -> np.ndarray:
+    cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
+    return np.stack([cos, sin, zero, -sin, cos, zero, zero, zero, zero + 1], axis=1).reshape(-1, 3, 3)
+
+
 def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: Console) -> None:
     """Compare what tells shapes of other classes from those of the net's."""
     own = np.array([clouds.classes[label] in net.card.classes for label in clouds.labels])
@@ -201,10 +225,13 @@ def main(
     others: Annotated[
         bool, typer.Option("--foreign", help="Measure `known` on classes that the weights do not know.")
     ] = False,
+    about: Annotated[bool, typer.Option("--headings", help="Measure what looks at several headings bring.")] = False,
 ) -> None:
-    """Measure how the up axis is found, or how foreign shapes are."""
+    """Measure how the up axis is found, how foreign shapes are, or what headings bring."""
     net, clouds = open_net(find_weights(weights)), load_npz(data)
     validation = clouds.subset(clouds.part("validation"))
+    if about:
+        return headings(net, validation, Console())
     if not others:
         return axes(net, validation, Console())
     rows = clouds.part("training")
