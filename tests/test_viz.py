@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -853,7 +854,8 @@ class TestWindow:
         changes("key", "1", what="1 shows stage 1 again")
         self.act(
             screen,
-            *("key", len(chair.stages)),
+            "key",
+            len(chair.stages),
             until_seen=lambda: ImageGrab.grab(xdisplay=screen).crop(scene).tobytes() == at_first.crop(scene).tobytes(),
             what="its number shows the last stage with all heads, as at the start",
         )
@@ -923,8 +925,7 @@ class TestWindow:
         before, at_first = drawn(), scene_now()
         assert min(before) > 200
 
-        def act(*action: object, until_seen: Callable[[], bool], what: str) -> None:
-            self.act(screen, *action, until_seen=until_seen, what=what)
+        act = partial(self.act, screen)
 
         def shows(one: float, other: float) -> Callable[[], bool]:
             """More than so much of the first two centroids is seen as at first; of 0, they are gone."""
@@ -990,7 +991,8 @@ class TestWindow:
         self.do(screen, "mousemove", left + 20, top + 20, "sleep", 0.5)
         self.act(
             screen,
-            *("key", "0"),
+            "key",
+            "0",
             until_seen=lambda: hues(ImageGrab.grab(xdisplay=screen).crop(scene)) < 6,
             what="0 shows clouds by height",
         )
@@ -1017,14 +1019,16 @@ class TestWindow:
         self.do(screen, "mousemove", left + 100, top + 100, "sleep", 0.5)
         self.act(
             screen,
-            *("key", "n"),
+            "key",
+            "n",
             until_seen=lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) == 0,
             what="a broken file shows nothing",
         )
         assert self.listed(screen) == []
         self.act(
             screen,
-            *("key", "n"),
+            "key",
+            "n",
             until_seen=lambda: saturated(ImageGrab.grab(xdisplay=screen).crop(scene)) > 2000,
             what="the next file is shown",
         )

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pointcentroid.data.augment import about_z
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
@@ -176,7 +178,8 @@ def headings(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     for name, start in (("as they are", 0 * angles), ("turned at random", angles)):
         said = []
         for eighth in range(8):
-            turned = np.einsum("snd,sde->sne", clouds.points, _about_z(start + eighth * np.pi / 4)).astype(np.float32)
+            turns = about_z(torch.from_numpy(-start - eighth * np.pi / 4)).numpy()
+            turned = (clouds.points @ turns).astype(np.float32)
             said.append(np.exp(log_softmax(answers(net, turned, f"heading {eighth + 1}").logits / net.card.temperature)))
         one, four, eight = said[0], np.mean(said[::2], axis=0), np.mean(said, axis=0)
         for least in (0.75, 0.9, 1.1):
@@ -185,11 +188,6 @@ def headings(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
             where = f"below {least:.0%}" if least < 1 else "always"
             table.add_row(name, where, *(f"{right.mean():.1%}" for right in row), f"{1 + 7 * again.mean():.1f}")
     console.print(table)
-
-
-def _about_z(angles: np.ndarray) -> np.ndarray:
-    cos, sin, zero = np.cos(angles), np.sin(angles), np.zeros_like(angles)
-    return np.stack([cos, sin, zero, -sin, cos, zero, zero, zero, zero + 1], axis=1).reshape(-1, 3, 3)
 
 
 def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: Console) -> None:
