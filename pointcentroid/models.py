@@ -26,10 +26,12 @@ MODELS: dict[str, ModelConfig] = {
         dropout=0.5,
         known=True,
         encoder=EncoderConfig(
+            steps=0,
+            drop_path=0.1,
             stages=(
-                StageConfig(192, 64, local_blocks=2),
-                StageConfig(48, 128, local_blocks=2),
-                StageConfig(12, 256, local_blocks=1),
+                StageConfig(256, 64, local_blocks=3),
+                StageConfig(64, 128, local_blocks=3),
+                StageConfig(16, 256, local_blocks=2),
             ),
         ),
     ),
@@ -37,11 +39,12 @@ MODELS: dict[str, ModelConfig] = {
         hidden=128,
         dropout=0.4,
         encoder=EncoderConfig(
+            steps=0,
             relative=16,
             stages=(
-                StageConfig(128, 32, local_blocks=2),
-                StageConfig(32, 64, local_blocks=2),
-                StageConfig(8, 96, local_blocks=1),
+                StageConfig(160, 32, local_blocks=2),
+                StageConfig(40, 64, local_blocks=2),
+                StageConfig(10, 128, local_blocks=1),
             ),
         ),
     ),

@@ -101,7 +101,7 @@ class StageExplanation:
         positions: (M, 3) float32 centroid positions, in the frame of `Explanation.points`.
         features: (M, C) float32 centroid features.
         assignment: (H, N, M) float32, per head, the share of each input that goes to each centroid. Rows sum to 1, or to
-            0 for an input on no centroid's list.
+            0 for an input that goes to none.
         composed: (P, M) float32, the share of each original point that ends in each centroid: the product of the stages'
             assignments, averaged over heads, down to this one.
     """

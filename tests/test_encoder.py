@@ -13,7 +13,7 @@ from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.nn import encoder as encoder_module
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.nn.encoder import CentroidEncoder, compose
+from pointcentroid.nn.encoder import CentroidEncoder, CentroidStage, compose
 from pointcentroid.nn.initialisers import INITIALISERS, create_initialiser, mean_pool_tokens
 from pointcentroid.nn.norm import fold
 
@@ -40,6 +40,9 @@ OPTIONS = [
     *({"axis": axis, "side": side} for axis in ("inputs", "centroids") for side in ("inputs", "centroids")),
     {"steps": 3},
     {"step_size": 0.5},
+    {"steps": 0},
+    {"steps": 0, "side": "inputs"},
+    {"steps": 0, "tokens": "pairs"},
     {"pool": "none"},
     {"embed": 0},
     {"norm": "layer", "tokens": "pairs"},  # as the weights of 0.1.0 are
@@ -50,6 +53,36 @@ OPTIONS = [
     {"centroid_position": "mean"},
     {"centroid_position": "mean", "side": "inputs", "axis": "centroids", "initialiser": "learned"},
 ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["centroids", "inputs"])
+@pytest.mark.parametrize("tokens", ["points", "pairs"])
+@pytest.mark.parametrize("embed", [0, 8])
+def test_pooling_is_attention_without_temperature(side: str, tokens: str, embed: int, clouds: torch.Tensor) -> None:
+    if tokens == "pairs" and not embed:
+        return
+    stage = build(steps=0, side=side, tokens=tokens, embed=embed).double().stages[0]
+    assert isinstance(stage, CentroidStage)
+    points = clouds.double()
+    features = torch.randn(4, 60, embed or 3, generator=torch.Generator().manual_seed(2)).double()
+    seeds = points[:, :24]
+    neighbours = stage._neighbours(points, seeds, 0, encoder_module._anew)
+    pairs = stage.pairs(points, features, seeds, features[:, :24] if embed else None, neighbours)
+    found, largest = pairs.joined(), torch.cat([top for top in pairs.largest() if top is not None], dim=2)
+    for cloud in range(4):
+        for centroid in range(24):
+            if side == "centroids":
+                mine = [(centroid, place) for place in range(8)]
+            else:
+                mine = [tuple(pair) for pair in (neighbours.index[cloud] == centroid).nonzero().tolist()]
+            if not mine:
+                continue
+            rows, places = zip(*mine, strict=True)
+            values = found[cloud, rows, places]  # L C
+            weights = (values / 1e-9).softmax(dim=0)
+            torch.testing.assert_close((weights * values).sum(dim=0), largest[cloud, centroid])
+            torch.testing.assert_close(pairs.won()[cloud, rows, places], weights.mean(dim=1), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -64,7 +97,8 @@ class TestEveryOption:
                 assert stage.positions.shape == (batch, held, 3)
                 assert stage.features.shape == (batch, held, config.dim)
                 assert stage.assignment is not None
-                assert stage.assignment.shape == (batch, config.heads, inputs, held)
+                heads = config.heads if options.get("steps") != 0 else 1
+                assert stage.assignment.shape == (batch, heads, inputs, held)
                 assert stage.features.isfinite().all()
                 inputs = held
 
@@ -88,7 +122,7 @@ class TestEveryOption:
         for stage in stages:
             rows = stage.combined.sum(dim=2)
             assert ((rows - 1).abs() < 1e-5).logical_or(rows == 0).all()
-        if options.get("side") == "inputs":
+        if options.get("side") == "inputs" and options.get("steps") != 0:  # what pools may take nothing of an input
             for shares in compose(stages):
                 torch.testing.assert_close(shares.sum(dim=2), torch.ones(4, 60))
 

@@ -98,7 +98,7 @@ def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation
     with np.load(tmp_path / "out" / "chair.off.npz") as saved:
         assert np.array_equal(saved["hard_2"], chair.stages[1].hard)
         seen, made = (len(stage.positions) for stage in chair.stages[:2])
-        assert saved["assignment_2"].shape == (4, seen, made)
+        assert saved["assignment_2"].shape == (1, seen, made)
         mesh = pc.read(EXAMPLES / "chair.off")
         points = saved["points"]
     # In the file's own frame and units: within its box, and filling it.

@@ -84,7 +84,9 @@ def test_neighbours_are_found_in_the_graph_unless_they_are_given(own: Path) -> N
             assert np.abs(net(clouds, others).logits - wanted).max() > 1e-2 * wanted.std()
 
 
-@pytest.mark.parametrize("options", [{"centroid_position": "mean"}, {"side": "inputs"}, {"initialiser": "voxel"}])
+@pytest.mark.parametrize(
+    "options", [{"steps": 1, "centroid_position": "mean"}, {"side": "inputs"}, {"initialiser": "voxel"}]
+)
 def test_what_cannot_be_listed_before_a_net_runs_is_left_to_it(options: dict[str, Any]) -> None:
     card = read_card(shipped_weights()["tiny"])
     assert isinstance(card.model, ClassifierConfig)

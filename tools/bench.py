@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import onnxruntime
 import torch
 import typer
 from classic import CLASSIC
@@ -35,7 +37,7 @@ from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.nn.norm import fold
+from pointcentroid.predict.nets import Runtime, ordered
 from pointcentroid.predict.predictor import load
 
 EXAMPLES = Path(__file__).parent.parent / "data" / "examples"
@@ -184,30 +186,46 @@ def training(rounds: int) -> list[Row]:
 
 
 def race(rounds: int) -> list[Row]:
-    """Our nets against classic ones, all from 16 raw clouds of 1,024 points to logits, in turn: ratios of the same round."""
+    """Our nets against classic ones, from 16 raw clouds of 1,024 points to logits, in turn: ratios of the same round.
+
+    In torch; ours and DGCNN in ONNX Runtime too, which does more for DGCNN than for ours."""
     clouds = torch.nn.functional.normalize(torch.randn(16, 1024, 3), dim=2)
 
-    def ours(name: str) -> Callable[[], object]:
-        net = create_model(name).eval()
-        fold(net)
-        first = net.config.seeds
-        return lambda: net(torch.from_numpy(farthest.farthest_first(clouds.numpy(), first)), ordered=True)
+    def ours(name: str, runtime: Runtime) -> Callable[[], object]:
+        net = load(name, device="cpu", runtime=runtime).net
+        return lambda: net(ordered(clouds.numpy(), net.card))
 
-    def theirs(name: str) -> Callable[[], object]:
-        net = CLASSIC[name]().eval()
-        return lambda: net(clouds)
-
-    work = {name: ours(name) for name in ("tiny", "small")} | {name: theirs(name) for name in CLASSIC}
+    classic = {name: CLASSIC[name]().eval() for name in CLASSIC}
+    work = {name: ours(name, "torch") for name in ("tiny", "small")}
+    work |= {name: partial(net, clouds) for name, net in classic.items()}
+    work |= {f"{name}{_IN_ONNX}": ours(name, "onnx") for name in ("tiny", "small")}
+    work |= {f"DGCNN{_IN_ONNX}": exported(classic["DGCNN"], clouds)}
     with torch.inference_mode():
         times = in_turn(work, rounds)
     rows: list[Row] = [
         (f"{name}, raw points to logits, batch 16", 16 / statistics.median(taken), "clouds/s")
         for name, taken in times.items()
     ]
-    for name, other in (("small", "DGCNN"), ("small", "PointNet++"), ("tiny", "DGCNN"), ("tiny", "small")):
+    pairs = [("small", "DGCNN"), ("small", "PointNet++"), ("tiny", "DGCNN"), ("tiny", "small")]
+    pairs += [(f"{name}{_IN_ONNX}", f"DGCNN{there}") for name in ("small", "tiny") for there in ("", _IN_ONNX)]
+    for name, other in pairs:
         ratio = statistics.median(b / a for a, b in zip(times[name], times[other], strict=True))
         rows.append((f"{name} against {other}", ratio, "x"))
     return rows
+
+
+_IN_ONNX = " in ONNX Runtime"
+
+
+def exported(net: torch.nn.Module, clouds: torch.Tensor) -> Callable[[], object]:
+    """The same net in ONNX Runtime, on the same clouds."""
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")  # the old exporter, which needs seconds where the new one needs minutes
+        graph = Path(folder) / "net.onnx"
+        torch.onnx.export(net, (clouds,), graph, dynamo=False)
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: clouds.numpy()}
+    return lambda: session.run(None, feed)
 
 
 def geometry() -> list[Row]:

@@ -43,7 +43,7 @@ def assignments(
 ) -> None:
     """Measure the assignments of shapes, stage by stage, beside those of as many Voronoi cells and k-means clusters.
 
-    Sizes of the clusters, entropy of a point's shares (0 sharp, 1 even), share of points on no centroid's list, mean
+    Sizes of the clusters, entropy of a point's shares (0 sharp, 1 even), share of points that go to no centroid, mean
     distance to the centroid, stability: the adjusted Rand index against other samplings of the same shape; and, for files
     with glTF nodes or OBJ groups, the normalised mutual information with those.
     Exit code 0: all done; 1: some files failed; 2: wrong usage.

@@ -100,25 +100,37 @@ class CloudData(lightning.LightningDataModule):
         return DataLoader(clouds, batch_sampler=shares, collate_fn=lambda batch: batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002, the name is Lightning's
-        """Vary training batches.
-
-        The label of a foreign cloud is `FOREIGN`. Where clouds are mixed, the labels become probabilities, (B, C).
-        """
-        points, labels, samples = batch
+        """Vary training batches, see `varied`."""
         if not (self.trainer and self.trainer.training):
             return batch
-        random = CounterRandom(self.config.seed, self.trainer.current_epoch, samples)
-        config, model = self.config.augment, self.config.model
-        known = isinstance(model, ClassifierConfig) and model.known
-        if config.damage:
-            points = damage(points, random, config.damage)
-        if known:
-            points, foreign = make_foreign(points, random, config.foreign)
-            labels = labels.masked_fill(foreign, FOREIGN)
-        points = augment(points, random, config)
-        if config.mix:
-            labels = nn.functional.one_hot(labels, len(self.classes)).float()
-            points, labels = mix(points, labels, random, config.mix)
-        if config.reseed or config.damage or known:
-            points = reseed(points, random, model.seeds)
-        return points, labels, samples
+        return varied(batch, self.config, self.trainer.current_epoch)
+
+
+def varied(batch: Batch, config: TrainConfig, epoch: int) -> Batch:
+    """Clouds as they are trained on: what each undergoes is a function of seed, epoch and its number.
+
+    Args:
+        batch: of any size, on any device.
+        config: the run.
+        epoch: of the run.
+
+    Returns:
+        The varied clouds, in farthest-point order as far as the net wants it. The label of a foreign cloud is `FOREIGN`.
+        Where clouds are mixed, the labels become probabilities, (B, C).
+    """
+    points, labels, samples = batch
+    random = CounterRandom(config.seed, epoch, samples)
+    model, change = config.model, config.augment
+    known = isinstance(model, ClassifierConfig) and model.known
+    if change.damage:
+        points = damage(points, random, change.damage)
+    if known:
+        points, foreign = make_foreign(points, random, change.foreign)
+        labels = labels.masked_fill(foreign, FOREIGN)
+    points = augment(points, random, change)
+    if change.mix and isinstance(model, ClassifierConfig):
+        labels = nn.functional.one_hot(labels, model.classes).float()
+        points, labels = mix(points, labels, random, change.mix)
+    if change.reseed or change.damage or known:
+        points = reseed(points, random, model.seeds)
+    return points, labels, samples

@@ -39,7 +39,7 @@ class StageMeasures:
         size_largest: of the largest.
         entropy: mean entropy of a point's shares, divided by the logarithm of the number of centroids: 0 where every point
             goes to one centroid, 1 where every point is spread evenly over all.
-        unassigned: share of the points that are on no centroid's list.
+        unassigned: share of the points that go to no centroid.
         distance: mean distance of a point to the centroids it goes to, weighted by its shares; the cloud has radius 1.
         stability: adjusted Rand index of the largest shares between two samplings of the same shape, the mean over
             samplings: 1 for the same clusters, 0 for what chance gives. None if it was not measured.

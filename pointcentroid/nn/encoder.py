@@ -32,7 +32,7 @@ class StageOutput:
         positions: (B, M, 3) centroid positions.
         features: (B, M, C) centroid features.
         assignment: (B, H, N, M) per head, the share of each input that goes to each centroid: rows sum to 1, or to 0
-            for an input on no centroid's list. None unless asked for.
+            for an input that goes to no centroid. None unless asked for.
     """
 
     positions: Tensor
@@ -115,6 +115,19 @@ class Tokens:
             seen = self.values.unsqueeze(2).expand(-1, -1, self.pairs.shape[2], -1)
             seen = seen if self.origin is None else seen - gather_points(self.origin, self.neighbours.index)
         return torch.cat([self.pairs.to(seen), seen], dim=3)
+
+    def won(self) -> Tensor:
+        """(B, R, L) the share of the channels of each pair in which its centroid sees no larger value.
+
+        Max-pooling is centroid attention with a weight for every channel, all of it on the largest value: with x_ic what
+        centroid j sees of input i, max_i x_ic = sum_i w_ijc x_ic, where w_ijc is the softmax over i of x_ic / T as T goes
+        to 0. These are the means of w_ijc over c (of equal values, each counts).
+        """
+        parts = zip((self.pairs, self.values), self.largest(), strict=True)
+        largest = torch.cat([top.to(self.pairs) for part, top in parts if part is not None and top is not None], dim=2)
+        by_centroid = self.neighbours.side == "centroids"
+        largest = largest.unsqueeze(2) if by_centroid else gather_points(largest, self.neighbours.index)
+        return (self.joined() == largest).to(self.pairs).mean(dim=3)
 
     def largest(self) -> tuple[Tensor, Tensor | None]:
         """(B, M, C) and (B, M, dim), the largest over the pairs of each centroid (0 where it has none)."""
@@ -336,12 +349,7 @@ class CentroidStage(nn.Module):
 
         Returns:
             The stage's centroids, min(M, N) of them.
-
-        Raises:
-            ValueError: assignments are asked of a net that was built without attention.
         """
-        if assignments and self.attention is None:
-            raise ValueError("a net without attention (steps=0) assigns nothing")
         inputs = positions.shape[1]
         count = at_most(self.config.centroids, inputs)
         seeds = Seeds(positions[:, :count], None) if ordered else self.initialiser(positions, count)
@@ -360,6 +368,8 @@ class CentroidStage(nn.Module):
         if self.attention is not None:
             centroids, log_weights = self.attention(centroids, tokens.joined(), neighbours)
             shares = assignment(log_weights, neighbours) if assignments or self.move else None
+        elif assignments:
+            shares = assignment(tokens.won().log().unsqueeze(1), neighbours)
         centroids = centroids + self.feed_forward(centroids)
         where = seeds.positions
         if self.move and shares is not None:

@@ -98,20 +98,29 @@ class NetTraining(lightning.LightningModule):
     def configure_optimizers(self):
         """AdamW without decay on vectors (biases, norms, step sizes); linear warm-up, then a cosine to zero."""
         config = self.config
-        decayed = [p for p in self.net.parameters() if p.ndim >= 2]
-        others = [p for p in self.net.parameters() if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, round(config.warmup * steps))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
+        optimiser = torch.optim.AdamW(decayed(self.net, config.weight_decay), lr=config.learning_rate)
+        factor = warm_cosine(int(self.trainer.estimated_stepping_batches), config.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def decayed(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups of an optimiser: matrices decay; vectors (biases, norms, step sizes) do not."""
+    matrices = [p for p in net.parameters() if p.ndim >= 2]
+    vectors = [p for p in net.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """The factor of the learning rate at each of `steps` steps: up a line for a share `warmup` of them, down a cosine."""
+    rising = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    return factor
 
 
 class ClassifierTraining(NetTraining):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 UNASSIGNED = np.array([0.80, 0.80, 0.80])
-"""Of points on no centroid's list."""
+"""Of points that go to no centroid."""
 
 UNLIT = np.array([0.86, 0.86, 0.88])
 """Of points that a picked centroid does not attend to."""

@@ -19,9 +19,9 @@ from pointcentroid.viz.matching import ball_places, cluster_middles, same_parts
 from pointcentroid.viz.palette import UNASSIGNED, height_colours, hierarchy_colours, soft_colours, spread, wheel
 
 NO_CENTROID = -1
-"""Stands for the centroid of inputs that are on no centroid's list."""
+"""Stands for the centroid of inputs that go to none."""
 
-NO_CENTROIDS_NAME = "on no centroid's list"
+NO_CENTROIDS_NAME = "to no centroid"
 
 _FAINT = np.array([0.82, 0.82, 0.82])  # the balls of centroids that are not the picked one
 
@@ -241,7 +241,7 @@ class Panel:
         return self.names[number] if self.names and stage == self.stages else f"centroid {number}"
 
     def listed(self, stage: int, composed: bool = True, head: int | None = None) -> list[Listed]:
-        """The centroids that take most of some input, the largest first, and at the end what is on no centroid's list."""
+        """The centroids that take most of some input, the largest first, and at the end what goes to none."""
         if not stage:
             return []
         hard = self.hard(stage, composed, head)

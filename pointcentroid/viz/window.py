@@ -234,25 +234,32 @@ class Viewer:
     def _list_heads(self) -> None:
         self.head_list.clear_items()
         self.head_list.add_item("all heads")
-        for head in range(max((panel.heads(self._stage(panel)) for panel in self.panels), default=0)):
+        heads = max((panel.heads(self._stage(panel)) for panel in self.panels), default=0)
+        for head in range(heads if heads > 1 else 0):
             self.head_list.add_item(f"head {head}")
         self.head = None
 
     def _begin(self) -> None:
         """List what is shown now, all of it visible and nothing lit up, and draw it."""
         self.picked, self.hidden = None, set()
-        self.list.fill([(panel.title, panel.listed(self._stage(panel), self.composed, self.head)) for panel in self.panels])
+        self.list.fill(
+            [(panel.title, panel.listed(self._stage(panel), self.composed, self._head(panel))) for panel in self.panels]
+        )
         self.draw()
 
     def _stage(self, panel: Panel) -> int:
         """The stage that a panel shows: a net with fewer stages stays at its last."""
         return min(self.stage, panel.stages)
 
+    def _head(self, panel: Panel) -> int | None:
+        """The head that a panel shows: a net with fewer heads shows all of them."""
+        return self.head if self.head is not None and self.head < panel.heads(self._stage(panel)) else None
+
     def _drawn(self, number: int) -> Drawn:
         panel = self.panels[number]
         picked = self.picked[1] if self.picked and self.picked[0] == number else None
         hidden = [centroid for where, centroid in self.hidden if where == number]
-        look = self._stage(panel), self.composed, self.head
+        look = self._stage(panel), self.composed, self._head(panel)
         return panel.drawn(*look, picked=picked, hidden=hidden, apart=self.apart)
 
     def draw(self) -> None:
@@ -267,7 +274,7 @@ class Viewer:
                 points = drawn_points(open3d, seen.points + shift, seen.colours, radius)
                 scene.add_geometry(f"points {number}", points, material, add_downsampled_copy_for_fast_rendering=True)
             if len(seen.balls):
-                size = centroid_radius(len(panel.listed(stage, self.composed, self.head)))
+                size = centroid_radius(len(panel.listed(stage, self.composed, self._head(panel))))
                 centroids = balls(open3d, seen.balls + shift, seen.ball_colours, size, fine=True)
                 scene.add_geometry(f"centroids {number}", centroids, material)
             if self.mesh and panel.mesh is not None and not (self.apart and stage):
@@ -293,7 +300,7 @@ class Viewer:
         self.head_list.selected_index = 0 if self.head is None else self.head + 1
         if self.picked:
             panel = self.panels[self.picked[0]]
-            self.said.text = wrapped(panel.describe(self._stage(panel), self.picked[1], self.composed, self.head))
+            self.said.text = wrapped(panel.describe(self._stage(panel), self.picked[1], self.composed, self._head(panel)))
         else:
             self.said.text = "click a centroid or a point" if self.panels else ""
         self.window.set_needs_layout()  # texts have grown or shrunk
