@@ -109,7 +109,7 @@ def test_what_is_taken_apart_answers_as_the_stack(toy: Path) -> None:
     together = group(toy, model, (1, 2))
     together.update()
     points, _, *found = (tensor[:5] for tensor in together.epoch)
-    lists = dict(zip(together.keys, found, strict=True))
+    lists = dict(zip(together.wanted, found, strict=True))
     stack = copy.deepcopy(together.stack).eval()
     stack.config = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, drop_path=0.0))
     logits, known = stack(points, lists)

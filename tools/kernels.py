@@ -126,16 +126,12 @@ def neighbour_max(values: Tensor, index: Tensor) -> Tensor:
     return _Largest.apply(values, index)  # type: ignore[no-any-return]
 
 
-installed = False
-
-
 def install() -> None:
     """Put these in the places of what they stand for, in this process, once they have been seen to do the same.
 
     Raises:
         RuntimeError: they do not.
     """
-    global installed
     points, values = (torch.randn(2, 100, width, device="cuda") for width in (3, 70))
     start = torch.tensor([3, 99], device="cuda")
     index = nearest_in_prefix(points, 20, 100, 16)
@@ -149,4 +145,3 @@ def install() -> None:
     pointcentroid.geometry.fps.farthest_point_sampling = farthest_point_sampling
     pointcentroid.nn.local.neighbour_max = neighbour_max
     pointcentroid.nn.encoder.neighbour_max = neighbour_max
-    installed = True

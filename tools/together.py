@@ -23,9 +23,9 @@ Without a GPU the same steps run slowly: for tests.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,8 +38,8 @@ import typer
 import yaml
 from stacked import Stack
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_accuracy
 
-import pointcentroid
 from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.data.foreign import FOREIGN
@@ -49,7 +49,10 @@ from pointcentroid.evaluate.calibration import calibrated, validation_scores
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import model_config
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.predict.nets import searches
+from pointcentroid.train.callbacks import kept_share
 from pointcentroid.train.module import decayed, warm_cosine
+from pointcentroid.train.run import provenance_of
 from pointcentroid.weights import WeightsCard, load_weights, save_weights
 
 _CHUNK = 3000  # clouds that are varied at once
@@ -107,6 +110,8 @@ class Group:
         training, validation = ([tensor.to(device) for tensor in part.batch(0, len(part))[:2]] for part in parts)
         self.points, self.labels = training
         self.validation = validation
+        card = WeightsCard(plan.name, self.model, self.config.preprocess, tuple(data.classes))
+        self.wanted = searches(card)
         self.seen = [self.neighbours(chunk) for chunk in validation[0].split(200)]
         nets = []
         for seed in (*plan.seeds, *plan.alone):
@@ -114,7 +119,7 @@ class Group:
             nets.append(CentroidClassifier(self.model))
         self.single = CentroidClassifier(self.model).to(device).eval()
         self.stack = Stack(nets).to(device).train()
-        self.averaged = Stack(nets).to(device)  # never called: its weights are the means of the others'
+        self.averaged = copy.deepcopy(self.stack)  # never called: its weights are the means of the others'
         self.rate = torch.zeros((), device=device)
         on_gpu = device.type == "cuda"
         groups = decayed(self.stack, self.config.weight_decay)
@@ -128,8 +133,7 @@ class Group:
         self.row = torch.zeros((), dtype=torch.int64, device=device)  # of the epoch's clouds, where the batch begins
         self.losses = torch.zeros(self.stack.count, device=device)
         self.tables = torch.zeros(2, 10**6, device=device)  # rate and average at every step; the graph knows the address
-        self.epoch: list[Tensor] = []  # points, labels, and lists in the order of `self.keys`
-        self.keys: list[tuple[int, int]] = []
+        self.epoch: list[Tensor] = []  # points, labels, and lists in the order of `self.wanted`
         self.graph: torch.cuda.CUDAGraph | None = None
         self.schedule(1)
 
@@ -138,31 +142,21 @@ class Group:
         total = self.steps * epochs
         factor = warm_cosine(total, self.config.warmup)
         rates = torch.tensor([self.config.learning_rate * factor(step) for step in range(total)])
-        numbers = torch.arange(1, total + 1)
-        kept = ((1 + numbers) / (10 + numbers)).clamp(max=self.config.average)
-        self.tables[:, :total] = torch.stack([rates, kept])
+        self.tables[:, :total] = torch.stack([rates, kept_share(torch.arange(1, total + 1), self.config.average)])
         self.step.zero_()
 
     def neighbours(self, points: Tensor) -> Lists:
-        """What `CentroidEncoder.forward` takes as `lists`: for every level the nearest of all of it, centroids first."""
-        stages = self.model.encoder.stages
-        totals = [points.shape[1], *(stage.centroids for stage in stages)]
-        lists: Lists = {}
-        for level, total in enumerate(totals):
-            rows = min(total, self.model.seeds)
-            asking = {stages[max(level - 1, 0)].neighbours, stages[min(level, len(stages) - 1)].neighbours}
-            for count in asking:
-                lists[level, count] = _nearest(points, rows, total, min(count, total))
-        return lists
+        """What `CentroidEncoder.forward` takes as `lists`: the neighbours that the nets will ask for."""
+        return {
+            name: _nearest(points, rows, among or points.shape[1], name[1]) for name, (rows, among) in self.wanted.items()
+        }
 
     def prepared(self, number: int) -> Iterator[list[Tensor]]:
         """An epoch's clouds in their order, chunk by chunk: points, labels, neighbours."""
         order = np.random.default_rng((self.config.seed, number)).permutation(len(self.points))
         for rows in torch.from_numpy(order).to(self.device).split(_CHUNK):
             points, labels, _ = varied((self.points[rows], self.labels[rows], rows), self.config, number)
-            lists = self.neighbours(points)
-            self.keys = list(lists)
-            yield [points, labels, *lists.values()]
+            yield [points, labels, *self.neighbours(points).values()]
 
     def load(self, chunks: list[list[Tensor]]) -> None:
         """Put an epoch where steps read it, and begin at its first row."""
@@ -179,7 +173,7 @@ class Group:
         rows = self.row + torch.arange(self.config.batch_size, device=self.device)
         points, labels, *found = (tensor.index_select(0, rows) for tensor in self.epoch)
         rate, kept = self.tables.index_select(1, self.step.view(1))[:, 0]
-        logits, known = self.stack(points, dict(zip(self.keys, found, strict=True)))
+        logits, known = self.stack(points, dict(zip(self.wanted, found, strict=True)))
         loss = self.loss(logits.float(), None if known is None else known.float(), labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
@@ -203,16 +197,18 @@ class Group:
         Those of `pointcentroid.train.module.ClassifierTraining`, with the others as teachers.
         """
         inside = (labels != FOREIGN).float().unsqueeze(1)
-        log_shares = logits.log_softmax(dim=2)
+        each = labels.unsqueeze(1).expand(-1, self.stack.count).flatten()
         smooth = self.config.label_smoothing
-        of_label = log_shares.gather(2, labels.clamp_min(0).view(-1, 1, 1).expand(-1, logits.shape[1], 1)).squeeze(2)
-        cost = -(1 - smooth) * of_label - smooth * log_shares.mean(dim=2)
+        cost = nn.functional.cross_entropy(
+            logits.flatten(0, 1), each, label_smoothing=smooth, ignore_index=FOREIGN, reduction="none"
+        ).view(-1, self.stack.count)
         if self.stack.count > 1:
-            shares = log_shares.detach().exp() * self.mutual.view(1, -1, 1)
+            shares = logits.detach().softmax(dim=2) * self.mutual.view(1, -1, 1)
             others = (shares.sum(dim=1, keepdim=True) - shares) / (self.mutual.sum() - 1).clamp_min(1)
+            taught = nn.functional.cross_entropy(logits.flatten(0, 1), others.flatten(0, 1), reduction="none").view_as(cost)
             share = self.config.teaching * self.mutual
-            cost = (1 - share) * cost - share * (others * log_shares).sum(dim=2)
-        cost = (inside * cost).mean(dim=0)
+            cost = (1 - share) * cost + share * inside * taught
+        cost = cost.mean(dim=0)
         if known is not None:
             truth = inside.expand_as(known)
             cost = cost + nn.functional.binary_cross_entropy_with_logits(known, truth, reduction="none").mean(dim=0)
@@ -268,7 +264,6 @@ class Group:
     def validate(self) -> dict[str, tuple[float, float]]:
         """Overall and mean class accuracy of the averaged nets, in percent."""
         points, labels = self.validation
-        classes = self.model.classes
         result = {}
         for name, state in zip(self.plan.names, self.averaged.apart(), strict=True):
             self.single.load_state_dict(state)
@@ -276,26 +271,25 @@ class Group:
                 self.single.scores(chunk, ordered=True, lists=lists).logits.argmax(dim=1)
                 for chunk, lists in zip(points.split(200), self.seen, strict=True)
             ]
-            right = (torch.cat(answers) == labels).float()
-            counts = torch.bincount(labels, minlength=classes)
-            each = torch.bincount(labels, right, minlength=classes)[counts > 0] / counts[counts > 0]
-            result[name] = (100 * right.mean().item(), 100 * each.mean().item())
+            overall, mean_class = accuracies(torch.cat(answers), labels, self.model.classes)
+            result[name] = (100 * overall, 100 * mean_class)
         return result
+
+
+def accuracies(answers: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
+    """Overall and mean class accuracy, as `pointcentroid.train.module.ClassifierTraining` measures them."""
+    return (
+        multiclass_accuracy(answers, labels, classes, average="micro").item(),
+        multiclass_accuracy(answers, labels, classes, average="macro").item(),
+    )
 
 
 def _nearest(points: Tensor, rows: int, listed: int, count: int) -> Tensor:
     if points.device.type == "cpu":
         return torch.cat([nearest_neighbours(chunk[:, :rows], chunk[:, :listed], count) for chunk in points.split(64)])
-    import kernels
+    from kernels import nearest_in_prefix
 
-    if kernels.installed:
-        return kernels.nearest_in_prefix(points, rows, listed, count)
-    return torch.cat(
-        [
-            (chunk[:, :rows, None] - chunk[:, None, :listed]).square().sum(dim=3).topk(count, dim=2, largest=False).indices
-            for chunk in points.split(128)
-        ]
-    )
+    return nearest_in_prefix(points, rows, listed, min(count, listed))
 
 
 def _on(stream: Any) -> Any:
@@ -353,17 +347,15 @@ def train(
     minutes: Annotated[float, typer.Option(help="How long, all in all.")] = 9.0,
     epochs: Annotated[int, typer.Option(help="How many epochs; 0: as many as fit into the minutes.")] = 0,
     only: Annotated[str, typer.Option(help="The name of one group.")] = "",
-    plain: Annotated[bool, typer.Option("--plain", help="Without kernels of our own.")] = False,
     every: Annotated[int, typer.Option(help="Epochs between two looks at the validation shapes.")] = 20,
 ) -> None:
     """Train the nets of a plan."""
     began = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
-        if not plain:
-            import kernels
+        import kernels
 
-            kernels.install()
+        kernels.install()
         torch.backends.cuda.matmul.allow_tf32 = True
     output.mkdir(parents=True, exist_ok=True)
     plans = [group for group in read_plan(plan) if only in ("", group.name)]
@@ -426,14 +418,13 @@ def save_measured(path: Path, tensors: dict[str, Tensor], card: WeightsCard, sou
     """Write a weights file, with the accuracies and the calibration that the validation shapes give."""
     net = CentroidClassifier.from_tensors(card.model, tensors)
     logits, _, labels = validation_scores(net, source.validation)
-    right = (logits.argmax(dim=1) == labels).float()
-    each = torch.stack([right[labels == label].mean() for label in labels.unique()])
-    figures = {"validation_overall": float(right.mean()), "validation_mean_class": float(each.mean())}
+    overall, mean_class = accuracies(logits.argmax(dim=1), labels, len(card.classes))
+    figures = {"validation_overall": overall, "validation_mean_class": mean_class}
     card = dataclasses.replace(card, metrics=card.metrics | figures)
     with contextlib.suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
         card = calibrated(net, card, source.classes, source.validation)
     save_weights(path, tensors, card)
-    print(f"{path.stem}: {100 * figures['validation_overall']:.1f} / {100 * figures['validation_mean_class']:.1f}")
+    print(f"{path.stem}: {100 * overall:.1f} / {100 * mean_class:.1f}")
 
 
 @app.command()
@@ -450,17 +441,8 @@ def finish(
         config = from_dict(TrainConfig, json.loads(about["config"]))
         source = CloudData(config, clouds)
         metrics = {"epoch": log[-1]["epoch"], "training_seconds": log[-1]["seconds"]}
-        provenance = {
-            "config": to_dict(dataclasses.replace(config, data=data.name, output="")),
-            "weights_seed": int(about["weights_seed"]),
-            "together_with": json.loads(about["together_with"]),
-            "data_sha256": clouds.fingerprint,
-            "versions": {
-                "pointcentroid": pointcentroid.__version__,
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
-        }
+        provenance = provenance_of(dataclasses.replace(config, data=str(data)), clouds)
+        provenance |= {"weights_seed": int(about["weights_seed"]), "together_with": json.loads(about["together_with"])}
         card = WeightsCard(config.name, config.model, config.preprocess, tuple(source.classes), metrics, provenance)
         save_measured(path.with_suffix(".safetensors"), tensors, card, source)
 

@@ -123,8 +123,7 @@ class Tokens:
         centroid j sees of input i, max_i x_ic = sum_i w_ijc x_ic, where w_ijc is the softmax over i of x_ic / T as T goes
         to 0. These are the means of w_ijc over c (of equal values, each counts).
         """
-        parts = zip((self.pairs, self.values), self.largest(), strict=True)
-        largest = torch.cat([top.to(self.pairs) for part, top in parts if part is not None and top is not None], dim=2)
+        largest = torch.cat([top.to(self.pairs) for top in self.largest() if top is not None], dim=2)
         by_centroid = self.neighbours.side == "centroids"
         largest = largest.unsqueeze(2) if by_centroid else gather_points(largest, self.neighbours.index)
         return (self.joined() == largest).to(self.pairs).mean(dim=3)

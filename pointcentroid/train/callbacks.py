@@ -37,10 +37,14 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def average(averaged: Tensor, present: Tensor, steps: Tensor) -> Tensor:
         if not averaged.is_floating_point():
             return present  # a counter of batch norm
-        kept = ((1 + steps) / (10 + steps)).clamp(max=decay).to(averaged)
-        return present.lerp(averaged, kept)
+        return present.lerp(averaged, kept_share(steps, decay).to(averaged))
 
     return average
+
+
+def kept_share(steps: Tensor, decay: float) -> Tensor:
+    """How much of a moving average is kept after so many steps, see `moving_average`."""
+    return ((1 + steps) / (10 + steps)).clamp(max=decay)
 
 
 class History(Callback):

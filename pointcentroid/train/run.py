@@ -278,7 +278,7 @@ def _finish(
     if config.split == "training":
         metrics |= {key: row[key] for key in row if key.startswith("validation_")}
     classes = tuple(data.classes) if isinstance(config.model, ClassifierConfig) else ()
-    card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, _provenance(config, clouds))
+    card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, provenance_of(config, clouds))
     net = module.net.eval().cpu()
     if config.split == "all":
         card = _with_figures_of(recipe, card)
@@ -326,7 +326,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return to_dict(config) | paths | {"teachers": tuple(Path(name).name for name in config.teachers), "output": ""}
 
 
-def _provenance(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
+def provenance_of(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
+    """What the card of weights says of the run that made them: its settings, the data's hash, versions."""
     return {
         "config": _settings(config),
         "data_sha256": clouds.fingerprint,
