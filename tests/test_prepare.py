@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +51,14 @@ def test_a_crash_costs_the_file_that_crashed_and_no_other() -> None:
 
 
 def test_an_iterator_left_early_stops_its_processes() -> None:
+    before = threading.enumerate()
     results = Preparer(SETTINGS, workers=2)([EXAMPLES / "chair.off"] * 30)
     assert isinstance(next(results), Prepared)
     results.close()  # type: ignore[attr-defined]
     with pytest.raises(StopIteration):
         next(results)
+    assert multiprocessing.active_children() == []
+    assert threading.enumerate() == before  # none that still closes pipes while Python ends
 
 
 def test_one_source_raises_and_a_batch_goes_on(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import moving_average
 from pointcentroid.train.module import ClassifierTraining
-from pointcentroid.weights import load_weights, read_card
+from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights
 
 from .test_cli import run
 
@@ -100,6 +100,10 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(toy: Path, tmp_path: P
 
 def test_weights_of_all_shapes_carry_the_figures_of_their_recipe(toy: Path, tmp_path: Path) -> None:
     seeds = [train(toy, tmp_path / str(seed), "epochs=1", f"seed={seed}") for seed in (0, 1)]
+    # Eight shapes are too few to fit `known` on.
+    for path, scale in zip(seeds, (KnownScale(0.5, 1.0), KnownScale(0.25, 3.0)), strict=True):
+        tensors, fitted = load_weights(path)
+        save_weights(path, tensors, dataclasses.replace(fitted, known=scale))
     recipe = f"recipe=[{','.join(map(str, seeds))}]"
     settings = ("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL)
     whole = run(*settings, "name=all", "epochs=1", "split=all", recipe)
@@ -109,6 +113,7 @@ def test_weights_of_all_shapes_carry_the_figures_of_their_recipe(toy: Path, tmp_
         assert card.metrics[name] == pytest.approx(np.mean([other.metrics[name] for other in others]))
     assert card.metrics["recipe_runs"] == 2
     assert card.temperature == pytest.approx(np.mean([other.temperature for other in others]))
+    assert card.known == KnownScale(0.375, 2.0)
     assert card.provenance["config"]["split"] == "all"
     # 80 shapes, 8 of them set aside for validation elsewhere, in batches of 8.
     steps = torch.load(tmp_path / "all" / "last.ckpt", weights_only=True)["global_step"]

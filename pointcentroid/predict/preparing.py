@@ -189,7 +189,6 @@ class Preparer:
                 if not again:
                     again.extend(islice(waiting, 1))
                 if not again:
-                    pool.shutdown(wait=False)  # each process ends when no file is left for it, not when the net is done
                     return
                 ahead.append((again[0], pool.submit(attempt, again[0], self.settings, self.votes)))
                 again.popleft()
@@ -215,7 +214,8 @@ class Preparer:
                     ahead.popleft()
                     yield result
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                # Waited for: a pool that is still ending while Python does so itself would complain of closed pipes.
+                pool.shutdown(cancel_futures=True)
 
         fill()
         return results()

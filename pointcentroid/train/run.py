@@ -39,7 +39,7 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
+from pointcentroid.weights import KnownScale, WeightsCard, find_weights, load_weights, read_card, save_weights
 
 
 def train(
@@ -308,7 +308,7 @@ def _recipe(config: TrainConfig) -> list[WeightsCard]:
 
 
 def _with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCard:
-    """The card with the mean validation figures, and the mean temperature, of runs that left the validation shapes out."""
+    """The card with the mean of the validation figures of runs that left those shapes out, and of what was fitted on them."""
     if not others:
         return card
     figures = {
@@ -316,8 +316,9 @@ def _with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCar
         for key, value in others[0].metrics.items()
         if key.startswith("validation_") and not isinstance(value, list)
     }
-    temperature = float(np.mean([other.temperature for other in others]))
-    return dataclasses.replace(card, metrics=card.metrics | figures | {"recipe_runs": len(others)}, temperature=temperature)
+    fitted = np.mean([[other.temperature, *dataclasses.astuple(other.known)] for other in others], axis=0).tolist()
+    metrics = card.metrics | figures | {"recipe_runs": len(others)}
+    return dataclasses.replace(card, metrics=metrics, temperature=fitted[0], known=KnownScale(*fitted[1:]))
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
