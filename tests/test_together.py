@@ -175,3 +175,21 @@ def test_the_mean_of_weights(toy: Path, tmp_path: Path) -> None:
     assert (card.name, [other["name"] for other in card.provenance["mean_with"]]) == ("a", ["b"])
     for name, tensor in made.items():
         torch.testing.assert_close(tensor, (states[0][name] + states[1][name]) / 2 if tensor.is_floating_point() else tensor)
+
+    # Of weights trained on all shapes no shape is left to measure: the figures are those of the recipe.
+    tensors, trained = load_weights(tmp_path / "a.safetensors")
+    whole = trained.provenance | {"config": trained.provenance["config"] | {"split": "all"}}
+    save_weights(tmp_path / "d.safetensors", tensors, dataclasses.replace(trained, provenance=whole))
+    files = [
+        tmp_path / "d.safetensors",
+        "--recipe",
+        tmp_path / "c.safetensors",
+        "--data",
+        toy,
+        "-o",
+        tmp_path / "e.safetensors",
+    ]
+    subprocess.run([sys.executable, ROOT / "tools" / "together.py", "mean", *files], check=True)
+    all_shapes = load_weights(tmp_path / "e.safetensors")[1]
+    assert all_shapes.metrics == card.metrics | {"recipe_runs": 1}
+    assert (all_shapes.temperature, all_shapes.known) == (card.temperature, card.known)

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, to_dict
-from pointcentroid.data.clouds import load_npz
+from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.foreign import FOREIGN
 from pointcentroid.data.module import CloudData, varied
 from pointcentroid.errors import DataError
@@ -52,7 +52,7 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import searches
 from pointcentroid.train.callbacks import kept_share
 from pointcentroid.train.module import decayed, warm_cosine
-from pointcentroid.train.run import provenance_of
+from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
 from pointcentroid.weights import WeightsCard, load_weights, save_weights
 
 _CHUNK = 3000  # clouds that are varied at once
@@ -414,8 +414,12 @@ def keep(groups: list[Group], output: Path, epochs: int, log: list[dict[str, Any
     (output / "log.json").write_text(json.dumps(log))
 
 
-def save_measured(path: Path, tensors: dict[str, Tensor], card: WeightsCard, source: CloudData) -> None:
-    """Write a weights file, with the accuracies and the calibration that the validation shapes give."""
+def save_measured(path: Path, tensors: dict[str, Tensor], card: WeightsCard, config: TrainConfig, clouds: CloudSet) -> None:
+    """Write a weights file with its accuracies and calibration on the validation shapes, or those of its recipe."""
+    if config.split == "all":
+        save_weights(path, tensors, with_figures_of(recipe_cards(config), card))
+        return
+    source = CloudData(config, clouds)
     net = CentroidClassifier.from_tensors(card.model, tensors)
     logits, _, labels = validation_scores(net, source.validation)
     overall, mean_class = accuracies(logits.argmax(dim=1), labels, len(card.classes))
@@ -439,12 +443,11 @@ def finish(
             about = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
         config = from_dict(TrainConfig, json.loads(about["config"]))
-        source = CloudData(config, clouds)
         metrics = {"epoch": log[-1]["epoch"], "training_seconds": log[-1]["seconds"]}
         provenance = provenance_of(dataclasses.replace(config, data=str(data)), clouds)
         provenance |= {"weights_seed": int(about["weights_seed"]), "together_with": json.loads(about["together_with"])}
-        card = WeightsCard(config.name, config.model, config.preprocess, tuple(source.classes), metrics, provenance)
-        save_measured(path.with_suffix(".safetensors"), tensors, card, source)
+        card = WeightsCard(config.name, config.model, config.preprocess, tuple(clouds.classes), metrics, provenance)
+        save_measured(path.with_suffix(".safetensors"), tensors, card, config, clouds)
 
 
 @app.command()
@@ -452,6 +455,9 @@ def mean(
     weights: Annotated[list[Path], typer.Argument(help="Weights files of one architecture, trained on from the same ones.")],
     data: Annotated[Path, typer.Option(help="The data set.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file of the mean.")],
+    recipe: Annotated[
+        str, typer.Option(help="Of weights trained on all shapes: those whose figures stand for the mean.")
+    ] = "",
 ) -> None:
     """Write the mean of weights, calibrated; its settings are those of the first, the others' are kept beside them."""
     loaded = [load_weights(path) for path in weights]
@@ -464,8 +470,9 @@ def mean(
     }
     provenance = card.provenance | {"mean_with": [other.provenance["config"] for _, other in others]}
     config = from_dict(TrainConfig, card.provenance["config"])
+    config = dataclasses.replace(config, recipe=(recipe,) if recipe else ())
     card = dataclasses.replace(card, provenance=provenance, metrics={"epoch": card.metrics["epoch"]})
-    save_measured(output, made, card, CloudData(config, load_npz(data)))
+    save_measured(output, made, card, config, load_npz(data))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pickle
-import platform
 import shutil
 import sys
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning
-import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
@@ -24,8 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-import pointcentroid
-from pointcentroid.config import WHERE, ClassifierConfig, PartsConfig, TrainConfig, from_dict, to_dict
+from pointcentroid.config import WHERE, ClassifierConfig, PartsConfig, TrainConfig, to_dict
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, find_shapes
@@ -39,7 +36,8 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
-from pointcentroid.weights import KnownScale, WeightsCard, find_weights, load_weights, read_card, save_weights
+from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 
 def train(
@@ -81,7 +79,7 @@ def train(
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
     config = dataclasses.replace(config, precision=choose_precision(config))
-    recipe = _recipe(config)
+    recipe = recipe_cards(config)
     if resume:
         before = _check_resumable(last, config)
     elif first and not overwrite and (last.is_file() or weights.is_file()):
@@ -281,60 +279,9 @@ def _finish(
     card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, provenance_of(config, clouds))
     net = module.net.eval().cpu()
     if config.split == "all":
-        card = _with_figures_of(recipe, card)
+        card = with_figures_of(recipe, card)
     elif isinstance(net, CentroidClassifier):
         with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
             card = calibrated(net, card, data.classes, data.validation)
     save_weights(path, net.state_dict(), card)
     plot_history(history.rows, module.headline, path.with_name("curves.png"))
-
-
-_OF_A_RUN = frozenset({"name", "seed", "data", "split", "recipe", "precision", *WHERE})
-"""Settings in which runs of one recipe may differ."""
-
-
-def _recipe(config: TrainConfig) -> list[WeightsCard]:
-    """Cards of the runs whose figures stand for a run on all shapes, once they are known to be of its recipe."""
-    others = [read_card(find_weights(name)) for name in config.recipe]
-    settings = _settings(config)
-    for name, other in zip(config.recipe, others, strict=True):
-        theirs = to_dict(from_dict(TrainConfig, other.provenance["config"]))
-        for key in sorted(settings.keys() - _OF_A_RUN):
-            if theirs[key] != settings[key]:
-                raise TrainingError(f"{name} is of another recipe: {key}={theirs[key]!r}, here {settings[key]!r}")
-        if theirs["split"] != "training":
-            raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
-    return others
-
-
-def _with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCard:
-    """The card with the mean of the validation figures of runs that left those shapes out, and of what was fitted on them."""
-    if not others:
-        return card
-    figures = {
-        key: float(np.mean([other.metrics[key] for other in others]))
-        for key, value in others[0].metrics.items()
-        if key.startswith("validation_") and not isinstance(value, list)
-    }
-    fitted = np.mean([[other.temperature, *dataclasses.astuple(other.known)] for other in others], axis=0).tolist()
-    metrics = card.metrics | figures | {"recipe_runs": len(others)}
-    return dataclasses.replace(card, metrics=metrics, temperature=fitted[0], known=KnownScale(*fitted[1:]))
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings of a run, without paths of the machine it ran on."""
-    paths: dict[str, Any] = {key: Path(getattr(config, key)).name for key in ("data", "start")}
-    return to_dict(config) | paths | {"teachers": tuple(Path(name).name for name in config.teachers), "output": ""}
-
-
-def provenance_of(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
-    """What the card of weights says of the run that made them: its settings, the data's hash, versions."""
-    return {
-        "config": _settings(config),
-        "data_sha256": clouds.fingerprint,
-        "versions": {
-            "pointcentroid": pointcentroid.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-    }
