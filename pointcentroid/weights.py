@@ -94,6 +94,11 @@ class WeightsCard:
         """The metrics that are one number each, without intervals."""
         return {name: value for name, value in self.metrics.items() if not isinstance(value, list)}
 
+    @property
+    def trained_on_all(self) -> bool:
+        """Whether the validation shapes were trained on too: the metrics are then those of other weights of the recipe."""
+        return self.provenance.get("config", {}).get("split") == "all"
+
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:
     """Write a weights file, whole or not at all.

@@ -267,7 +267,11 @@ def test_accuracy_on_the_validation_split(predictor: Predictor, modelnet: Path) 
     assert len(validation) == 985
     upright = evaluate(predictor, validation, up="z")
     assert upright.overall_accuracy >= 0.90
-    assert upright.overall_accuracy == pytest.approx(predictor.card.metrics["validation_overall"], abs=0.002)
+    in_card = predictor.card.metrics["validation_overall"]
+    if predictor.card.trained_on_all:  # on these shapes too; the card has what the recipe got without them
+        assert upright.overall_accuracy >= in_card
+    else:
+        assert upright.overall_accuracy == pytest.approx(in_card, abs=0.002)
     auto = evaluate(predictor, validation, up="auto")
     assert auto.overall_accuracy >= upright.overall_accuracy - 0.01
 

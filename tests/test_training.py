@@ -114,7 +114,10 @@ def test_weights_of_all_shapes_carry_the_figures_of_their_recipe(toy: Path, tmp_
     assert card.metrics["recipe_runs"] == 2
     assert card.temperature == pytest.approx(np.mean([other.temperature for other in others]))
     assert card.known == KnownScale(0.375, 2.0)
-    assert card.provenance["config"]["split"] == "all"
+    assert card.trained_on_all
+    assert not others[0].trained_on_all
+    said = run("evaluate", tmp_path / "all" / "all.safetensors", "--data", toy).stderr
+    assert "these weights were trained on it too" in said
     # 80 shapes, 8 of them set aside for validation elsewhere, in batches of 8.
     steps = torch.load(tmp_path / "all" / "last.ckpt", weights_only=True)["global_step"]
     assert (steps, torch.load(tmp_path / "0" / "toy" / "last.ckpt", weights_only=True)["global_step"]) == (10, 9)

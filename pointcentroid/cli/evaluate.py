@@ -78,7 +78,12 @@ def evaluate(
     note_left_out(clouds.left_out)
     if split == "auto":
         split = choose_part(clouds, card.provenance.get("data_sha256"))  # type: ignore[assignment]
-        note({"validation": "the validation part: these weights were trained on the rest"}.get(split, f"split: {split}"))
+        trained_on = "it too: of other shapes this says nothing" if card.trained_on_all else "the rest"
+        note(
+            f"the validation part: these weights were trained on {trained_on}"
+            if split == "validation"
+            else f"split: {split}"
+        )
     rows = clouds.part(split)
     if not len(rows):
         raise DataError(f"{data} has no {split} part")

@@ -34,7 +34,7 @@ def recipe_cards(config: TrainConfig) -> list[WeightsCard]:
         for key in sorted(settings.keys() - _OF_A_RUN):
             if theirs[key] != settings[key]:
                 raise TrainingError(f"{name} is of another recipe: {key}={theirs[key]!r}, here {settings[key]!r}")
-        if theirs["split"] != "training":
+        if other.trained_on_all:
             raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
     return others
 
