@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -162,34 +163,42 @@ def test_it_makes_weights_that_predict(toy: Path, tmp_path: Path) -> None:
 def test_the_mean_of_weights(toy: Path, tmp_path: Path) -> None:
     recipe = TrainConfig(name="a", model=MODEL)
     recipe = dataclasses.replace(recipe, preprocess=dataclasses.replace(recipe.preprocess, sample=64, points=64))
-    states = []
-    for number, name in enumerate("ab"):
-        torch.manual_seed(number)
-        states.append(CentroidClassifier(MODEL).state_dict())
-        provenance = {"config": to_dict(dataclasses.replace(recipe, name=name))}
-        card = WeightsCard(name, MODEL, recipe.preprocess, ("x", "y", "z"), {"epoch": 1}, provenance)
-        save_weights(tmp_path / f"{name}.safetensors", states[-1], card)
-    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--data", toy, "-o", tmp_path / "c.safetensors"]
-    subprocess.run([sys.executable, ROOT / "tools" / "together.py", "mean", *files], check=True)
+    rates = (0.01, 0.02)
+
+    def weights_of(split: Literal["training", "all"]) -> tuple[list[Path], list[dict[str, Any]]]:
+        paths, states = [], []
+        for number, rate in enumerate(rates):
+            torch.manual_seed(number)
+            states.append(CentroidClassifier(MODEL).state_dict())
+            config = to_dict(dataclasses.replace(recipe, name=f"{split}{number}", learning_rate=rate, split=split))
+            card = WeightsCard(
+                f"{split}{number}", MODEL, recipe.preprocess, ("x", "y", "z"), {"epoch": 1}, {"config": config}
+            )
+            paths.append(tmp_path / f"{split}{number}.safetensors")
+            save_weights(paths[-1], states[-1], card)
+        return paths, states
+
+    def mean(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "tools" / "together.py", "mean", *words, "--data", toy]
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+    files, states = weights_of("training")
+    assert mean(*files, "-o", tmp_path / "c.safetensors").returncode == 0
     made, card = load_weights(tmp_path / "c.safetensors")
-    assert (card.name, [other["name"] for other in card.provenance["mean_with"]]) == ("a", ["b"])
+    assert card.name == "c"
+    settings = [card.provenance["config"], *card.provenance["mean_with"]]
+    assert [one["learning_rate"] for one in settings] == list(rates)
     for name, tensor in made.items():
         torch.testing.assert_close(tensor, (states[0][name] + states[1][name]) / 2 if tensor.is_floating_point() else tensor)
 
     # Of weights trained on all shapes no shape is left to measure: the figures are those of the recipe.
-    tensors, trained = load_weights(tmp_path / "a.safetensors")
-    whole = trained.provenance | {"config": trained.provenance["config"] | {"split": "all"}}
-    save_weights(tmp_path / "d.safetensors", tensors, dataclasses.replace(trained, provenance=whole))
-    files = [
-        tmp_path / "d.safetensors",
-        "--recipe",
-        tmp_path / "c.safetensors",
-        "--data",
-        toy,
-        "-o",
-        tmp_path / "e.safetensors",
-    ]
-    subprocess.run([sys.executable, ROOT / "tools" / "together.py", "mean", *files], check=True)
+    files, _ = weights_of("all")
+    of_recipe = ("--recipe", tmp_path / "c.safetensors", "-o", tmp_path / "e.safetensors")
+    assert mean(*files, *of_recipe).returncode == 0
     all_shapes = load_weights(tmp_path / "e.safetensors")[1]
     assert all_shapes.metrics == card.metrics | {"recipe_runs": 1}
     assert (all_shapes.temperature, all_shapes.known) == (card.temperature, card.known)
+    assert all_shapes.trained_on_all
+    assert all_shapes.provenance["config"]["recipe"] == ["c.safetensors"]
+    assert "is of another recipe: learning_rate" in mean(*reversed(files), *of_recipe).stderr
+    assert "is the mean of 2 weights, here are 1" in mean(files[0], *of_recipe).stderr

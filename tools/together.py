@@ -52,8 +52,8 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import searches
 from pointcentroid.train.callbacks import kept_share
 from pointcentroid.train.module import decayed, warm_cosine
-from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
-from pointcentroid.weights import WeightsCard, load_weights, save_weights
+from pointcentroid.train.recipe import check_same_recipe, provenance_of, recipe_cards, with_figures_of
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
 
 _CHUNK = 3000  # clouds that are varied at once
 _AHEAD = 40  # steps that the GPU may be behind
@@ -456,10 +456,10 @@ def mean(
     data: Annotated[Path, typer.Option(help="The data set.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file of the mean.")],
     recipe: Annotated[
-        str, typer.Option(help="Of weights trained on all shapes: those whose figures stand for the mean.")
-    ] = "",
+        list[str] | None, typer.Option(help="Of weights trained on all shapes: those whose figures stand for the mean.")
+    ] = None,
 ) -> None:
-    """Write the mean of weights, calibrated; its settings are those of the first, the others' are kept beside them."""
+    """Write the mean of weights, calibrated, under the name of its file; its settings are those of all."""
     loaded = [load_weights(path) for path in weights]
     (tensors, card), *others = loaded
     if any(other.model != card.model or other.classes != card.classes for _, other in others):
@@ -468,11 +468,21 @@ def mean(
         name: torch.stack([held[name] for held, _ in loaded]).mean(dim=0) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
-    provenance = card.provenance | {"mean_with": [other.provenance["config"] for _, other in others]}
-    config = from_dict(TrainConfig, card.provenance["config"])
-    config = dataclasses.replace(config, recipe=(recipe,) if recipe else ())
-    card = dataclasses.replace(card, provenance=provenance, metrics={"epoch": card.metrics["epoch"]})
-    save_measured(output, made, card, config, load_npz(data))
+    configs = [from_dict(TrainConfig, held.provenance["config"]) for _, held in loaded]
+    for measured in recipe or ():
+        of = read_card(find_weights(measured)).provenance
+        theirs = [from_dict(TrainConfig, one) for one in (of["config"], *of.get("mean_with", ()))]
+        if len(theirs) != len(configs):
+            raise SystemExit(f"{measured} is the mean of {len(theirs)} weights, here are {len(configs)}")
+        for ours, other in zip(configs, theirs, strict=True):
+            check_same_recipe(ours, other, measured)
+    first, *rest = [dataclasses.replace(one, name=output.stem, recipe=tuple(recipe or ())) for one in configs]
+    clouds = load_npz(data)
+    provenance = provenance_of(first, clouds)
+    if rest:
+        provenance["mean_with"] = [provenance_of(one, clouds)["config"] for one in rest]
+    card = dataclasses.replace(card, name=output.stem, provenance=provenance, metrics={"epoch": card.metrics["epoch"]})
+    save_measured(output, made, card, first, clouds)
 
 
 if __name__ == "__main__":

@@ -78,12 +78,11 @@ def evaluate(
     note_left_out(clouds.left_out)
     if split == "auto":
         split = choose_part(clouds, card.provenance.get("data_sha256"))  # type: ignore[assignment]
-        trained_on = "it too: of other shapes this says nothing" if card.trained_on_all else "the rest"
-        note(
-            f"the validation part: these weights were trained on {trained_on}"
-            if split == "validation"
-            else f"split: {split}"
-        )
+        if split == "validation":
+            trained_on = "it too: of other shapes this says nothing" if card.trained_on_all else "the rest"
+            note(f"the validation part: these weights were trained on {trained_on}")
+        else:
+            note(f"split: {split}")
     rows = clouds.part(split)
     if not len(rows):
         raise DataError(f"{data} has no {split} part")
@@ -212,11 +211,11 @@ def calibrate(
 ) -> None:
     """Fit the temperature of weights on validation shapes, so that confidence means what it says.
 
-    Training does this by itself. Labels never change. The calibration error that is printed is cross-fitted: every shape is
-    scored with a temperature fitted on others.
+    Training does this by itself, and weights that were trained on the validation shapes too are refused. Labels never
+    change. The calibration error that is printed is cross-fitted: every shape is scored with a temperature fitted on others.
     """
     from pointcentroid.cli.output import check_writable, print_measures
-    from pointcentroid.errors import require
+    from pointcentroid.errors import DataError, require
 
     require("calibrating", "torch", "torch")
     from pointcentroid.data.ordered import OrderedClouds
@@ -232,6 +231,11 @@ def calibrate(
         )
     tensors, card = load_weights(path)
     clouds = _open(data, card.preprocess, None)
+    if card.trained_on_all and card.provenance.get("data_sha256") == clouds.fingerprint:
+        raise DataError(
+            f"{weights} was trained on all shapes of {data}, and is surer of them than of others; its temperature is that "
+            "of its recipe, and only other shapes can tell a better one"
+        )
     ordered = OrderedClouds(clouds, clouds.part("validation"), card.model.seeds, card.preprocess.points)
     card = calibrated(CentroidClassifier.from_tensors(card.model, tensors), card, clouds.classes, ordered)
     save_weights(to or path, tensors, card)

@@ -207,7 +207,7 @@ class Preparer:
                         # again, alone; the others go back to the queue for a new pool.
                         again.extendleft(source for source, _ in reversed(ahead))
                         ahead.clear()
-                        pool.shutdown(wait=False, cancel_futures=True)
+                        pool.shutdown(cancel_futures=True)
                         yield self._alone(again.popleft())
                         pool = _start_pool(workers)
                         continue

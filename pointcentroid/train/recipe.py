@@ -28,15 +28,23 @@ def recipe_cards(config: TrainConfig) -> list[WeightsCard]:
         WeightsError: one of them is absent or damaged.
     """
     others = [read_card(find_weights(name)) for name in config.recipe]
-    settings = _settings(config)
     for name, other in zip(config.recipe, others, strict=True):
-        theirs = to_dict(from_dict(TrainConfig, other.provenance["config"]))
-        for key in sorted(settings.keys() - _OF_A_RUN):
-            if theirs[key] != settings[key]:
-                raise TrainingError(f"{name} is of another recipe: {key}={theirs[key]!r}, here {settings[key]!r}")
+        check_same_recipe(config, from_dict(TrainConfig, other.provenance["config"]), name)
         if other.trained_on_all:
             raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
     return others
+
+
+def check_same_recipe(config: TrainConfig, other: TrainConfig, name: str) -> None:
+    """Compare the settings of two runs, but for those in which runs of one recipe may differ.
+
+    Raises:
+        TrainingError: one differs; `name` is what the other run is called in it.
+    """
+    ours, theirs = _settings(config), _settings(other)
+    for key in sorted(ours.keys() - _OF_A_RUN):
+        if theirs[key] != ours[key]:
+            raise TrainingError(f"{name} is of another recipe: {key}={theirs[key]!r}, here {ours[key]!r}")
 
 
 def with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCard:
