@@ -209,6 +209,11 @@ class TestOtherCommands:
     def test_models_lists_the_shipped_weights(self) -> None:
         rows = [json.loads(line) for line in run("models", "--format", "json").stdout.splitlines()]
         assert {row["name"] for row in rows} == {"autoencoder", "parts", "small", "tiny"}
+        table = run("models")
+        for row in rows:
+            assert row["name"] in table.stdout
+            # Of weights that were trained on the validation shapes too the figures are those of others.
+            assert (row["name"] in table.stderr) == ("recipe_runs" in row)
 
     @pytest.mark.parametrize("command", ["classify", "embed", "train", "evaluate", "models"])
     def test_help_of_every_command(self, command: str) -> None:

@@ -947,7 +947,8 @@ class TestWindow:
         act = partial(self.act, screen)
 
         def shows(one: float, other: float) -> Callable[[], bool]:
-            """More than so much of the first two centroids is seen as at first; of 0, they are gone."""
+            """More than so much of the first two centroids is seen as at first, of 0, next to nothing. Of one that is lit up
+            only the ball and the points that are all its have its hue; the others are greyer."""
             return lambda: all(
                 count > least * whole if least else count < 0.1 * whole
                 for count, whole, least in zip(drawn(), before, (one, other), strict=True)
@@ -967,12 +968,12 @@ class TestWindow:
         act(*self.clicking(x + 200, below), until_seen=shows(0, 0.9), what="only the second")
         until(is_alone, "nothing else", 60)
         act(*self.clicking(x + 200, below), until_seen=is_back, what="all")
-        act(*self.clicking(x, y), until_seen=shows(0.15, 0), what="a swatch lights up")
+        act(*self.clicking(x, y), until_seen=shows(0.05, 0), what="a swatch lights up")
         self.do(screen, "mousemove", left + 5, top + 5, "sleep", 0.5)
         act("key", "x", until_seen=shows(0, 0.9), what="x hides what is lit up")
         act("key", "v", until_seen=is_back, what="v shows all")
-        act("key", "Down", until_seen=shows(0.15, 0), what="down lights the first up")
-        act("key", "Down", until_seen=shows(0, 0.15), what="and the second")
+        act("key", "Down", until_seen=shows(0.05, 0), what="down lights the first up")
+        act("key", "Down", until_seen=shows(0, 0.05), what="and the second")
         act("key", "i", until_seen=is_alone, what="i isolates it")
         until(shows(0, 0.9), "in its colour", 60)
         act("key", "i", until_seen=is_back, what="i shows all again")

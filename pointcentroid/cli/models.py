@@ -9,7 +9,7 @@ def models(format: options.FormatOption = "table", output: options.Output = None
     """List the shipped weights."""
     from rich.table import Table
 
-    from pointcentroid.cli.output import check_writable, print_table, write
+    from pointcentroid.cli.output import check_writable, note, print_table, write
     from pointcentroid.weights import read_card, shipped_weights
 
     check_writable(output)
@@ -35,6 +35,8 @@ def models(format: options.FormatOption = "table", output: options.Output = None
         shown = [str(row[key]) for key in ("name", "kind", "classes", "points", "megabytes")]
         table.add_row(*shown, ", ".join(f"{text} {value(row[key])}" for key, text, value in _FIGURES if key in row))
     print_table(table, output)
+    if whole := [row["name"] for row in rows if "recipe_runs" in row]:
+        note(f"{', '.join(whole)}: trained on these shapes too; the figures are those of their recipe without them")
 
 
 def _percent(share: float) -> str:
