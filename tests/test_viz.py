@@ -947,12 +947,27 @@ class TestWindow:
         act = partial(self.act, screen)
 
         def shows(one: float, other: float) -> Callable[[], bool]:
-            """More than so much of the first two centroids is seen as at first, of 0, next to nothing. Of one that is lit up
-            only the ball and the points that are all its have its hue; the others are greyer."""
+            """More than so much of the first two centroids is seen as at first; of 0, they are gone."""
             return lambda: all(
                 count > least * whole if least else count < 0.1 * whole
                 for count, whole, least in zip(drawn(), before, (one, other), strict=True)
             )
+
+        def lit(number: int) -> Callable[[], bool]:
+            """All that is coloured has the hue of this one of the two, pale where little of a point is its."""
+
+            def look() -> bool:
+                pixels, colour = scene_now().reshape(-1, 3), (first, second)[number]
+                chroma, own = pixels - pixels.mean(axis=1, keepdims=True), colour - colour.mean()
+                size = np.linalg.norm(chroma, axis=1)
+                of_it = chroma @ (own / np.linalg.norm(own)) > 0.95 * size
+                coloured = size > 30
+                return bool(coloured.sum() > 0.15 * before[number] and of_it[coloured].all() and gone(1 - number))
+
+            return look
+
+        def gone(number: int) -> bool:
+            return drawn()[number] < 0.1 * before[number]
 
         def is_back() -> bool:
             return bool((scene_now() == at_first).all())
@@ -968,12 +983,12 @@ class TestWindow:
         act(*self.clicking(x + 200, below), until_seen=shows(0, 0.9), what="only the second")
         until(is_alone, "nothing else", 60)
         act(*self.clicking(x + 200, below), until_seen=is_back, what="all")
-        act(*self.clicking(x, y), until_seen=shows(0.05, 0), what="a swatch lights up")
+        act(*self.clicking(x, y), until_seen=lit(0), what="a swatch lights up")
         self.do(screen, "mousemove", left + 5, top + 5, "sleep", 0.5)
         act("key", "x", until_seen=shows(0, 0.9), what="x hides what is lit up")
         act("key", "v", until_seen=is_back, what="v shows all")
-        act("key", "Down", until_seen=shows(0.05, 0), what="down lights the first up")
-        act("key", "Down", until_seen=shows(0, 0.05), what="and the second")
+        act("key", "Down", until_seen=lit(0), what="down lights the first up")
+        act("key", "Down", until_seen=lit(1), what="and the second")
         act("key", "i", until_seen=is_alone, what="i isolates it")
         until(shows(0, 0.9), "in its colour", 60)
         act("key", "i", until_seen=is_back, what="i shows all again")

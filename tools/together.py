@@ -52,8 +52,8 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import searches
 from pointcentroid.train.callbacks import kept_share
 from pointcentroid.train.module import decayed, warm_cosine
-from pointcentroid.train.recipe import check_same_recipe, provenance_of, recipe_cards, with_figures_of
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
+from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
+from pointcentroid.weights import WeightsCard, load_weights, save_weights
 
 _CHUNK = 3000  # clouds that are varied at once
 _AHEAD = 40  # steps that the GPU may be behind
@@ -417,7 +417,8 @@ def keep(groups: list[Group], output: Path, epochs: int, log: list[dict[str, Any
 def save_measured(path: Path, tensors: dict[str, Tensor], card: WeightsCard, config: TrainConfig, clouds: CloudSet) -> None:
     """Write a weights file with its accuracies and calibration on the validation shapes, or those of its recipe."""
     if config.split == "all":
-        save_weights(path, tensors, with_figures_of(recipe_cards(config), card))
+        others = [from_dict(TrainConfig, one) for one in card.provenance.get("mean_with", ())]
+        save_weights(path, tensors, with_figures_of(recipe_cards(config, others), card))
         return
     source = CloudData(config, clouds)
     net = CentroidClassifier.from_tensors(card.model, tensors)
@@ -469,13 +470,6 @@ def mean(
         for name, tensor in tensors.items()
     }
     configs = [from_dict(TrainConfig, held.provenance["config"]) for _, held in loaded]
-    for measured in recipe or ():
-        of = read_card(find_weights(measured)).provenance
-        theirs = [from_dict(TrainConfig, one) for one in (of["config"], *of.get("mean_with", ()))]
-        if len(theirs) != len(configs):
-            raise SystemExit(f"{measured} is the mean of {len(theirs)} weights, here are {len(configs)}")
-        for ours, other in zip(configs, theirs, strict=True):
-            check_same_recipe(ours, other, measured)
     first, *rest = [dataclasses.replace(one, name=output.stem, recipe=tuple(recipe or ())) for one in configs]
     clouds = load_npz(data)
     provenance = provenance_of(first, clouds)

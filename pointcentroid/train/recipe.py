@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,32 @@ _OF_A_RUN = frozenset({"name", "seed", "data", "split", "recipe", "precision", *
 """Settings in which runs of one recipe may differ."""
 
 
-def recipe_cards(config: TrainConfig) -> list[WeightsCard]:
+def recipe_cards(config: TrainConfig, mean_with: Sequence[TrainConfig] = ()) -> list[WeightsCard]:
     """Cards of the weights that `config.recipe` names.
 
+    Args:
+        config: the run whose recipe it is.
+        mean_with: the other runs, where the weights are a mean.
+
     Raises:
-        TrainingError: one of them was trained with other settings, or on the validation shapes too.
+        TrainingError: one of them was trained with other settings, is the mean of more or fewer weights, or was trained on
+            the validation shapes too.
         WeightsError: one of them is absent or damaged.
     """
     others = [read_card(find_weights(name)) for name in config.recipe]
+    ours = [_settings(one) for one in (config, *mean_with)]
     for name, other in zip(config.recipe, others, strict=True):
-        check_same_recipe(config, from_dict(TrainConfig, other.provenance["config"]), name)
+        of = other.provenance
+        theirs = [to_dict(from_dict(TrainConfig, one)) for one in (of["config"], *of.get("mean_with", ()))]
+        if len(theirs) != len(ours):
+            raise TrainingError(f"{name} is the mean of {len(theirs)} weights, here are {len(ours)}")
+        for here, there in zip(ours, theirs, strict=True):
+            for key in sorted(here.keys() - _OF_A_RUN):
+                if there[key] != here[key]:
+                    raise TrainingError(f"{name} is of another recipe: {key}={there[key]!r}, here {here[key]!r}")
         if other.trained_on_all:
             raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
     return others
-
-
-def check_same_recipe(config: TrainConfig, other: TrainConfig, name: str) -> None:
-    """Compare the settings of two runs, but for those in which runs of one recipe may differ.
-
-    Raises:
-        TrainingError: one differs; `name` is what the other run is called in it.
-    """
-    ours, theirs = _settings(config), _settings(other)
-    for key in sorted(ours.keys() - _OF_A_RUN):
-        if theirs[key] != ours[key]:
-            raise TrainingError(f"{name} is of another recipe: {key}={theirs[key]!r}, here {ours[key]!r}")
 
 
 def with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCard:
