@@ -960,9 +960,10 @@ class TestWindow:
                 pixels, colour = scene_now().reshape(-1, 3), (first, second)[number]
                 chroma, own = pixels - pixels.mean(axis=1, keepdims=True), colour - colour.mean()
                 size = np.linalg.norm(chroma, axis=1)
-                of_it = chroma @ (own / np.linalg.norm(own)) > 0.95 * size
+                of_it = chroma @ (own / np.linalg.norm(own)) > 0.993 * size
                 coloured = size > 30
-                return bool(coloured.sum() > 0.15 * before[number] and of_it[coloured].all() and gone(1 - number))
+                seen_so = coloured.sum() > 0.15 * before[number] and bool(of_it[coloured].all())
+                return seen_so and drawn()[number] > 0.05 * before[number] and gone(1 - number)
 
             return look
 
