@@ -230,6 +230,7 @@ class AugmentConfig:
     mirror: float = 0.0  # probability that a cloud is mirrored left to right
     quarter_turn: float = 0.0  # probability that a cloud is turned about the up axis by 90, 180 or 270 degrees
     turn: float = 0.0  # probability that a cloud is turned about the up axis by any angle
+    warp: float = 0.0  # probability that a cloud is bent a little, by waves through space
     reseed: bool = False  # pick the farthest points, the seeds of the centroids, anew in every epoch, from a random start;
     # with `damage` and `foreign`, after which the farthest points are others, always
     mix: float = 0.0  # probability that a random share of a cloud's points is replaced by another's, labels in proportion
@@ -240,7 +241,7 @@ class AugmentConfig:
         _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
         _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
         _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
-        for name in ("dropout", "mirror", "quarter_turn", "turn", "mix", "damage", "foreign"):
+        for name in ("dropout", "mirror", "quarter_turn", "turn", "warp", "mix", "damage", "foreign"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in [0, 1], found {getattr(self, name)}")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pointcentroid.config import AugmentConfig, ClassifierConfig, TrainConfig
-from pointcentroid.data.augment import CounterRandom, normalised, refilled
+from pointcentroid.data.augment import CounterRandom, augment, bent, normalised, refilled
 from pointcentroid.data.corruptions import DIRECTIONS, seen_from
 from pointcentroid.data.damage import damage, visible
 from pointcentroid.data.foreign import make_foreign
@@ -68,6 +68,18 @@ def test_half_of_the_foreign_have_a_wrong_axis_up_and_none_has_the_right_one() -
     assert ups[UP_AXES.index("z")] == 0
     assert 0.45 < sum(ups) < 0.55
     assert min(share for up, share in zip(UP_AXES, ups, strict=True) if up != "z") > 0.06
+
+
+def test_a_share_of_the_clouds_is_bent_and_gently() -> None:
+    points, samples = clouds(400), torch.arange(400)
+    still = AugmentConfig(scale=1, shift=0, jitter=0, warp=0.3)
+    made = augment(points, CounterRandom(5, 2, samples), still)
+    away = (made - points).norm(dim=2)
+    assert 0.22 < float((away > 0).any(dim=1).float().mean()) < 0.38
+    assert float(away.max()) <= 0.3  # three waves of at most a tenth
+    some = torch.tensor([7, 99, 250])
+    torch.testing.assert_close(augment(points[some], CounterRandom(5, 2, some), still), made[some], atol=1e-6, rtol=0)
+    assert torch.equal(bent(points, torch.rand(400, 21), torch.zeros(400, 3)), points)
 
 
 @given(st.integers(0, 10_000))

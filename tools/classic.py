@@ -72,9 +72,11 @@ class SetAbstraction(nn.Module):
         self.count, self.radius, self.most = count, radius, most
         self.mlp = PointwiseMLP([widths[0] + 3, *widths[1:]])
 
-    def forward(self, points: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, N, 3) and (B, N, C) -> (B, M, 3) and (B, M, C')."""
-        centres = gather_points(points, farthest_point_sampling(points, self.count))
+    def forward(self, points: Tensor, features: Tensor | None, ordered: bool) -> tuple[Tensor, Tensor]:
+        """(B, N, 3) and (B, N, C) -> (B, M, 3) and (B, M, C'); `ordered`: the farthest points are the first."""
+        centres = points[:, : self.count]
+        if not ordered:
+            centres = gather_points(points, farthest_point_sampling(points, self.count))
         away = (centres.unsqueeze(2) - points.unsqueeze(1)).square().sum(dim=3)
         # The first points in a ball by their number, as the paper's code takes them.
         numbers = torch.arange(points.shape[1], device=points.device).expand_as(away)
@@ -95,17 +97,20 @@ class PointNet2(nn.Module):
         classes: outputs.
     """
 
+    CENTRES = 512
+    """Of the first set abstraction."""
+
     def __init__(self, classes: int = 40) -> None:
         super().__init__()
-        self.first = SetAbstraction(512, 0.2, 32, [0, 64, 64, 128])
+        self.first = SetAbstraction(self.CENTRES, 0.2, 32, [0, 64, 64, 128])
         self.second = SetAbstraction(128, 0.4, 64, [128, 128, 128, 256])
         self.last = PointwiseMLP([259, 256, 512, 1024])
         self.head = _head(1024, classes, 0.0)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """(B, N, 3) -> (B, classes)."""
-        centres, features = self.first(points, None)
-        centres, features = self.second(centres, features)
+    def forward(self, points: Tensor, ordered: bool = False) -> Tensor:
+        """(B, N, 3) -> (B, classes); `ordered`: the farthest points come first, at least 512 of them."""
+        centres, features = self.first(points, None, ordered)
+        centres, features = self.second(centres, features, True)  # the farthest of farthest points are the first of them
         return self.head(self.last(torch.cat([centres, features], dim=2)).amax(dim=1))
 
 

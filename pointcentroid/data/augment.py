@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointcentroid.config import AugmentConfig
 from pointcentroid.geometry.fps import farthest_first
+
+_WARP = 0.1  # the largest wave of a cloud that is bent
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -72,6 +74,9 @@ def augmented(points: Tensor, random: CounterRandom, config: AugmentConfig) -> t
     factor = torch.exp((2 * random.uniform(3) - 1) * math.log(config.scale))
     mirror = torch.where(chance[:, 2] < config.mirror, -1.0, 1.0)
     factor = torch.stack([factor[:, 0] * mirror, factor[:, 1], factor[:, 2]], dim=1)
+    if config.warp:
+        size = torch.where(random.uniform(1)[:, 0] < config.warp, _WARP, 0.0).unsqueeze(1) * random.uniform(3)
+        points = bent(points, random.uniform(21), size)
     points = (points * factor.unsqueeze(1)) @ about_z(angle).transpose(1, 2)
     if config.dropout:
         lost = random.uniform(count) < config.dropout * random.uniform(1)
@@ -80,6 +85,30 @@ def augmented(points: Tensor, random: CounterRandom, config: AugmentConfig) -> t
         noise = random.normal(3 * count).view(batch, count, 3).clamp(-3, 3)
         points = points + config.jitter * noise
     return points + config.shift * (2 * random.uniform(3) - 1).unsqueeze(1), angle
+
+
+def bent(points: Tensor, draws: Tensor, size: Tensor) -> Tensor:
+    """Bend space by three waves; gently bent, a shape is another of its kind.
+
+    After S. Kim et al., "Point cloud augmentation with weighted local transformations", ICCV 2021, who move the surroundings
+    of a few points and blend between them.
+
+    Args:
+        points: (B, N, 3).
+        draws: (B, 21) random numbers in [0, 1): where each wave goes, where it pushes, and where it begins.
+        size: (B, 3) of each wave.
+
+    Returns:
+        (B, N, 3).
+    """
+    moved = points
+    for wave in range(3):
+        d = draws[:, 6 * wave : 6 * wave + 6]
+        along = nn.functional.normalize(2 * d[:, :3] - 1 + 1e-6, dim=1)
+        push = nn.functional.normalize(2 * d[:, 3:] - 1 + 1e-6, dim=1)
+        phase = 4 * (points @ along.unsqueeze(2)) + 2 * math.pi * draws[:, 18 + wave].view(-1, 1, 1)
+        moved = moved + size[:, wave].view(-1, 1, 1) * phase.sin() * push.unsqueeze(1)
+    return moved
 
 
 def reseed(points: Tensor, random: CounterRandom, seeds: int) -> Tensor:

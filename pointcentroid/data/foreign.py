@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from pointcentroid.data.augment import CounterRandom, about_z, changed, refilled, tilted
+from pointcentroid.data.augment import CounterRandom, about_z, bent, changed, refilled, tilted
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 
 FOREIGN = -1
@@ -68,14 +68,7 @@ def _piece(points: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
 
 def _warped(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
     """Space bent by three waves."""
-    bent = points
-    for wave in range(3):
-        d = draws[:, 6 * wave : 6 * wave + 6]
-        along = torch.nn.functional.normalize(2 * d[:, :3] - 1 + 1e-6, dim=1)
-        push = torch.nn.functional.normalize(2 * d[:, 3:] - 1 + 1e-6, dim=1)
-        phase = 4 * (points @ along.unsqueeze(2)) + 2 * math.pi * draws[:, 18 + wave].view(-1, 1, 1)
-        bent = bent + (0.25 + 0.25 * draws[:, 21 + wave]).view(-1, 1, 1) * phase.sin() * push.unsqueeze(1)
-    return bent
+    return bent(points, draws, 0.25 + 0.25 * draws[:, 21:])
 
 
 def _slabs(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:
