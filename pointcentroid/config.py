@@ -27,7 +27,7 @@ def _require(condition: bool, message: str) -> None:
 class PreprocessConfig:
     """How a shape becomes the cloud a net sees. Stored with the weights, used for training and prediction alike."""
 
-    sample: int = 1024  # points drawn from a surface; larger point clouds are thinned to as many
+    sample: int = 1024  # points drawn from a surface; point clouds are thinned, or filled up, to as many
     points: int = 1024  # how many of them, in farthest-point order, the net sees
     seed: int = 0  # of the sampling; votes use the seeds that follow
 

@@ -14,7 +14,7 @@ from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
-from pointcentroid.geometry.sampling import normalise, preprocess, sample_surface, thin
+from pointcentroid.geometry.sampling import filled, normalise, preprocess, sample_surface, thin
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -215,6 +215,20 @@ class TestSampling:
         assert len(kept) == min(total, count)
         assert (np.diff(kept[:, 0]) > 0).all()
         assert set(map(tuple, kept)) <= set(map(tuple, points))
+
+    @given(seeds, st.integers(1, 40), st.integers(1, 60), st.sampled_from([1e-3, 1.0, 1e6]))
+    def test_a_small_cloud_is_filled_between_its_points(self, seed: int, total: int, count: int, size: float) -> None:
+        points = size * (np.random.default_rng(seed).normal(size=(total, 3)) + 5)
+        made = filled(points, count, np.random.default_rng(seed))
+        assert len(made) == max(total, count)
+        assert np.array_equal(made[:total], points)
+        away = np.linalg.norm(points[:, None] - points, axis=2)
+        nearest = np.sort(away, axis=1)[:, : min(7, total)].max(axis=1)
+        for new in made[total:]:
+            ends = np.linalg.norm(points - new, axis=1)
+            # On the line between two points, of which one is among the seven nearest of the other.
+            between = np.abs(ends[:, None] + ends - away) <= 1e-6 * size
+            assert (between & (away <= nearest[:, None] * (1 + 1e-5))).any()
 
 
 class TestNormalise:

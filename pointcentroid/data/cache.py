@@ -228,9 +228,7 @@ def _clouds(
             if isinstance(result, Failure):
                 yield entry, result
                 continue
-            cloud = result.clouds[0] @ TO_Z_UP[up or result.standard_up or catalogue.up].T.astype(np.float32)
-            # Every cloud of the file has the same number of points; a smaller one repeats its own.
-            yield entry, cloud[np.arange(settings.sample) % len(cloud)]
+            yield entry, result.clouds[0] @ TO_Z_UP[up or result.standard_up or catalogue.up].T.astype(np.float32)
 
 
 def _write_parts(

@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pointcentroid.geometry.nearest import nested_neighbours
+
+_NEAR = 7  # of a point, itself among them: between which others are put
+
 
 class Frame(NamedTuple):
     """How a preprocessed cloud lies in its file: `cloud = (point - centre) / scale`.
@@ -111,6 +115,30 @@ def thin(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray
     return points[np.sort(rng.choice(len(points), count, replace=False))]
 
 
+def filled(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Add points to a small cloud, each somewhere between one of its points and a near neighbour of that.
+
+    A net looks at a number of nearest neighbours: of few points they reach across what it learnt to see apart.
+
+    Args:
+        points: (N, 3).
+        count: how many there shall be.
+        rng: source of randomness.
+
+    Returns:
+        (max(N, count), 3), those that were there first.
+    """
+    missing = count - len(points)
+    if missing <= 0:
+        return points
+    centred, frame = normalise(points)
+    index = nested_neighbours(centred[None].astype(np.float32), {(0, _NEAR): (len(points), len(points))})[0, _NEAR][0]
+    one = rng.integers(len(points), size=missing)
+    other = index[one, rng.integers(index.shape[1], size=missing)]
+    share = rng.random((missing, 1))
+    return np.concatenate([points, frame.left((1 - share) * centred[one] + share * centred[other])])
+
+
 def normalise(points: np.ndarray) -> tuple[np.ndarray, Frame]:
     """Centre a cloud on the mean of its points and scale it to radius 1.
 
@@ -130,16 +158,16 @@ def normalise(points: np.ndarray) -> tuple[np.ndarray, Frame]:
 
 
 def preprocess(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> np.ndarray:
-    """Turn a shape into the cloud a net sees: sample or thin, then normalise. The same input gives the same cloud.
+    """Turn a shape into the cloud a net sees: sample, thin or fill, then normalise. The same input gives the same cloud.
 
     Args:
         vertices: (V, 3) coordinates.
         faces: (F, 3) indices of vertices, or None for a point cloud.
-        count: points to sample from a mesh, the most points to keep of a cloud.
+        count: points to sample from a mesh, to keep of a cloud, or to fill it up to.
         seed: of the randomness.
 
     Returns:
-        (count, 3) float32, fewer for smaller point clouds; zero mean and radius 1, in the frame of the input.
+        (count, 3) float32; zero mean and radius 1, in the frame of the input.
     """
     return normalise(_drawn(vertices, faces, count, seed))[0].astype(np.float32)
 
@@ -153,4 +181,4 @@ def preprocess_in_frame(vertices: np.ndarray, faces: np.ndarray | None, count: i
 
 def _drawn(vertices: np.ndarray, faces: np.ndarray | None, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return thin(vertices, count, rng) if faces is None else sample_surface(vertices, faces, count, rng)
+    return filled(thin(vertices, count, rng), count, rng) if faces is None else sample_surface(vertices, faces, count, rng)
