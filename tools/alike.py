@@ -1,6 +1,6 @@
 """Train PointNet++ as `small` is trained, on the same varied clouds, and damage its validation clouds alike.
 
-    python tools/alike.py train --data train.npz -o runs/alike/pointnet2.safetensors --epochs 80
+    python tools/alike.py train --data train.npz -o runs/alike/pointnet2.safetensors --epochs 46
     python tools/alike.py measure runs/alike/pointnet2.safetensors --data train.npz
 
 Batch size, loss, optimiser, schedule and averages are those of configs/modelnet40-small.yaml, and so are the changes of
@@ -24,16 +24,15 @@ import numpy as np
 import safetensors.torch
 import torch
 import typer
-import yaml
 from classic import PointNet2
 from rich.progress import track
+from together import recipe_settings, training_device, varied_chunks
 from torch import Tensor, nn
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.clouds import load_npz
-from pointcentroid.data.module import CloudData, varied
+from pointcentroid.data.module import CloudData
 from pointcentroid.evaluate.accuracy import Evaluation, evaluate, robustness
-from pointcentroid.models import model_config
 from pointcentroid.predict.nets import Answer, Lists
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.train.callbacks import kept_share
@@ -41,19 +40,18 @@ from pointcentroid.train.module import decayed, warm_cosine
 from pointcentroid.weights import WeightsCard
 
 RECIPE = Path(__file__).parent.parent / "configs" / "modelnet40-small.yaml"
-_CHUNK = 3000  # clouds that are varied at once
 
 
 def recipe(classes: int) -> TrainConfig:
     """That of `small`, but for the output `known`; clouds come with as many farthest points first as PointNet++ takes."""
-    settings = yaml.safe_load(RECIPE.read_text())
-    model = model_config(settings.pop("model"))
+    config = from_dict(TrainConfig, recipe_settings(RECIPE))
+    model = config.model
     assert isinstance(model, ClassifierConfig)
     first, *others = model.encoder.stages
     stages = (dataclasses.replace(first, centroids=PointNet2.CENTRES), *others)
     encoder = dataclasses.replace(model.encoder, stages=stages)
     plain = dataclasses.replace(model, classes=classes, known=False, encoder=encoder)
-    return from_dict(TrainConfig, settings | {"data": "", "name": "pointnet2", "model": to_dict(plain)})
+    return dataclasses.replace(config, name="pointnet2", model=plain)
 
 
 class Training:
@@ -94,16 +92,12 @@ class Training:
         return loss.detach()
 
 
-def batches(data: CloudData, config: TrainConfig, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Varied clouds and labels of an epoch, in the order of `pointcentroid train`, without a last, smaller batch."""
-    order = np.random.default_rng((config.seed, epoch)).permutation(len(data.training))
-    points, labels, _ = data.training.batch(0, len(data.training))
-    for rows in torch.from_numpy(order).split(_CHUNK // config.batch_size * config.batch_size):
-        chunk = (points[rows].to(device), labels[rows].to(device), rows.to(device))
-        clouds, truth, _ = varied(chunk, config, epoch)
-        for start in range(0, len(rows) - config.batch_size + 1, config.batch_size):
-            part = slice(start, start + config.batch_size)
-            yield clouds[part], truth[part]
+def batches(points: Tensor, labels: Tensor, config: TrainConfig, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Varied clouds and labels of an epoch, without a last, smaller batch."""
+    clouds, truth = (torch.cat(parts) for parts in zip(*varied_chunks(points, labels, config, epoch), strict=True))
+    for start in range(0, len(clouds) - config.batch_size + 1, config.batch_size):
+        part = slice(start, start + config.batch_size)
+        yield clouds[part], truth[part]
 
 
 class ClassicNet:
@@ -152,37 +146,17 @@ Data = Annotated[Path, typer.Option(help="An npz file of labelled clouds.")]
 def train(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="The weights file.")],
-    epochs: Annotated[int, typer.Option(help="How many; 0: as many as fit into the minutes.")] = 80,
-    minutes: Annotated[float, typer.Option(help="How long, with --epochs 0.")] = 3.0,
+    epochs: Annotated[int, typer.Option(help="How many.")] = 46,
 ) -> None:
     """Train it, on a GPU where there is one."""
-    began = time.monotonic()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        import kernels
-
-        kernels.install()
-    clouds = load_npz(data)
-    source = CloudData(recipe(len(clouds.classes)), clouds)
-    steps = len(source.training) // source.config.batch_size
-    if not epochs:
-        trial = Training(source.config, len(source.classes), steps, device)
-        for number, (points, labels) in enumerate(batches(source, source.config, 0, device)):
-            if number == 20:
-                float(trial.step(points, labels))  # waits for it
-                start = time.monotonic()
-            elif number < 80:
-                trial.step(points, labels)
-            else:
-                break
-        float(trial.step(points, labels))
-        seconds = (time.monotonic() - start) / 60 * steps
-        epochs = int((60 * minutes - (time.monotonic() - began)) / (1.15 * seconds))
-        print(f"{seconds:.2f} s an epoch: {epochs} epochs", flush=True)
-    config = dataclasses.replace(source.config, epochs=epochs)
+    began, device, clouds = time.monotonic(), training_device(), load_npz(data)
+    config = dataclasses.replace(recipe(len(clouds.classes)), epochs=epochs)
+    source = CloudData(config, clouds)
+    points, labels = (tensor.to(device) for tensor in source.training.batch(0, len(source.training))[:2])
+    steps = len(source.training) // config.batch_size
     training = Training(config, len(source.classes), steps * epochs, device)
     for epoch in range(epochs):
-        losses = [training.step(points, labels) for points, labels in batches(source, config, epoch, device)]
+        losses = [training.step(*batch) for batch in batches(points, labels, config, epoch)]
         if epoch % 10 == 9 or epoch == epochs - 1:
             loss, seconds = torch.stack(losses).mean(), time.monotonic() - began
             print(f"epoch {epoch + 1}/{epochs}  {seconds:.0f} s  loss {loss:.3f}", flush=True)

@@ -87,11 +87,32 @@ def read_plan(path: Path) -> list[GroupConfig]:
     """Groups from a YAML file; `config` names the file, seen from there, that holds the recipe of a group."""
     groups = []
     for group in yaml.safe_load(path.read_text()):
-        settings = yaml.safe_load((path.parent / group.pop("config")).read_text())
-        model = settings["model"]
-        settings |= {"data": "", "model": to_dict(model_config(model)) if isinstance(model, str) else model}
-        groups.append(from_dict(GroupConfig, group | {"recipe": settings}))
+        groups.append(from_dict(GroupConfig, group | {"recipe": recipe_settings(path.parent / group.pop("config"))}))
     return groups
+
+
+def recipe_settings(path: Path) -> dict[str, Any]:
+    """Of a training configuration, with its architecture spelt out; its data set is named elsewhere. Needs no OmegaConf."""
+    settings = yaml.safe_load(path.read_text())
+    model = settings["model"]
+    return settings | {"data": "", "model": to_dict(model_config(model)) if isinstance(model, str) else model}
+
+
+def training_device() -> torch.device:
+    """The GPU, with kernels in place, or else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    import kernels
+
+    kernels.install()
+    return torch.device("cuda")
+
+
+def varied_chunks(points: Tensor, labels: Tensor, config: TrainConfig, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The varied clouds of an epoch and their labels, in the order of `pointcentroid train`, chunk by chunk."""
+    order = np.random.default_rng((config.seed, number)).permutation(len(points))
+    for rows in torch.from_numpy(order).to(points.device).split(_CHUNK):
+        yield varied((points[rows], labels[rows], rows), config, number)[:2]
 
 
 class Group:
@@ -153,9 +174,7 @@ class Group:
 
     def prepared(self, number: int) -> Iterator[list[Tensor]]:
         """An epoch's clouds in their order, chunk by chunk: points, labels, neighbours."""
-        order = np.random.default_rng((self.config.seed, number)).permutation(len(self.points))
-        for rows in torch.from_numpy(order).to(self.device).split(_CHUNK):
-            points, labels, _ = varied((self.points[rows], self.labels[rows], rows), self.config, number)
+        for points, labels in varied_chunks(self.points, self.labels, self.config, number):
             yield [points, labels, *self.neighbours(points).values()]
 
     def load(self, chunks: list[list[Tensor]]) -> None:
@@ -351,11 +370,8 @@ def train(
 ) -> None:
     """Train the nets of a plan."""
     began = time.monotonic()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     if device.type == "cuda":
-        import kernels
-
-        kernels.install()
         torch.backends.cuda.matmul.allow_tf32 = True
     output.mkdir(parents=True, exist_ok=True)
     plans = [group for group in read_plan(plan) if only in ("", group.name)]
