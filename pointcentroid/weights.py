@@ -99,6 +99,10 @@ class WeightsCard:
         """Whether the validation shapes were trained on too: the metrics are then those of other weights of the recipe."""
         return self.provenance.get("config", {}).get("split") == "all"
 
+    def trained_on(self, fingerprint: str) -> bool:
+        """Whether the training was on the data set with this fingerprint."""
+        return self.provenance.get("data_sha256") == fingerprint
+
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:
     """Write a weights file, whole or not at all.

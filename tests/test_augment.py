@@ -94,17 +94,21 @@ def test_the_near_side_of_a_ball_is_seen_and_the_far_side_is_not(seed: int) -> N
 
 
 @given(st.integers(1, 40), st.integers(0, 1000))
-def test_a_refilled_cloud_holds_what_was_kept_and_copies_of_it(kept: int, seed: int) -> None:
+def test_a_refilled_cloud_holds_what_was_kept_and_points_between_neighbours(kept: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = torch.from_numpy(rng.normal(size=(2, 40, 3)).astype(np.float32))
     order = torch.from_numpy(np.stack([rng.permutation(40) for _ in range(2)]))
     noise = torch.from_numpy(rng.random((2, 40), dtype=np.float32))
-    made = refilled(points, order, torch.tensor([kept, 40]), noise, 0.01)
+    made = refilled(points, order, torch.tensor([kept, 40]), noise)
     assert torch.equal(made[1], points[1])
     stay = order[0, :kept]
     assert torch.equal(made[0, stay], points[0, stay])
-    nearest = (made[0].unsqueeze(1) - points[0, stay]).abs().amax(dim=2).amin(dim=1)
-    assert float(nearest.max()) <= 0.01 + 1e-6
+    # Each lies between one that was kept and one of the seven nearest to that: the way over it is no detour.
+    distance = torch.cdist(points[0, stay].double(), points[0, stay].double(), compute_mode="donot_use_mm_for_euclid_dist")
+    near = distance <= distance.kthvalue(min(7, kept), dim=1, keepdim=True).values
+    way = (made[0].double().unsqueeze(1) - points[0, stay]).norm(dim=2)
+    detour = way.unsqueeze(2) + way.unsqueeze(1) - distance
+    assert float(detour[:, near].amin(dim=1).max()) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pointcentroid as pc
+from pointcentroid.config import ClassifierConfig, PreprocessConfig
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
 from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, choose_part, evaluate, robustness
 from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
 from pointcentroid.evaluate.probe import fit_linear, linear_probe
-from pointcentroid.weights import find_weights, load_weights, save_weights
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 from .test_cli import run
 
@@ -141,10 +142,13 @@ class TestEvaluate:
         def clouds(split: list[str]) -> CloudSet:
             return CloudSet(np.zeros((2, 1, 3)), np.arange(2), ["a", "b"], ("a", "b"), split, fingerprint="F")
 
-        assert choose_part(clouds(["train", "test"]), "F") == "test"
-        assert choose_part(clouds(["", ""]), "F") == "validation"
-        assert choose_part(clouds(["", ""]), "other") == "all"
-        assert choose_part(clouds(["", ""]), None) == "all"
+        def card(**provenance: str) -> WeightsCard:
+            return WeightsCard("w", ClassifierConfig(classes=2), PreprocessConfig(), ("a", "b"), provenance=provenance)
+
+        assert choose_part(clouds(["train", "test"]), card(data_sha256="F")) == "test"
+        assert choose_part(clouds(["", ""]), card(data_sha256="F")) == "validation"
+        assert choose_part(clouds(["", ""]), card(data_sha256="other")) == "all"
+        assert choose_part(clouds(["", ""]), card()) == "all"
 
     def test_raw_folders_are_evaluated_as_they_are(self, tmp_path: Path, real_meshes: Path) -> None:
         manifest = [line.split("\t") for line in (real_meshes / "MANIFEST.tsv").read_text().splitlines()[1:]]

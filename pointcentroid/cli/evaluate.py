@@ -77,7 +77,7 @@ def evaluate(
     clouds = _open(data, card.preprocess, workers)
     note_left_out(clouds.left_out)
     if split == "auto":
-        split = choose_part(clouds, card.provenance.get("data_sha256"))  # type: ignore[assignment]
+        split = choose_part(clouds, card)  # type: ignore[assignment]
         if split == "validation":
             trained_on = "it too: of other shapes this says nothing" if card.trained_on_all else "the rest"
             note(f"the validation part: these weights were trained on {trained_on}")
@@ -231,7 +231,7 @@ def calibrate(
         )
     tensors, card = load_weights(path)
     clouds = _open(data, card.preprocess, None)
-    if card.trained_on_all and card.provenance.get("data_sha256") == clouds.fingerprint:
+    if card.trained_on_all and card.trained_on(clouds.fingerprint):
         raise DataError(
             f"{weights} was trained on all shapes of {data}, and is surer of them than of others; its temperature is that "
             "of its recipe, and only other shapes can tell a better one"

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from pointcentroid.config import AugmentConfig
 from pointcentroid.geometry.fps import farthest_first
+from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
+from pointcentroid.geometry.sampling import NEAR
 
 _WARP = 0.1  # the largest wave of a cloud that is bent
 
@@ -178,24 +180,30 @@ def normalised(points: Tensor) -> Tensor:
     return points / points.norm(dim=2).amax(dim=1).clamp_min(1e-9).view(-1, 1, 1)
 
 
-def refilled(points: Tensor, order: Tensor, kept: Tensor, noise: Tensor, spread: float) -> Tensor:
-    """Keep some points of each cloud; in the places of the others stand copies of those, a little way off.
+def refilled(points: Tensor, order: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
+    """Keep some points of each cloud; in the places of the others stand points between those that are kept.
+
+    As `geometry.sampling.filled` fills up small clouds: each is between one that is kept and a near neighbour of it.
 
     Args:
         points: (B, N, 3).
         order: (B, N) rows of points, those to keep first.
         kept: (B,) how many to keep, at least 1.
         noise: (B, N) random numbers in [0, 1).
-        spread: largest distance of a copy from its original along each axis.
 
     Returns:
         (B, N, 3); points that are kept stay where they stood in `points`.
     """
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    source = order.gather(1, (noise * kept.unsqueeze(1)).long())
-    digits = torch.stack([(noise * scale) % 1 for scale in (2.0**7, 2.0**12, 2.0**16)], dim=2)
-    copies = points.gather(1, source.unsqueeze(2).expand(-1, -1, 3)) + spread * (2 * digits - 1)
-    return torch.where((rank < kept.unsqueeze(1)).unsqueeze(2), points, copies)
+    left = (rank < kept.unsqueeze(1)).unsqueeze(2)
+    one = order.gather(1, (noise * kept.unsqueeze(1)).long())
+    near = nearest_neighbours(points, torch.where(left, points, torch.inf), NEAR)
+    # The lower bits of a number are as random as the upper ones.
+    number = ((noise * 2.0**10 % 1) * kept.clamp_max(near.shape[2]).unsqueeze(1)).long()
+    other = near.gather(1, one.unsqueeze(2).expand_as(near)).gather(2, number.unsqueeze(2))
+    share = (noise * 2.0**14 % 1).unsqueeze(2)
+    start, end = gather_points(points, one), gather_points(points, other[:, :, 0])
+    return torch.where(left, points, (1 - share) * start + share * end)
 
 
 def tilted(points: Tensor, heading: Tensor, angle: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def _hole(points: Tensor, draws: Tensor, noise: Tensor, _: Tensor) -> Tensor:
     count = points.shape[1]
     centre = points.gather(1, (draws[:, :1] * count).long().unsqueeze(2).expand(-1, -1, 3))
     order = (points - centre).square().sum(dim=2).argsort(dim=1, descending=True)
-    return refilled(points, order, (count * (1 - 0.5 * draws[:, 1])).long().clamp_min(1), noise, 0.01)
+    return refilled(points, order, (count * (1 - 0.5 * draws[:, 1])).long().clamp_min(1), noise)
 
 
 def _leaning(points: Tensor, draws: Tensor, _: Tensor, __: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def _one_sided(points: Tensor, draws: Tensor, noise: Tensor, jitter: Tensor) -> 
     directions = torch.stack([azimuth.cos() * elevation.cos(), azimuth.sin() * elevation.cos(), elevation.sin()], dim=1)
     seen = visible(points, directions)
     order = seen.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-    filled = refilled(points, order, seen.sum(dim=1).clamp_min(1), noise, 0.02)
+    filled = refilled(points, order, seen.sum(dim=1).clamp_min(1), noise)
     return filled + 0.01 * draws[:, 2:3].unsqueeze(2) * jitter
 
 

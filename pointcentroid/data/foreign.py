@@ -63,7 +63,7 @@ def _piece(points: Tensor, draws: Tensor, noise: Tensor) -> Tensor:
     side = torch.nn.functional.normalize(2 * draws[:, :3] - 1 + 1e-6, dim=1)
     order = (points @ side.unsqueeze(2)).squeeze(2).argsort(dim=1)
     kept = (count * (0.1 + 0.2 * draws[:, 3])).long().clamp_min(1)
-    return refilled(points, order, kept, noise, 0.02)
+    return refilled(points, order, kept, noise)
 
 
 def _warped(points: Tensor, draws: Tensor, _: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_e
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.predict.predictor import Predictor, Up
 from pointcentroid.results import Prediction
+from pointcentroid.weights import WeightsCard
 
 OFFICIAL_TEST: dict[str, int] = {
     name: count
@@ -102,19 +103,19 @@ class Evaluation:
         }
 
 
-def choose_part(clouds: CloudSet, trained_on: str | None) -> str:
+def choose_part(clouds: CloudSet, card: WeightsCard) -> str:
     """Which part of a data set tells how good weights are.
 
     Args:
         clouds: the data set.
-        trained_on: fingerprint of the data set that the weights were trained on.
+        card: of the weights.
 
     Returns:
         The test part if the data set names one, its validation part if the weights were trained on the rest, else all.
     """
     if "test" in clouds.split:
         return "test"
-    return "validation" if trained_on and trained_on == clouds.fingerprint else "all"
+    return "validation" if card.trained_on(clouds.fingerprint) else "all"
 
 
 def evaluate(

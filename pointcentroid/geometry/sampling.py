@@ -8,7 +8,8 @@ import numpy as np
 
 from pointcentroid.geometry.nearest import nested_neighbours
 
-_NEAR = 7  # of a point, itself among them: between which others are put
+NEAR = 7
+"""Of a point, itself among them: between it and those others are put."""
 
 
 class Frame(NamedTuple):
@@ -132,7 +133,7 @@ def filled(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
     if missing <= 0:
         return points
     centred, frame = normalise(points)
-    index = nested_neighbours(centred[None].astype(np.float32), {(0, _NEAR): (len(points), len(points))})[0, _NEAR][0]
+    index = nested_neighbours(centred[None].astype(np.float32), {(0, NEAR): (len(points), len(points))})[0, NEAR][0]
     one = rng.integers(len(points), size=missing)
     other = index[one, rng.integers(index.shape[1], size=missing)]
     share = rng.random((missing, 1))
