@@ -167,8 +167,11 @@ class TestPalette:
     def test_children_are_shades_of_their_parents_hue(self, chair: Explanation) -> None:
         panel = Panel(chair)
         for stage in range(1, len(chair.stages)):
-            parents = chair.stages[stage].assignment.mean(axis=0).argmax(axis=1)
-            own, above = panel.centroids(stage)[1], panel.centroids(stage + 1)[1]
+            shares = chair.stages[stage].assignment.mean(axis=0)
+            (places, own), (later, above) = panel.centroids(stage), panel.centroids(stage + 1)
+            # One that nothing is taken from is a shade of the nearest.
+            nearest = np.linalg.norm(places[:, None] - later, axis=2).argmin(axis=1)
+            parents = np.where(shares.sum(axis=1) > 0, shares.argmax(axis=1), nearest)
             for child, parent in enumerate(parents):
                 # The order of the channels is the hue's; shades keep it, up to clipping at the ends.
                 order = np.argsort(above[parent])

@@ -91,7 +91,7 @@ def hierarchy_colours(places: list[np.ndarray], assignments: list[np.ndarray], t
     """
     lights, hues = [tints[:, 0]], [tints[:, 1]]
     for stage in range(len(places) - 1, 0, -1):
-        parent = assignments[stage].argmax(axis=1)
+        parent = _parents(places[stage - 1], places[stage], assignments[stage])
         light = lights[0][parent]
         for number in np.unique(parent):
             children = np.flatnonzero(parent == number)
@@ -126,6 +126,12 @@ def soft_colours(weights: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """
     strength = (weights / (weights.max() or 1.0))[:, None] ** 0.5  # the eye sees small shares too
     return UNLIT + strength * (colour - UNLIT)
+
+
+def _parents(places: np.ndarray, later: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """(M,) which of the later centroids each one ends in: that of most of it, or the nearest where none takes anything."""
+    nearest = np.linalg.norm(places[:, None] - later[None], axis=2).argmin(axis=1)
+    return np.where(shares.any(axis=1), shares.argmax(axis=1), nearest)
 
 
 def _along(points: np.ndarray) -> np.ndarray:
