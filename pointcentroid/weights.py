@@ -100,8 +100,8 @@ class WeightsCard:
         return self.provenance.get("config", {}).get("split") == "all"
 
     def trained_on(self, fingerprint: str) -> bool:
-        """Whether the training was on the data set with this fingerprint."""
-        return self.provenance.get("data_sha256") == fingerprint
+        """Whether the training was on the data set with this fingerprint, which none that has no fingerprint is."""
+        return bool(fingerprint) and self.provenance.get("data_sha256") == fingerprint
 
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:

@@ -149,6 +149,7 @@ class TestEvaluate:
         assert choose_part(clouds(["", ""]), card(data_sha256="F")) == "validation"
         assert choose_part(clouds(["", ""]), card(data_sha256="other")) == "all"
         assert choose_part(clouds(["", ""]), card()) == "all"
+        assert choose_part(dataclasses.replace(clouds(["", ""]), fingerprint=""), card(data_sha256="")) == "all"
 
     def test_raw_folders_are_evaluated_as_they_are(self, tmp_path: Path, real_meshes: Path) -> None:
         manifest = [line.split("\t") for line in (real_meshes / "MANIFEST.tsv").read_text().splitlines()[1:]]

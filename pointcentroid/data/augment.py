@@ -196,14 +196,13 @@ def refilled(points: Tensor, order: Tensor, kept: Tensor, noise: Tensor) -> Tens
     """
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     left = (rank < kept.unsqueeze(1)).unsqueeze(2)
-    one = order.gather(1, (noise * kept.unsqueeze(1)).long())
-    near = nearest_neighbours(points, torch.where(left, points, torch.inf), NEAR)
+    one = gather_points(points, order.gather(1, (noise * kept.unsqueeze(1)).long()))
+    near = nearest_neighbours(one, torch.where(left, points, torch.inf), NEAR)
     # The lower bits of a number are as random as the upper ones.
     number = ((noise * 2.0**10 % 1) * kept.clamp_max(near.shape[2]).unsqueeze(1)).long()
-    other = near.gather(1, one.unsqueeze(2).expand_as(near)).gather(2, number.unsqueeze(2))
+    other = gather_points(points, near.gather(2, number.unsqueeze(2))[:, :, 0])
     share = (noise * 2.0**14 % 1).unsqueeze(2)
-    start, end = gather_points(points, one), gather_points(points, other[:, :, 0])
-    return torch.where(left, points, (1 - share) * start + share * end)
+    return torch.where(left, points, (1 - share) * one + share * other)
 
 
 def tilted(points: Tensor, heading: Tensor, angle: Tensor) -> Tensor:
