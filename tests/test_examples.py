@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import trimesh
 
+from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.io import read
 
 from .conftest import EXAMPLES, ROOT
@@ -48,3 +52,29 @@ def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "bench.json").read_text())["results"]
     assert all(row["value"] > 0 and row["measure"] in done.stdout for row in rows)
     assert {row["unit"] for row in rows} == {"s", "x", "files/s", "MiB", "M", "MFLOP", "clouds/s", "ms"}
+
+
+def test_furniture_is_measured_by_its_catalogue(tmp_path: Path) -> None:
+    """A library of a chair, y up, of the same that the catalogue calls a table, of a knot, and of a name that means nothing."""
+    chair = read(EXAMPLES / "chair.off")
+    knot = trimesh.creation.torus(1.0, 0.1)
+    meshes = {
+        "Chair": trimesh.Trimesh(chair.vertices @ TO_Z_UP["y"], chair.faces),
+        "Coffee table": trimesh.Trimesh(chair.vertices @ TO_Z_UP["y"], chair.faces),
+        "Teapot": knot,
+        "Thing": knot,
+    }
+    with zipfile.ZipFile(tmp_path / "few.sh3f", "w") as library:
+        catalogue = ["name=Catalogue"]
+        for number, (name, mesh) in enumerate(meshes.items(), 1):
+            catalogue += [f"name#{number}={name}", f"model#{number}=/models/{number}.obj"]
+            library.writestr(f"models/{number}.obj", mesh.export(file_type="obj"))
+        library.writestr("PluginFurnitureCatalog.properties", "\n".join(catalogue))
+    command = [sys.executable, ROOT / "tools" / "furniture.py", tmp_path, "small", "--wrong"]
+    wide = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=wide).stdout.splitlines()
+    assert done[0].startswith("2.obj (Coffee table): chair")
+    assert done[0].endswith("y up; is table")
+    rows = {line.split()[1]: line for line in done[2:]}
+    assert "50.0% of 2" in rows["auto"]
+    assert rows["y"].split()[-5:] == ["1.000", "0%", "100%", "of", "1"]

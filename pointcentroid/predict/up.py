@@ -24,7 +24,7 @@ FINDER = "small"
 PRIOR: dict[str, float] = {"z": 0.8, "y": 0.15, "-y": 0.0125, "-z": 0.0125, "x": 0.0125, "-x": 0.0125}
 """Probability of each axis before the cloud is seen."""
 
-CERTAIN: dict[str, float] = {"z": 3.0, "y": 4.0}
+CERTAIN: dict[str, float] = {"z": 4.0, "y": 4.0}
 """The axes that are looked at first, one after the other; the others follow all at once. Where `known`, a logit, of the best
 look so far is larger than this, it was the last. The first look is at the cloud as it lies. A net trained on more foreign
 clouds than a tenth is surer that a cloud is one, and looks more often."""

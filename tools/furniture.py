@@ -1,0 +1,137 @@
+"""Measure classifiers on the free furniture libraries of Sweet Home 3D, which no part of this project was trained on.
+
+    python tools/furniture.py LIBRARIES small tiny          # LIBRARIES: a folder of *.sh3f
+    python tools/furniture.py LIBRARIES small --wrong       # and which it gets wrong
+
+The libraries are 820 OBJ files, y up, by several authors, under Creative Commons and GNU licences, from sweethome3d.com;
+Debian has them in the package sweethome3d-furniture (version 1.8 was measured). `tools/furniture.yaml` says which names in
+their catalogues mean which ModelNet40 classes, and which are of no class.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated, NamedTuple, cast
+
+import numpy as np
+import typer
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from pointcentroid import load
+from pointcentroid.evaluate.calibration import calibration_error
+from pointcentroid.predict.predictor import Predictor, Up
+from pointcentroid.results import Prediction
+
+NAMES = Path(__file__).with_suffix(".yaml")
+NONE = ["none"]
+UPS: tuple[Up, ...] = "z", "auto", "y"
+
+
+class Model(NamedTuple):
+    """A file whose answer is known.
+
+    Attributes:
+        path: of the OBJ file.
+        name: in the catalogue.
+        right: classes that are right answers, or `NONE`.
+    """
+
+    path: Path
+    name: str
+    right: list[str]
+
+
+def models(library: Path, folder: Path) -> list[Model]:
+    """Unpack a library, and list those of its models whose names are in `NAMES`."""
+    table = cast("dict[str, list[str]]", OmegaConf.to_container(OmegaConf.load(NAMES)))
+    classes = {name: right.split(", ") for right, names in table.items() for name in names}
+    with zipfile.ZipFile(library) as archive:
+        archive.extractall(folder)
+    catalogue: dict[str, dict[str, str]] = {}
+    text = (folder / "PluginFurnitureCatalog.properties").read_text(encoding="latin-1")
+    for field, number, value in re.findall(r"^(name|model)#(\d+)=(.*)$", text, flags=re.MULTILINE):
+        catalogue.setdefault(number, {})[field] = value.strip()
+    return [
+        Model(folder / entry["model"].lstrip("/"), entry["name"], classes[entry["name"].lower()])
+        for entry in catalogue.values()
+        if entry["name"].lower() in classes
+    ]
+
+
+def measure(predictor: Predictor, found: list[Model], up: Up, table: Table) -> list[str]:
+    """Add a row to the table; say what is wrong, a line a file."""
+    own = [model for model in found if model.right != NONE]
+    both = own + [model for model in found if model.right == NONE]
+    predictions = list(predictor.predict([model.path for model in both], up=up, top=3, workers=None))
+    answers = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+    if len(answers) < len(both):
+        raise SystemExit(f"could not be read: {[failure for failure in predictions if failure not in answers]}")
+    right = np.array([answer.label in model.right for answer, model in zip(answers, own, strict=False)])
+    third = [any(label in model.right for label, _ in answer.top) for answer, model in zip(answers, own, strict=False)]
+    first = np.array([model.right[0] for model in own])
+    mean_class = np.mean([right[first == label].mean() for label in np.unique(first)])
+    error = calibration_error(np.array([answer.confidence for answer in answers[: len(own)]]), right)
+    known = np.array([np.nan if answer.known is None else answer.known for answer in answers])
+    auroc = (known[: len(own), None] > known[len(own) :]).mean()
+    flagged = [f"{(part < 0.5).mean():.0%}" for part in (known[: len(own)], known[len(own) :])]
+    table.add_row(
+        predictor.card.name,
+        up,
+        f"{right.mean():.1%} of {len(own)}",
+        f"{np.mean(third):.1%}",
+        f"{mean_class:.1%}",
+        f"{error:.1%}",
+        *(
+            ["", "", ""]
+            if np.isnan(known).any()
+            else [f"{auroc:.3f}", flagged[0], f"{flagged[1]} of {len(both) - len(own)}"]
+        ),
+    )
+    return [
+        f"{model.path.name} ({model.name}): {answer.label} {answer.confidence:.0%}, {answer.up} up; is {' or '.join(model.right)}"
+        for model, answer, fine in zip(own, answers, right, strict=False)
+        if not fine
+    ]
+
+
+def main(
+    libraries: Annotated[
+        Path, typer.Argument(help="A folder of furniture libraries, *.sh3f.", exists=True, file_okay=False)
+    ],
+    weights: Annotated[list[str], typer.Argument(help="Weights by name or file.")],
+    wrong: Annotated[bool, typer.Option("--wrong", help="List what is wrong with --up auto.")] = False,
+) -> None:
+    """Measure accuracy, calibration and `known` with z believed, with the axis found, and with it given."""
+    console = Console()
+    table = Table(
+        "weights",
+        "up",
+        "right",
+        "in top 3",
+        "mean class",
+        "ECE",
+        "AUROC of known",
+        "own flagged",
+        "foreign flagged",
+        box=None,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        found = [model for path in sorted(libraries.glob("*.sh3f")) for model in models(path, Path(folder, path.stem))]
+        if not found:
+            raise typer.BadParameter(f"{libraries} holds no furniture library, *.sh3f")
+        for name in weights:
+            predictor = load(name)
+            for up in UPS:
+                lines = measure(predictor, found, up, table)
+                if wrong and up == "auto":
+                    console.print("\n".join(lines), highlight=False)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
