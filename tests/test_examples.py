@@ -55,14 +55,14 @@ def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
 
 
 def test_furniture_is_measured_by_its_catalogue(tmp_path: Path) -> None:
-    """A library of a chair, y up, of the same that the catalogue calls a table, of a knot, and of a name that means nothing."""
+    """Of a chair, y up, of the same that the catalogue calls a table, of a ring, and of a name that means nothing."""
     chair = read(EXAMPLES / "chair.off")
-    knot = trimesh.creation.torus(1.0, 0.1)
+    ring = trimesh.creation.torus(1.0, 0.1)
     meshes = {
         "Chair": trimesh.Trimesh(chair.vertices @ TO_Z_UP["y"], chair.faces),
         "Coffee table": trimesh.Trimesh(chair.vertices @ TO_Z_UP["y"], chair.faces),
-        "Teapot": knot,
-        "Thing": knot,
+        "Teapot": ring,
+        "Thing": ring,
     }
     with zipfile.ZipFile(tmp_path / "few.sh3f", "w") as library:
         catalogue = ["name=Catalogue"]

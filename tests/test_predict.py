@@ -22,7 +22,7 @@ from pointcentroid.io.shape import Shape
 from pointcentroid.predict.nets import Answer
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.preparing import prepare
-from pointcentroid.predict.up import CERTAIN, PRIOR, PRIOR_WEIGHT, SPREAD, UpFinder
+from pointcentroid.predict.up import CERTAIN, EITHER_UP, PRIOR_WEIGHT, SPREAD, Z_UP, Custom, UpFinder
 from pointcentroid.results import Failure, Prediction
 
 from .conftest import EXAMPLES
@@ -140,27 +140,28 @@ class ReadsOff:
         return {(0, 1): np.abs(clouds[:, 1]).max(axis=1)}
 
 
-def test_the_up_axis_is_that_of_the_most_probable_look() -> None:
+@pytest.mark.parametrize(("custom", "before"), [(Z_UP, {1: "z", 2: "zy"}), (EITHER_UP, {2: "zy"})])
+def test_the_up_axis_is_that_of_the_most_probable_look(custom: Custom, before: dict[int, str]) -> None:
     """Against a plain loop over clouds and axes; the answers that come back are those of the look that won, each look is
     given what was found in its cloud, and those that were taken share one unit by what speaks for them."""
     clouds = np.random.default_rng(0).normal(size=(90, 300, 3)).astype(np.float32)
     clouds /= np.linalg.norm(clouds, axis=2, keepdims=True)
-    axes, answer, shares, _, looks = UpFinder(ReadsOff())(clouds)  # type: ignore[arg-type]
+    axes, answer, shares, _, looks = UpFinder(ReadsOff())(clouds, custom)  # type: ignore[arg-type]
     wanted, rounds = 0, set()
     for cloud, axis, seen, share in zip(clouds, axes, answer.features, shares, strict=True):
         known = {up: 5 * float(TO_Z_UP[up][2] @ cloud[0]) for up in UP_AXES}
-        score = {up: known[up] + PRIOR_WEIGHT * np.log(PRIOR[up]) for up in UP_AXES}
-        better = max("zy", key=score.__getitem__)
-        enough = 1 if known["z"] > CERTAIN["z"] else 2 if known[better] > CERTAIN["y"] else 6
+        score = {up: known[up] + PRIOR_WEIGHT * np.log(custom.prior[up]) for up in UP_AXES}
+        best = {number: max(tried, key=score.__getitem__) for number, tried in before.items()}
+        enough = next((number for number, up in best.items() if known[up] > CERTAIN), 6)
         wanted += enough
-        assert axis == {1: "z", 2: better, 6: max(score, key=score.__getitem__)}[enough]
+        assert axis == {6: max(score, key=score.__getitem__), **best}[enough]
         rounds.add(enough)
-        taken = {1: "z", 2: "zy", 6: UP_AXES}[enough]
+        taken = {6: UP_AXES, **before}[enough]
         odds = {up: np.exp(score[up] / SPREAD) if up in taken else 0 for up in UP_AXES}
         assert share == pytest.approx(np.array(list(odds.values())) / sum(odds.values()), abs=1e-6)
         np.testing.assert_allclose(seen, TO_Z_UP[axis] @ cloud[0], atol=1e-6)
     assert looks == wanted
-    assert (len(rounds), len(set(axes))) == (3, 6)
+    assert (len(rounds), len(set(axes))) == (len(before) + 1, 6)
 
 
 def test_a_doubtful_axis_makes_a_doubtful_answer(predictor: Predictor) -> None:

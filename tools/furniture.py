@@ -2,6 +2,7 @@
 
     python tools/furniture.py LIBRARIES small tiny          # LIBRARIES: a folder of *.sh3f
     python tools/furniture.py LIBRARIES small --wrong       # and which it gets wrong
+    python tools/furniture.py LIBRARIES small --foreign     # and what tells the others from things of no class
 
 The libraries are 820 OBJ files, y up, by several authors, under Creative Commons and GNU licences, from sweethome3d.com;
 Debian has them in the package sweethome3d-furniture (version 1.8 was measured). `tools/furniture.yaml` says which names in
@@ -19,12 +20,15 @@ from typing import Annotated, NamedTuple, cast
 import numpy as np
 import typer
 from omegaconf import OmegaConf
+from orientation import answers, compare
 from rich.console import Console
 from rich.table import Table
 
 from pointcentroid import load
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.predict.predictor import Predictor, Up
+from pointcentroid.predict.preparing import prepare
+from pointcentroid.predict.up import turned
 from pointcentroid.results import Prediction
 
 NAMES = Path(__file__).with_suffix(".yaml")
@@ -68,15 +72,15 @@ def measure(predictor: Predictor, found: list[Model], up: Up, table: Table) -> l
     own = [model for model in found if model.right != NONE]
     both = own + [model for model in found if model.right == NONE]
     predictions = list(predictor.predict([model.path for model in both], up=up, top=3, workers=None))
-    answers = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
-    if len(answers) < len(both):
-        raise SystemExit(f"could not be read: {[failure for failure in predictions if failure not in answers]}")
-    right = np.array([answer.label in model.right for answer, model in zip(answers, own, strict=False)])
-    third = [any(label in model.right for label, _ in answer.top) for answer, model in zip(answers, own, strict=False)]
+    said = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
+    if len(said) < len(both):
+        raise SystemExit(f"could not be read: {[failure for failure in predictions if failure not in said]}")
+    right = np.array([answer.label in model.right for answer, model in zip(said, own, strict=False)])
+    third = [any(label in model.right for label, _ in answer.top) for answer, model in zip(said, own, strict=False)]
     first = np.array([model.right[0] for model in own])
     mean_class = np.mean([right[first == label].mean() for label in np.unique(first)])
-    error = calibration_error(np.array([answer.confidence for answer in answers[: len(own)]]), right)
-    known = np.array([np.nan if answer.known is None else answer.known for answer in answers])
+    error = calibration_error(np.array([answer.confidence for answer in said[: len(own)]]), right)
+    known = np.array([np.nan if answer.known is None else answer.known for answer in said])
     auroc = (known[: len(own), None] > known[len(own) :]).mean()
     flagged = [f"{(part < 0.5).mean():.0%}" for part in (known[: len(own)], known[len(own) :])]
     table.add_row(
@@ -93,10 +97,18 @@ def measure(predictor: Predictor, found: list[Model], up: Up, table: Table) -> l
         ),
     )
     return [
-        f"{model.path.name} ({model.name}): {answer.label} {answer.confidence:.0%}, {answer.up} up; is {' or '.join(model.right)}"
-        for model, answer, fine in zip(own, answers, right, strict=False)
+        f"{model.path.name} ({model.name}): {answer.label} {answer.confidence:.0%}, {answer.up} up; "
+        f"is {' or '.join(model.right)}"
+        for model, answer, fine in zip(own, said, right, strict=False)
         if not fine
     ]
+
+
+def foreign(predictor: Predictor, found: list[Model], console: Console) -> None:
+    """Compare what tells things of no class from the others, with y given."""
+    clouds = np.concatenate([prepare(model.path, predictor.card.preprocess).clouds for model in found])
+    seen = answers(predictor.net, turned(clouds, ["y"] * len(clouds)), "models")
+    compare(seen, np.array([model.right != NONE for model in found]), console)
 
 
 def main(
@@ -105,6 +117,7 @@ def main(
     ],
     weights: Annotated[list[str], typer.Argument(help="Weights by name or file.")],
     wrong: Annotated[bool, typer.Option("--wrong", help="List what is wrong with --up auto.")] = False,
+    others: Annotated[bool, typer.Option("--foreign", help="Measure what `known` is made of instead.")] = False,
 ) -> None:
     """Measure accuracy, calibration and `known` with z believed, with the axis found, and with it given."""
     console = Console()
@@ -126,11 +139,15 @@ def main(
             raise typer.BadParameter(f"{libraries} holds no furniture library, *.sh3f")
         for name in weights:
             predictor = load(name)
+            if others:
+                foreign(predictor, found, console)
+                continue
             for up in UPS:
                 lines = measure(predictor, found, up, table)
                 if wrong and up == "auto":
                     console.print("\n".join(lines), highlight=False)
-    console.print(table)
+    if not others:
+        console.print(table)
 
 
 if __name__ == "__main__":

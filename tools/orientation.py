@@ -32,8 +32,10 @@ from pointcentroid.weights import find_weights
 Z = UP_AXES.index("z")
 UPRIGHT = 4 * Z  # of the 24 ways: the z axis up, not turned about it
 
-GRID = (0.0, 1.0, 2.0, 3.0, 4.0), (2.0, 3.0, 4.0, np.inf), (0.5, 1.0, 1.5), (0.0, 1.0, 2.0, 3.0)
-"""CERTAIN of z and of y, PRIOR_WEIGHT, CONFIDENCE_WEIGHT."""
+Y_UP = 4 * UP_AXES.index("y")  # the y axis up
+GRID = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (0.5, 1.0, 1.5), (0.0, 1.0, 2.0, 3.0)
+"""CERTAIN, PRIOR_WEIGHT, CONFIDENCE_WEIGHT."""
+ALL_AT_ONCE = rule.Custom((), rule.Z_UP.prior)
 
 
 def answers(net: PredictingNet, clouds: np.ndarray, say: str) -> Answer:
@@ -85,38 +87,33 @@ class Lying:
         self.labels = clouds.labels
         self.right = self.said.argmax(axis=2) == self.labels[:, None]
 
-    def chosen(self, way: int, certain: dict[str, float], mean: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def chosen(self, way: int, custom: rule.Custom, mean: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(S, classes) probabilities, (S,) whether the axis is right, and (S,) looks, for shapes that lie in one way.
 
         Args:
             way: 0 to 23.
-            certain: as `up.CERTAIN`.
+            custom: how shapes are said to lie.
             mean: the probabilities are the mean over all looks, not those of the one that wins.
         """
         looks = self.looks[way]
         seen = Answer(*(output[:, looks] for output in self.seen))
-        score, rows = rule.scores(seen, list(UP_AXES)), np.arange(len(self.labels))
+        score, rows = rule.scores(seen, list(UP_AXES), custom.prior), np.arange(len(self.labels))
         tried, pending = np.zeros(score.shape, bool), np.ones(len(rows), bool)
-        for axis, least in certain.items():
-            tried[pending, UP_AXES.index(axis)] = True
-            so_far = np.where(tried, score, -np.inf).argmax(axis=1)
-            pending &= seen.known[rows, so_far] <= least
-        tried[pending] = True
+        for axes in rule.steps(custom):
+            tried |= pending[:, None] & np.isin(UP_AXES, axes)
+            best = np.where(tried, score, -np.inf).argmax(axis=1)
+            pending &= seen.known[rows, best] <= rule.CERTAIN
         score = np.where(tried, score, -np.inf)
-        best = score.argmax(axis=1)
         if mean:
             said = np.einsum("sa,sac->sc", rule.shares_of(score), self.said[:, looks])
         else:
             said = self.said[rows, looks[best]]
         return said, looks[best] // 4 == Z, tried.sum(axis=1)
 
-    def measured(
-        self, certain: dict[str, float], prior: float, confidence: float, mean: bool = False
-    ) -> tuple[Figures, Figures]:
-        """Figures with these constants: of upright shapes, and of all 24 ways together."""
-        rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = prior, confidence
-        results = [self.chosen(way, certain, mean) for way in range(24)]
-        return self._figures([results[UPRIGHT]]), self._figures(results)
+    def measured(self, custom: rule.Custom, mean: bool = True) -> tuple[Figures, Figures, Figures]:
+        """Figures of upright shapes, of those with y up, and of all 24 ways together."""
+        results = [self.chosen(way, custom, mean) for way in range(24)]
+        return self._figures([results[UPRIGHT]]), self._figures([results[Y_UP]]), self._figures(results)
 
     def _figures(self, results: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figures:
         said, axis, looks = (np.stack(values) for values in zip(*results, strict=True))
@@ -131,40 +128,46 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     lying = Lying(net, clouds)
     upright = lying.right[:, UPRIGHT].mean()
     headings = lying.right[:, UPRIGHT : UPRIGHT + 4].mean()
-    table = Table("rule", "upright", "24 ways", "axis found", "looks", "looks, 24 ways", "ECE, 24 ways", box=None)
+    table = Table("rule", "upright", "y up", "24 ways", "axis found", "looks", "y up", "24 ways", "ECE", "24 ways", box=None)
 
-    def row(name: str, first: Figures, every: Figures) -> None:
+    def row(name: str, constants: tuple[float, float, float], custom: rule.Custom, mean: bool) -> None:
+        rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = constants
+        figures = first, _, every = lying.measured(custom, mean)
         table.add_row(
             name,
-            f"{first.right:.1%}",
-            f"{every.right:.1%}",
+            *(f"{one.right:.1%}" for one in figures),
             f"{every.axis:.1%}",
-            f"{first.looks:.2f}",
-            f"{every.looks:.2f}",
+            *(f"{one.looks:.2f}" for one in figures),
+            f"{first.error:.1%}",
             f"{every.error:.1%}",
         )
 
-    table.add_row("the axis is given", f"{upright:.1%}", f"{headings:.1%}", "", "1", "1", "")
-    table.add_row("z is believed", f"{upright:.1%}", f"{lying.right.mean():.1%}", f"{1 / 6:.1%}", "1", "1", "")
-    row("all six looks, confidence alone", *lying.measured({}, 0, 1e9))
-    row("all six looks, known alone", *lying.measured({}, 0, 0))
-    row("all six looks, known and prior", *lying.measured({}, 1, 0))
-    row("z, then all others", *lying.measured({"z": rule.CERTAIN["z"]}, *shipped[1:]))
-    row("z, then y, then the others", *lying.measured(*shipped))
-    row("as it ships: so, and the mean over looks", *lying.measured(*shipped, mean=True))
+    table.add_row("the axis is given", f"{upright:.1%}", f"{upright:.1%}", f"{headings:.1%}", "", "1", "1", "1")
+    lain = lying.right[:, lying.looks[Y_UP][Z]].mean()
+    table.add_row("z is believed", f"{upright:.1%}", f"{lain:.1%}", f"{lying.right.mean():.1%}", f"{1 / 6:.1%}", *"111")
+    row("all six looks, confidence alone", (np.inf, 0, 1e9), ALL_AT_ONCE, mean=False)
+    row("all six looks, known alone", (np.inf, 0, 0), ALL_AT_ONCE, mean=False)
+    row("all six looks, known and prior", (np.inf, 1, 0), ALL_AT_ONCE, mean=False)
+    row("z, then all others", shipped, rule.Custom((("z",),), rule.Z_UP.prior), mean=False)
+    row("z, then y, then the others", shipped, rule.Z_UP, mean=False)
+    row("as it ships: so, and the mean over looks", shipped, rule.Z_UP, mean=True)
+    row("as it ships, of OBJ: z and y, then the others, the mean", shipped, rule.EITHER_UP, mean=True)
     console.print(table)
     console.print("\nthe best of the grid that cost upright shapes at most 0.5 points, and 1.6 looks:")
-    grid = [
-        (constants, *lying.measured({"z": constants[0], "y": constants[1]}, *constants[2:], mean=True))
-        for constants in product(*GRID)
-    ]
+    grid = []
+    for constants in product(*GRID):
+        rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = constants
+        grid.append((constants, *lying.measured(rule.Z_UP)))
     fine = [entry for entry in grid if entry[1].right >= upright - 0.005 and entry[1].looks <= 1.6]
-    for constants, first, every in sorted(fine, key=lambda entry: -entry[2].right)[:5]:
-        console.print(f"{constants}: upright {first.right:.1%}, {first.looks:.2f} looks; 24 ways {every.right:.1%}")
-    rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = shipped[1:]
+    for constants, first, lain, every in sorted(fine, key=lambda entry: -entry[3].right)[:5]:
+        console.print(
+            f"{constants}: upright {first.right:.1%}, {first.looks:.2f} looks; y up {lain.right:.1%}; "
+            f"24 ways {every.right:.1%}"
+        )
+    rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = shipped
     console.print("\nSPREAD, with the constants that ship:")
     for rule.SPREAD in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
-        first, every = lying.measured(*shipped, mean=True)
+        first, _, every = lying.measured(rule.Z_UP)
         console.print(
             f"{rule.SPREAD}: upright {first.right:.1%}, calibration error {first.error:.1%}; "
             f"24 ways {every.right:.1%}, {every.error:.1%}"
@@ -198,17 +201,27 @@ def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: C
     centred = learnt.features - means[np.unique(training.labels, return_inverse=True)[1]]
     inverse = np.linalg.inv(np.cov(centred.T) + 1e-3 * np.eye(means.shape[1]) * centred.var())
     offset = seen.features[:, None] - means
-    scores = {
-        "known": seen.known,
-        "highest class probability": log_softmax(seen.logits).max(axis=1),
-        "energy: log of the sum of exp(logits)": energy(seen.logits),
-        "distance of the features to the nearest class mean (Mahalanobis)": -np.einsum(
-            "smf,fg,smg->sm", offset, inverse, offset, optimize=True
-        ).min(axis=1),
-    }
-    standard = {name: (score - score[own].mean()) / score[own].std() for name, score in scores.items()}
-    scores["known + energy, as it ships"] = standard["known"] + list(standard.values())[2]
-    scores["known + distance"] = standard["known"] + list(standard.values())[3]
+    distance = -np.einsum("smf,fg,smg->sm", offset, inverse, offset, optimize=True).min(axis=1)
+    compare(seen, own, console, {"distance of the features to the nearest class mean (Mahalanobis)": distance})
+
+
+def compare(seen: Answer, own: np.ndarray, console: Console, others: dict[str, np.ndarray] | None = None) -> None:
+    """Print how well scores tell shapes of the net's classes from others.
+
+    Args:
+        seen: what the net says of S shapes.
+        own: (S,) whether each is of its classes.
+        console: where to.
+        others: (S,) scores beside those that are made of what the net says; each is tried together with `known`, too.
+    """
+    known, energies = seen.known, energy(seen.logits)
+    others = {"energy: log of the sum of exp(logits)": energies} | (others or {})
+    scores = {"known": known, "highest class probability": log_softmax(seen.logits).max(axis=1)} | others
+    scores |= {f"known + {weight:g} energy": known + weight * energies for weight in (0.5, 1.0, 2.0, 4.0)}
+    for name, other in others.items():
+        scores[f"known + {name.split(' ')[0].strip(':')}, by their spread"] = (
+            known / known[own].std() + other / other[own].std()
+        )
     table = Table("score", "AUROC", f"{(~own).sum()} foreign shapes flagged, of {own.sum()} own ones 5 %", box=None)
     for name, score in scores.items():
         rank = score.argsort().argsort()

@@ -26,6 +26,8 @@ FEWEST_WRONG = 5
 mistakes has no reason to be less than certain."""
 KNOWN_SHARE = 0.95
 """Share of the validation shapes whose `known` is above one half."""
+ENERGY_WEIGHT = 1.0
+"""What the energy of the logits counts beside the output `known`; docs/orientation.md says why."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -56,15 +58,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def fit_known(logits: Tensor, known: Tensor) -> KnownScale:
-    """Weigh the output `known` and the energy alike, by their spread, and put the threshold where `KNOWN_SHARE` pass it.
+    """Add `ENERGY_WEIGHT` times the energy to the output `known`, and put the threshold where `KNOWN_SHARE` pass it.
 
     Args:
         logits: (S, C) of shapes of the classes.
         known: (S,) of the same shapes.
     """
-    energy = logits.double().logsumexp(dim=1)
-    weight = float(known.double().std(correction=0) / energy.std(correction=0).clamp_min(1e-9))
-    return KnownScale(weight, float((known.double() + weight * energy).quantile(1 - KNOWN_SHARE)))
+    score = known.double() + ENERGY_WEIGHT * logits.double().logsumexp(dim=1)
+    return KnownScale(ENERGY_WEIGHT, float(score.quantile(1 - KNOWN_SHARE)))
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from pointcentroid.errors import ConfigError, WeightsError, require
 from pointcentroid.geometry.axes import UP_AXES
 from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
-from pointcentroid.predict.up import FINDER, UpFinder, turned
+from pointcentroid.predict.up import EITHER_UP, FINDER, Z_UP, Custom, UpFinder, custom_of, turned
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights, read_card
 
@@ -181,7 +181,8 @@ class Predictor:
         clouds = np.stack([item.clouds for item in items])
         batch, votes, points = clouds.shape[:3]
         clouds = self.ordered(clouds.reshape(batch * votes, points, 3)).reshape(batch, votes, -1, 3)
-        axes, first, others = self._look(clouds[:, 0], [up if up != "auto" else item.standard_up for item in items])
+        given = [up if up != "auto" else item.standard_up for item in items]
+        axes, first, others = self._look(clouds[:, 0], given, [custom_of(item.name) for item in items])
         answers = [first, *(self.net(turned(clouds[:, vote], axes)) for vote in range(1, votes))]
         probabilities = np.mean([self._probabilities(answer.logits) for answer in answers], axis=0)
         probabilities = (1 - others.sum(axis=1, keepdims=True)) * probabilities + others
@@ -195,28 +196,32 @@ class Predictor:
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         return np.exp(log_softmax(logits / self.card.temperature))
 
-    def _look(self, clouds: np.ndarray, given: list[str | None]) -> tuple[list[str], Answer, np.ndarray]:
+    def _look(
+        self, clouds: np.ndarray, given: list[str | None], customs: list[Custom]
+    ) -> tuple[list[str], Answer, np.ndarray]:
         """Look at (B, N, 3) clouds along the axis that points up, which is found where it is not given.
 
         Returns:
             The axes; what the net says with them up; and (B, classes) what it says along the others, by their probability.
         """
-        unknown = [row for row, axis in enumerate(given) if axis is None]
-        unseen = [row for row, axis in enumerate(given) if axis is not None]
         axes = [axis or "" for axis in given]
         others = np.zeros((len(clouds), len(self.classes)))
         answers: list[tuple[list[int], Answer]] = []
-        if unknown:
+        unseen = [row for row, axis in enumerate(given) if axis is not None]
+        for custom in (Z_UP, EITHER_UP):
+            rows = [row for row, axis in enumerate(given) if axis is None and customs[row] is custom]
+            if not rows:
+                continue
             own = self._knows_up
-            found = self._finder(clouds[unknown] if own else ordered(clouds[unknown], self._finder.net.card))
-            for row, axis in zip(unknown, found.axes, strict=True):
+            found = self._finder(clouds[rows] if own else ordered(clouds[rows], self._finder.net.card), custom)
+            for row, axis in zip(rows, found.axes, strict=True):
                 axes[row] = axis
             if own:
-                answers.append((unknown, found.answer))
+                answers.append((rows, found.answer))
                 shares = np.where([[axis == up for up in UP_AXES] for axis in found.axes], 0, found.shares)
-                others[unknown] = (shares[:, :, None] * self._probabilities(found.logits)).sum(axis=1)
+                others[rows] = (shares[:, :, None] * self._probabilities(found.logits)).sum(axis=1)
             else:
-                unseen = list(range(len(given)))
+                unseen += rows
         if unseen:
             answers.append((unseen, self.net(turned(clouds[unseen], [axes[row] for row in unseen]))))
         order = np.argsort(np.concatenate([rows for rows, _ in answers]))

@@ -19,9 +19,9 @@ from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.predict.explain import hierarchy
 from pointcentroid.predict.nets import open_net, ordered
 from pointcentroid.predict.predictor import Up
-from pointcentroid.predict.preparing import Source, as_shape, standard_up
+from pointcentroid.predict.preparing import Source, as_shape, source_name, standard_up
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import FINDER, UpFinder
+from pointcentroid.predict.up import FINDER, UpFinder, custom_of
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
@@ -103,7 +103,7 @@ class Reconstructor:
             raise ValueError(f"count must be at least 1, found {count}")
         shape, settings = as_shape(source), self.card.preprocess
         cloud, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
-        axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud)
+        axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud, source)
         turn = TO_Z_UP[axis]
         shown = self._ordered(cloud @ turn.T)
         latent = self.net.encode(shown, ordered=True)
@@ -147,8 +147,9 @@ class Reconstructor:
         points = self._tensor(cloud)
         return farthest_first(points, self.net.config.seeds)
 
-    def _estimated_up(self, cloud: np.ndarray) -> str:
-        return self._finder(ordered(cloud[None].astype(np.float32), self._finder.net.card)).axes[0]
+    def _estimated_up(self, cloud: np.ndarray, source: Source) -> str:
+        clouds = ordered(cloud[None].astype(np.float32), self._finder.net.card)
+        return self._finder(clouds, custom_of(source_name(source))).axes[0]
 
 
 def panels(made: Reconstruction) -> list[Panel]:
