@@ -26,7 +26,7 @@ FEWEST_WRONG = 5
 mistakes has no reason to be less than certain."""
 KNOWN_SHARE = 0.95
 """Share of the validation shapes whose `known` is above one half."""
-ENERGY_WEIGHT = 1.0
+ENERGY_WEIGHT = 4.0
 """What the energy of the logits counts beside the output `known`; docs/orientation.md says why."""
 
 
