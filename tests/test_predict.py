@@ -128,6 +128,27 @@ def test_auto_finds_the_up_axis_of_a_turned_chair(predictor: Predictor) -> None:
         assert (result.up, result.label) == (up, "chair")
 
 
+def test_obj_lies_either_way(predictor: Predictor, tmp_path: Path) -> None:
+    """Both customs are found, and a mixed batch says what each file alone does; a box, which may lie any way, is said to lie
+    as its format's files do."""
+    chair = pc.read(EXAMPLES / "chair.off")
+    box = trimesh.creation.box((1, 0.7, 0.5))
+    for name, vertices in (("z", chair.vertices), ("y", chair.vertices @ TO_Z_UP["y"])):
+        trimesh.Trimesh(vertices, chair.faces).export(tmp_path / f"{name}.obj")
+        trimesh.Trimesh(vertices, chair.faces).export(tmp_path / f"{name}.off")
+    for suffix in ("obj", "off"):
+        box.export(tmp_path / f"box.{suffix}")
+    files = sorted(tmp_path.iterdir())
+    results = {Path(one.file).name: one for one in predictor.predict(files) if isinstance(one, Prediction)}
+    assert [results[name].up for name in ("z.obj", "z.off", "y.obj", "y.off")] == ["z", "z", "y", "y"]
+    assert {results[f"{name}.{suffix}"].label for name in "zy" for suffix in ("obj", "off")} == {"chair"}
+    assert results["box.obj"].top != results["box.off"].top
+    for file in files:
+        found, alone = results[file.name], predictor(file)
+        assert (found.up, found.label) == (alone.up, alone.label)
+        assert found.confidence == pytest.approx(alone.confidence, abs=1e-5)
+
+
 class ReadsOff:
     """A net that knows a cloud by how high its first point lies, and must be told of its second point."""
 

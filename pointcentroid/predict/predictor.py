@@ -15,7 +15,7 @@ from pointcentroid.errors import ConfigError, WeightsError, require
 from pointcentroid.geometry.axes import UP_AXES
 from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
-from pointcentroid.predict.up import EITHER_UP, FINDER, Z_UP, Custom, UpFinder, custom_of, turned
+from pointcentroid.predict.up import FINDER, Custom, UpFinder, custom_of, turned
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights, read_card
 
@@ -208,11 +208,10 @@ class Predictor:
         others = np.zeros((len(clouds), len(self.classes)))
         answers: list[tuple[list[int], Answer]] = []
         unseen = [row for row, axis in enumerate(given) if axis is not None]
-        for custom in (Z_UP, EITHER_UP):
-            rows = [row for row, axis in enumerate(given) if axis is None and customs[row] is custom]
-            if not rows:
-                continue
-            own = self._knows_up
+        unknown = [row for row, axis in enumerate(given) if axis is None]
+        own = self._knows_up
+        for custom in dict.fromkeys(customs[row] for row in unknown):
+            rows = [row for row in unknown if customs[row] is custom]
             found = self._finder(clouds[rows] if own else ordered(clouds[rows], self._finder.net.card), custom)
             for row, axis in zip(rows, found.axes, strict=True):
                 axes[row] = axis

@@ -11,6 +11,7 @@ docs/orientation.md says how the constants were chosen, and what each of them br
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ FINDER = "small"
 """The weights that find the axis for nets that have no output for it."""
 
 
-class Custom(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Custom:
     """How files of a format lie.
 
     Attributes:
