@@ -18,8 +18,15 @@ from pointcentroid.config import ClassifierConfig, PreprocessConfig
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
 from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, choose_part, evaluate, robustness
-from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error, cross_fitted, fit_temperature
+from pointcentroid.evaluate.calibration import (
+    bootstrap_interval,
+    calibration_error,
+    cross_fitted,
+    fit_known,
+    fit_temperature,
+)
 from pointcentroid.evaluate.probe import fit_linear, linear_probe
+from pointcentroid.predict.nets import Answer, familiarity
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 from .test_cli import run
@@ -44,6 +51,16 @@ class TestCalibration:
             confidence, correct = cross_fitted(logits, labels)
             assert calibration_error(confidence, correct) < 0.012
             assert calibration_error((logits / 6).softmax(dim=1).amax(dim=1).numpy(), correct) > 0.05
+
+    def test_95_of_100_shapes_of_the_classes_are_known(self) -> None:
+        """By what predicting makes of the scale that was fitted; shapes of low energy are the first that are not."""
+        generator = torch.Generator().manual_seed(0)
+        logits, known = torch.randn(2000, 40, generator=generator), torch.randn(2000, generator=generator)
+        scale = fit_known(logits, known)
+        answer = Answer(logits.numpy(), np.empty((2000, 0)), known.numpy())
+        assert (familiarity(answer, scale) > 0.5).mean() == 0.95
+        less = Answer(logits.numpy() - 1, np.empty((2000, 0)), known.numpy())
+        assert (familiarity(less, scale) < familiarity(answer, scale)).all()
 
     @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
     def test_the_error_is_its_definition(self, pairs: list[tuple[float, bool]]) -> None:

@@ -20,16 +20,16 @@ from typing import Annotated, NamedTuple, cast
 import numpy as np
 import typer
 from omegaconf import OmegaConf
-from orientation import answers, compare
+from orientation import answers, auroc, compare
 from rich.console import Console
 from rich.table import Table
 
 from pointcentroid import load
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.predict.predictor import Predictor, Up
-from pointcentroid.predict.preparing import prepare
+from pointcentroid.predict.preparing import Prepared, Preparer
 from pointcentroid.predict.up import turned
-from pointcentroid.results import Prediction
+from pointcentroid.results import LITTLE_KNOWN, Failure, Prediction
 
 NAMES = Path(__file__).with_suffix(".yaml")
 NONE = ["none"]
@@ -50,10 +50,8 @@ class Model(NamedTuple):
     right: list[str]
 
 
-def models(library: Path, folder: Path) -> list[Model]:
-    """Unpack a library, and list those of its models whose names are in `NAMES`."""
-    table = cast("dict[str, list[str]]", OmegaConf.to_container(OmegaConf.load(NAMES)))
-    classes = {name: right.split(", ") for right, names in table.items() for name in names}
+def models(library: Path, folder: Path, classes: dict[str, list[str]]) -> list[Model]:
+    """Unpack a library, and list those of its models whose names are among the keys of `classes`."""
     with zipfile.ZipFile(library) as archive:
         archive.extractall(folder)
     catalogue: dict[str, dict[str, str]] = {}
@@ -67,46 +65,34 @@ def models(library: Path, folder: Path) -> list[Model]:
     ]
 
 
-def measure(predictor: Predictor, found: list[Model], up: Up, table: Table) -> list[str]:
+def measure(predictor: Predictor, prepared: list[Prepared], found: list[Model], up: Up, table: Table) -> list[str]:
     """Add a row to the table; say what is wrong, a line a file."""
-    own = [model for model in found if model.right != NONE]
-    both = own + [model for model in found if model.right == NONE]
-    predictions = list(predictor.predict([model.path for model in both], up=up, top=3, workers=None))
-    said = [prediction for prediction in predictions if isinstance(prediction, Prediction)]
-    if len(said) < len(both):
-        raise SystemExit(f"could not be read: {[failure for failure in predictions if failure not in said]}")
-    right = np.array([answer.label in model.right for answer, model in zip(said, own, strict=False)])
-    third = [any(label in model.right for label, _ in answer.top) for answer, model in zip(said, own, strict=False)]
-    first = np.array([model.right[0] for model in own])
+    said = cast("list[Prediction]", list(predictor.predict_prepared(prepared, up=up, top=3)))
+    own = np.array([model.right != NONE for model in found])
+    pairs = [(answer, model) for answer, model in zip(said, found, strict=True) if model.right != NONE]
+    right = np.array([answer.label in model.right for answer, model in pairs])
+    third = np.mean([any(label in model.right for label, _ in answer.top) for answer, model in pairs])
+    first = np.array([model.right[0] for _, model in pairs])
     mean_class = np.mean([right[first == label].mean() for label in np.unique(first)])
-    error = calibration_error(np.array([answer.confidence for answer in said[: len(own)]]), right)
-    known = np.array([np.nan if answer.known is None else answer.known for answer in said])
-    auroc = (known[: len(own), None] > known[len(own) :]).mean()
-    flagged = [f"{(part < 0.5).mean():.0%}" for part in (known[: len(own)], known[len(own) :])]
-    table.add_row(
-        predictor.card.name,
-        up,
-        f"{right.mean():.1%} of {len(own)}",
-        f"{np.mean(third):.1%}",
-        f"{mean_class:.1%}",
-        f"{error:.1%}",
-        *(
-            ["", "", ""]
-            if np.isnan(known).any()
-            else [f"{auroc:.3f}", flagged[0], f"{flagged[1]} of {len(both) - len(own)}"]
-        ),
-    )
+    error = calibration_error(np.array([answer.confidence for answer, _ in pairs]), right)
+    figures = [f"{right.mean():.1%} of {own.sum()}", f"{third:.1%}", f"{mean_class:.1%}", f"{error:.1%}"]
+    if said[0].known is not None:
+        known = np.array([answer.known for answer in said])
+        flagged = known < LITTLE_KNOWN
+        of_none = f"{flagged[~own].mean():.0%} of {(~own).sum()}"
+        figures += [f"{auroc(known, own):.3f}", f"{flagged[own].mean():.0%}", of_none]
+    table.add_row(predictor.card.name, up, *figures)
     return [
         f"{model.path.name} ({model.name}): {answer.label} {answer.confidence:.0%}, {answer.up} up; "
         f"is {' or '.join(model.right)}"
-        for model, answer, fine in zip(own, said, right, strict=False)
+        for (answer, model), fine in zip(pairs, right, strict=True)
         if not fine
     ]
 
 
-def foreign(predictor: Predictor, found: list[Model], console: Console) -> None:
+def foreign(predictor: Predictor, prepared: list[Prepared], found: list[Model], console: Console) -> None:
     """Compare what tells things of no class from the others, with y given."""
-    clouds = np.concatenate([prepare(model.path, predictor.card.preprocess).clouds for model in found])
+    clouds = np.concatenate([item.clouds for item in prepared])
     seen = answers(predictor.net, turned(clouds, ["y"] * len(clouds)), "models")
     compare(seen, np.array([model.right != NONE for model in found]), console)
 
@@ -133,17 +119,26 @@ def main(
         "foreign flagged",
         box=None,
     )
+    labels = cast("dict[str, list[str]]", OmegaConf.to_container(OmegaConf.load(NAMES)))
+    classes = {name: right.split(", ") for right, names in labels.items() for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        found = [model for path in sorted(libraries.glob("*.sh3f")) for model in models(path, Path(folder, path.stem))]
+        found = [
+            model for path in sorted(libraries.glob("*.sh3f")) for model in models(path, Path(folder, path.stem), classes)
+        ]
         if not found:
             raise typer.BadParameter(f"{libraries} holds no furniture library, *.sh3f")
         for name in weights:
             predictor = load(name)
+            prepared = []
+            for item in Preparer(predictor.card.preprocess)(model.path for model in found):
+                if isinstance(item, Failure):
+                    raise SystemExit(f"could not be read: {item}")
+                prepared.append(item)
             if others:
-                foreign(predictor, found, console)
+                foreign(predictor, prepared, found, console)
                 continue
             for up in UPS:
-                lines = measure(predictor, found, up, table)
+                lines = measure(predictor, prepared, found, up, table)
                 if wrong and up == "auto":
                     console.print("\n".join(lines), highlight=False)
     if not others:

@@ -33,8 +33,9 @@ Z = UP_AXES.index("z")
 UPRIGHT = 4 * Z  # of the 24 ways: the z axis up, not turned about it
 
 Y_UP = 4 * UP_AXES.index("y")  # the y axis up
-GRID = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (0.5, 1.0, 1.5), (0.0, 1.0, 2.0, 3.0)
+Constants = tuple[float, float, float]
 """CERTAIN, PRIOR_WEIGHT, CONFIDENCE_WEIGHT."""
+GRID = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (0.5, 1.0, 1.5), (0.0, 1.0, 2.0, 3.0)  # of each of `Constants`
 ALL_AT_ONCE = rule.Custom((), rule.Z_UP.prior)
 
 
@@ -110,8 +111,9 @@ class Lying:
             said = self.said[rows, looks[best]]
         return said, looks[best] // 4 == Z, tried.sum(axis=1)
 
-    def measured(self, custom: rule.Custom, mean: bool = True) -> tuple[Figures, Figures, Figures]:
+    def measured(self, constants: Constants, custom: rule.Custom, mean: bool = True) -> tuple[Figures, Figures, Figures]:
         """Figures of upright shapes, of those with y up, and of all 24 ways together."""
+        rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = constants
         results = [self.chosen(way, custom, mean) for way in range(24)]
         return self._figures([results[UPRIGHT]]), self._figures([results[Y_UP]]), self._figures(results)
 
@@ -130,9 +132,8 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     headings = lying.right[:, UPRIGHT : UPRIGHT + 4].mean()
     table = Table("rule", "upright", "y up", "24 ways", "axis found", "looks", "y up", "24 ways", "ECE", "24 ways", box=None)
 
-    def row(name: str, constants: tuple[float, float, float], custom: rule.Custom, mean: bool) -> None:
-        rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = constants
-        figures = first, _, every = lying.measured(custom, mean)
+    def row(name: str, constants: Constants, custom: rule.Custom, mean: bool) -> None:
+        figures = first, _, every = lying.measured(constants, custom, mean)
         table.add_row(
             name,
             *(f"{one.right:.1%}" for one in figures),
@@ -143,8 +144,10 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
         )
 
     table.add_row("the axis is given", f"{upright:.1%}", f"{upright:.1%}", f"{headings:.1%}", "", "1", "1", "1")
-    lain = lying.right[:, lying.looks[Y_UP][Z]].mean()
-    table.add_row("z is believed", f"{upright:.1%}", f"{lain:.1%}", f"{lying.right.mean():.1%}", f"{1 / 6:.1%}", *"111")
+    as_it_lies = lying.right[:, Y_UP].mean()
+    table.add_row(
+        "z is believed", f"{upright:.1%}", f"{as_it_lies:.1%}", f"{lying.right.mean():.1%}", f"{1 / 6:.1%}", *"111"
+    )
     row("all six looks, confidence alone", (np.inf, 0, 1e9), ALL_AT_ONCE, mean=False)
     row("all six looks, known alone", (np.inf, 0, 0), ALL_AT_ONCE, mean=False)
     row("all six looks, known and prior", (np.inf, 1, 0), ALL_AT_ONCE, mean=False)
@@ -154,20 +157,16 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     row("as it ships, of OBJ: z and y, then the others, the mean", shipped, rule.EITHER_UP, mean=True)
     console.print(table)
     console.print("\nthe best of the grid that cost upright shapes at most 0.5 points, and 1.6 looks:")
-    grid = []
-    for constants in product(*GRID):
-        rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = constants
-        grid.append((constants, *lying.measured(rule.Z_UP)))
+    grid = [(constants, *lying.measured(constants, rule.Z_UP)) for constants in product(*GRID)]
     fine = [entry for entry in grid if entry[1].right >= upright - 0.005 and entry[1].looks <= 1.6]
     for constants, first, lain, every in sorted(fine, key=lambda entry: -entry[3].right)[:5]:
         console.print(
             f"{constants}: upright {first.right:.1%}, {first.looks:.2f} looks; y up {lain.right:.1%}; "
             f"24 ways {every.right:.1%}"
         )
-    rule.CERTAIN, rule.PRIOR_WEIGHT, rule.CONFIDENCE_WEIGHT = shipped
     console.print("\nSPREAD, with the constants that ship:")
     for rule.SPREAD in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
-        first, _, every = lying.measured(rule.Z_UP)
+        first, _, every = lying.measured(shipped, rule.Z_UP)
         console.print(
             f"{rule.SPREAD}: upright {first.right:.1%}, calibration error {first.error:.1%}; "
             f"24 ways {every.right:.1%}, {every.error:.1%}"
@@ -205,6 +204,12 @@ def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: C
     compare(seen, own, console, {"distance of the features to the nearest class mean (Mahalanobis)": distance})
 
 
+def auroc(score: np.ndarray, own: np.ndarray) -> float:
+    """Of pairs of (S,) own shapes and others, the share in which the own one has the larger score; half of equal ones."""
+    first, second = score[own][:, None], score[~own]
+    return float(((first > second) + 0.5 * (first == second)).mean())
+
+
 def compare(seen: Answer, own: np.ndarray, console: Console, others: dict[str, np.ndarray] | None = None) -> None:
     """Print how well scores tell shapes of the net's classes from others.
 
@@ -219,14 +224,11 @@ def compare(seen: Answer, own: np.ndarray, console: Console, others: dict[str, n
     scores = {"known": known, "highest class probability": log_softmax(seen.logits).max(axis=1)} | others
     scores |= {f"known + {weight:g} energy": known + weight * energies for weight in (0.5, 1.0, 2.0, 4.0)}
     for name, other in others.items():
-        scores[f"known + {name.split(' ')[0].strip(':')}, by their spread"] = (
-            known / known[own].std() + other / other[own].std()
-        )
+        spread = known[own].std() / other[own].std()
+        scores[f"known + {spread:.2g} {name.partition(' ')[0].strip(':')}, by their spread"] = known + spread * other
     table = Table("score", "AUROC", f"{(~own).sum()} foreign shapes flagged, of {own.sum()} own ones 5 %", box=None)
     for name, score in scores.items():
-        rank = score.argsort().argsort()
-        auroc = (rank[own].sum() - own.sum() * (own.sum() - 1) / 2) / (own.sum() * (~own).sum())
-        table.add_row(name, f"{auroc:.3f}", f"{(score[~own] < np.quantile(score[own], 0.05)).mean():.1%}")
+        table.add_row(name, f"{auroc(score, own):.3f}", f"{(score[~own] < np.quantile(score[own], 0.05)).mean():.1%}")
     console.print(table)
 
 
