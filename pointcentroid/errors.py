@@ -53,6 +53,11 @@ class MissingExtraError(PointCentroidError):
         return type(self), (self.purpose, self.extra, self.missing)
 
 
+def one_line(error: BaseException, most: int = 160) -> str:
+    """What an error of somebody else's code says, as part of a line of ours: its first `most` characters, else its type."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def require(purpose: str, extra: str, *modules: str) -> None:
     """Check that optional dependencies are there, without importing them.
 

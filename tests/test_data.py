@@ -413,3 +413,85 @@ class TestDownload:
         done = run("data", "prepare", "modelnet4", "--to", tmp_path / "x", "--download")
         assert done.returncode == 2
         assert "did you mean 'modelnet4" in done.stderr
+
+
+def save_npz(path: Path, points: np.ndarray, labels: np.ndarray, classes: list[str]) -> Path:
+    stored = np.round((points + 1) * 2047.5).astype(np.uint16)
+    names = np.array([f"shape {row}" for row in range(len(points))])
+    np.savez(path, points=stored, labels=labels, names=names, classes=np.array(classes))
+    return path
+
+
+def balls(count: int, size: int) -> np.ndarray:
+    """Points on spheres, (count, size, 3), inside the cube that an npz can hold."""
+    points = np.random.default_rng(0).normal(size=(count, size, 3))
+    return 0.9 * points / np.linalg.norm(points, axis=2, keepdims=True)
+
+
+def test_classes_of_an_npz_are_sorted_and_labels_follow(tmp_path: Path) -> None:
+    clouds = load_npz(save_npz(tmp_path / "a.npz", balls(4, 32), np.array([0, 2, 2, 0]), ["table", "unused", "chair"]))
+    assert clouds.classes == ("chair", "table")
+    assert clouds.labels.tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.array([0, -1, 1]), "label -1, but the 2 classes are 0 to 1"),
+        (np.array([0, 2, 1]), "label 2, but the 2 classes are 0 to 1"),
+        (np.array([0.0, 1.0, 1.0]), "labels must be integers of shape"),
+        (np.array([[0], [1], [1]]), "labels must be integers of shape"),
+    ],
+)
+def test_labels_of_an_npz_that_mean_no_class_are_errors(tmp_path: Path, labels: np.ndarray, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_npz(save_npz(tmp_path / "a.npz", balls(3, 32), labels, ["chair", "table"]))
+
+
+def test_damaged_npz_files_are_one_line_errors(tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "a.npz", balls(3, 32), np.zeros(3, int), ["chair"])
+    whole = path.read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    broken = bytearray((tmp_path / "packed.npz").read_bytes())
+    broken[60:90] = b"\xff" * 30
+    for content in (b"", (tmp_path / "array.npy").read_bytes(), whole[: len(whole) // 2], bytes(broken)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="not a data set npz") as caught:
+            load_npz(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_npz_of_more_points_than_the_net_samples_is_thinned_as_for_a_prediction(tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "a.npz", balls(4, 256), np.array([0, 0, 1, 1]), ["chair", "table"])
+    clouds, stored = open_data(path, SETTINGS), load_npz(path)
+    assert clouds.fingerprint == stored.fingerprint
+    for cloud, points in zip(clouds.points, stored.points, strict=True):
+        expected = preprocess(points, None, 64, SETTINGS.seed)
+        np.testing.assert_array_equal(*(np.sort(a, axis=0) for a in (np.array(cloud), expected)))
+
+
+def test_a_shape_that_changed_at_the_same_size_is_another_data_set(tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "raw")
+    before = find_shapes(tmp_path / "raw").fingerprint
+    assert before == find_shapes(tree).fingerprint  # wherever it lies
+    path = tmp_path / "raw" / "tower" / "test" / "tower_0006.off"
+    text = path.read_text()
+    path.write_text(text[:-2] + {"0": "1"}.get(text[-2], "0") + "\n")
+    assert find_shapes(tmp_path / "raw").fingerprint != before
+
+
+def test_links_of_a_data_set_are_followed_once_and_dangling_ones_left_out(tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree / "tower", tmp_path / "elsewhere" / "tower")
+    shutil.copytree(tree / "slab", tmp_path / "raw" / "slab")
+    (tmp_path / "raw" / "tower").symlink_to(tmp_path / "elsewhere" / "tower")
+    (tmp_path / "raw" / "slab" / "again").symlink_to(tmp_path / "raw")  # a loop
+    (tmp_path / "elsewhere" / "tower" / "back").symlink_to(tmp_path)  # and one through a folder outside
+    (tmp_path / "raw" / "slab" / "train" / "gone.off").symlink_to(tmp_path / "nowhere.off")
+    found = find_shapes(tmp_path / "raw")
+    gone = "slab/train/gone.off"
+    assert [e.name for e in found.entries if e.name != gone] == [e.name for e in find_shapes(tree).entries]
+    report = prepare_cache(found, tmp_path / "cache", SETTINGS, workers=0)
+    assert gone in report.quarantined

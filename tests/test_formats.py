@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import struct
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +103,30 @@ def test_text_tables_may_hold_comments_blank_lines_and_more_columns(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("point id,x,y,z,intensity", "scan 7,{0:.3f},{1:.3f},{2:.3f},9"),
+        ("id;x;y;z", "7;{0:.3f};{1:.3f};{2:.3f}"),
+        ("id, x, y, z", "7, {0:.3f}, {1:.3f}, {2:.3f}"),
+        ("note,x,y,z", ",{0:.3f},{1:.3f},{2:.3f}"),
+    ],
+)
+def test_cells_may_hold_blanks_or_nothing(tmp_path: Path, points: np.ndarray, head: str, row: str) -> None:
+    (tmp_path / "t.csv").write_text("\n".join([head, *(row.format(*xyz) for xyz in points)]))
+    np.testing.assert_allclose(read(tmp_path / "t.csv").vertices, points, atol=6e-4)
+
+
+def test_a_comma_between_semicolons_is_a_decimal_point(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [";".join(f"{value:.3f}" for value in xyz).replace(".", ",") for xyz in points]
+    (tmp_path / "t.csv").write_text("\n".join(["x;y;z", *rows]))
+    np.testing.assert_allclose(read(tmp_path / "t.csv").vertices, points, atol=6e-4)
+
+
+@pytest.mark.parametrize(
     ("rows", "line", "says"),
     [
+        (["id,x,y,z,intensity", "4,1,2,3,9", "5,,0.6,0.6,9"], 3, "three coordinates"),
+        (["1,2,3,9"] * 4 + [",2,3,9"], 5, "three coordinates"),
         (["1 2 3"] * 20 + ["1 2"], 21, "three coordinates"),
         (["1 2 3"] * 3 + ["1 x 3"] + ["1 2 3"] * 20, 4, "three coordinates"),
         (["# nothing"], None, "no geometry"),
@@ -214,7 +240,43 @@ def test_scene_transforms_place_every_copy(tmp_path: Path, sphere: trimesh.Trime
     assert np.ptp(shape.vertices[:, 0]) == pytest.approx(22, rel=1e-3)
 
 
+def test_an_embedded_buffer_is_decoded_once_however_many_parts_share_it(
+    tmp_path: Path, sphere: trimesh.Trimesh, monkeypatch
+) -> None:
+    scene = trimesh.Scene([sphere.copy().apply_translation((x, 0, 0)) for x in range(8)])
+    files = trimesh.exchange.gltf.export_gltf(scene, merge_buffers=True)
+    tree = json.loads(files["model.gltf"])
+    (buffer,) = tree["buffers"]
+    buffer["uri"] = "data:application/octet-stream;base64," + base64.b64encode(files[buffer["uri"]]).decode()
+    (tmp_path / "a.gltf").write_text(json.dumps(tree))
+    decoded = []
+    plain = base64.b64decode
+    monkeypatch.setattr(base64, "b64decode", lambda text, **how: decoded.append(len(text)) or plain(text, **how))
+    assert area(tmp_path / "a.gltf") == pytest.approx(8 * sphere.area, rel=1e-5)
+    assert len(decoded) == 1
+
+
+def test_standard_error_is_as_before_after_scans_were_read_in_threads(
+    tmp_path: Path, points: np.ndarray, monkeypatch
+) -> None:
+    laspy = pytest.importorskip("laspy")
+    write_points(tmp_path / "a.las", points)
+    plain, before = laspy.open, os.fstat(2)
+
+    def slow(path: Path) -> object:
+        time.sleep(0.1)
+        return plain(path)
+
+    monkeypatch.setattr(laspy, "open", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(read, tmp_path / "a.las")
+        time.sleep(0.05)  # the second begins while the first is at it, and ends after it
+        assert len(pool.submit(read, tmp_path / "a.las").result().vertices) == len(first.result().vertices)
+    assert os.path.samestat(os.fstat(2), before)
+
+
 PLY_LIE = b"ply\nformat binary_little_endian 1.0\nelement vertex 1000000000\nproperty float x\nproperty float y\n"
+PCD_LIE = b"FIELDS x y z i\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1000000\nPOINTS 1\n"
 
 
 @pytest.mark.parametrize(
@@ -223,6 +285,10 @@ PLY_LIE = b"ply\nformat binary_little_endian 1.0\nelement vertex 1000000000\npro
         ("a.ply", PLY_LIE + b"property float z\nend_header\n" + b"\0" * 60, "declares 1000000000 vertex"),
         ("a.stl", b"\0" * 80 + struct.pack("<I", 10**9) + b"\0" * 100, "declares 1000000000 triangles"),
         ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 1000000000\nDATA binary\n\0\0\0\0", "1000000000 points"),
+        ("a.pcd", PCD_LIE + b"DATA ascii\n1 2 3\n", "damaged PCD file"),
+        ("a.ply", PLY_LIE.replace(b"1000000000", b"9" * 5000) + b"property float z\nend_header\n1 2 3\n", "declares 9999"),
+        ("a.gltf", b'{"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "accessors": [{"type": "VEC3", "count":'
+         b' 1e999, "componentType": 5126}]}', "damaged glTF file"),
         ("a.npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 3), }\n", "NPY"),
         ("a.npy", b"", "empty file"),
         ("a.obj", b"", "empty file"),

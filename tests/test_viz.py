@@ -718,6 +718,17 @@ class TestPage:
         assert "10,000 of 100,000 points" in page.inner_text(".note")
         assert len(self.colours(page)) == MOST_POINTS
 
+    def test_a_large_reconstruction_is_thinned_too(self, tmp_path: Path, opened: Callable) -> None:
+        patches = panels(Reconstructor(device="cpu")(EXAMPLES / "chair.off", 70_000))[1]
+        write_page([patches], tmp_path / "large.html")
+        page = opened(tmp_path / "large.html")
+        assert "10,000 of 70,000 points" in page.inner_text(".note")
+        self.slide(page, 1)
+        drawn = patches.at_most(MOST_POINTS)
+        assert (len(drawn.cloud), drawn.nearest.max() > 65_535) == (MOST_POINTS, True)
+        expected = [f"rgb({r},{g},{b})" for r, g, b in (255 * drawn.colours(1)).round().astype(int)]
+        assert self.colours(page) == expected
+
     def test_a_reconstruction_beside_its_original(self, tmp_path: Path, opened: Callable) -> None:
         path = tmp_path / "made.html"
         done = run("view", EXAMPLES / "chair.off", "--weights", "autoencoder", "--points", 600, "--html", path)

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, Entry
-from pointcentroid.errors import DataError
+from pointcentroid.errors import DataError, one_line
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.farthest import farthest_first
@@ -170,8 +169,8 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
         points = np.load(folder / "points.npy", mmap_mode="r", allow_pickle=False)
         with np.load(folder / "index.npz", allow_pickle=False) as index:
             labels, names, split = (index[key] for key in ("labels", "names", "split"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{folder}: damaged ({error}); delete it, and {again}") from None
+    except Exception as error:  # damaged archives raise a dozen types
+        raise DataError(f"{folder}: damaged ({one_line(error)}); delete it, and {again}") from None
     if not points.shape == (len(labels), settings.sample, 3) or not len(labels) == len(names) == len(split):
         raise DataError(f"{folder}: damaged (points {points.shape}, {len(labels)} labels); delete it, and {again}")
     return CloudSet(

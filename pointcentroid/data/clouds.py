@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from pointcentroid.errors import DataError
+from pointcentroid.errors import DataError, one_line
 
 VALIDATION_SHARE = 0.1
 SPLITS = ("", "train", "validation", "test")
@@ -110,18 +109,21 @@ def load_npz(path: str | Path) -> CloudSet:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("points", "labels", "names", "classes")}
             arrays |= {key: archive[key] for key in ("split", "parts", "part_names") if key in archive}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a data set npz ({error})") from None
-    points, labels = arrays["points"], arrays["labels"].astype(np.int64)
+    except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError
+        raise DataError(f"{path}: not a data set npz ({one_line(error)})") from None
+    points, labels = arrays["points"], arrays["labels"]
     if points.dtype != np.uint16 or points.ndim != 3 or points.shape[2] != 3:
         raise DataError(f"{path}: points must be uint16 of shape (S, N, 3), found {points.dtype} {points.shape}")
     if not len(points) == len(labels) == len(arrays["names"]):
         raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
-    classes = tuple(map(str, arrays["classes"]))
-    if len(labels) and labels.max() >= len(classes):
-        raise DataError(f"{path}: label {labels.max()} but only {len(classes)} classes")
-    present, labels = np.unique(labels, return_inverse=True)  # classes without shapes are left out
-    classes = tuple(classes[label] for label in present)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels must be integers of shape (S,), found {labels.dtype} {labels.shape}")
+    labels, listed = labels.astype(np.int64), arrays["classes"].astype(str)
+    strange = labels[(labels < 0) | (labels >= len(listed))]
+    if len(strange):
+        raise DataError(f"{path}: label {strange[0]}, but the {len(listed)} classes are 0 to {len(listed) - 1}")
+    present, labels = np.unique(listed[labels], return_inverse=True)  # sorted; classes without shapes are left out
+    classes = tuple(map(str, present))
     clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
     names = [str(n) for n in arrays["names"]]
     split = [str(part) for part in arrays.get("split", np.full(len(names), ""))]

@@ -19,7 +19,7 @@ import re
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -94,11 +94,20 @@ class FolderCatalogue(Catalogue):
 
     def __init__(self, folder: Path, entries: list[Entry]) -> None:
         self.folder = folder
-        super().__init__(str(folder), entries, ((folder / entry.key).stat().st_size for entry in entries))
+        super().__init__(str(folder), entries, (_content(folder / entry.key) for entry in entries))
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:  # noqa: ARG002
         """Paths; nothing is copied, and `scratch` not used."""
         return [self.folder / entry.key for entry in entries]
+
+
+def _content(path: Path) -> str:
+    """A hash of a file; of one that cannot be read, which is left out later with the reason, what it stands for here."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "cannot be read"
 
 
 class ZipCatalogue(Catalogue):
@@ -175,11 +184,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
     if path.is_dir() and (path / "points.npy").is_file() and (path / "meta.json").is_file():
         raise DataError(f"{path} is a prepared data set already")
     if path.is_dir():
-        names = sorted(
-            (Path(folder) / name).relative_to(path).as_posix()
-            for folder, _, files in os.walk(path, followlinks=True)
-            for name in files
-        )
+        names = sorted(_files(path))
         return _of_files(path, names, lambda name: (path / name).read_bytes(), FolderCatalogue, ResampledFolder)
     if not path.is_file():
         raise DataError(f"{path}: no such data set; expected a folder of class folders, a zip of one, or an npz file")
@@ -197,6 +202,21 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
                 raise DataError(f"{path}: {name} in it is damaged ({error})") from None
 
         return _of_files(path, names, read, ZipCatalogue, ResampledZip)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Every file below a folder, relative to it, through links too, but each folder once."""
+    top = os.path.realpath(root)
+    seen = {top}
+    for folder, below, files in os.walk(root, followlinks=True):
+        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files)
+        for name in list(below):
+            path = os.path.join(folder, name)
+            real = os.path.realpath(path)
+            # What a link to a folder of this data set shows is met where it lies, too.
+            if real in seen or (os.path.islink(path) and os.path.commonpath((top, real)) == top):
+                below.remove(name)
+            seen.add(real)
 
 
 def _of_files(
@@ -278,7 +298,8 @@ def _of_hdf5(path: Path, names: list[str], read: Callable[[str], bytes], class_l
                 points, labels = np.asarray(points[:], dtype=np.float32), np.asarray(labels[:], dtype=np.int64).reshape(-1)
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{path}: {name} is damaged, or has no `data` and `label` ({error})") from None
-        if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels) or labels.max(initial=0) >= len(classes):
+        known = len(labels) == 0 or 0 <= labels.min() <= labels.max() < len(classes)
+        if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels) or not known:
             raise DataError(f"{path}: {name} holds data {points.shape} and {len(labels)} labels of {len(classes)} classes")
         for row, label in enumerate(labels):
             entries.append(Entry(f"{PurePosixPath(name).stem}[{row}]", classes[label], split, len(shapes)))
@@ -304,6 +325,8 @@ def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
         if getattr(data, "pos", None) is None or getattr(data, "y", None) is None or data.y.numel() != 1:
             raise DataError(f"item {row} of the data set has no pos, or no y that says its class")
         labels.append(int(data.y))
+        if labels[-1] < 0:
+            raise DataError(f"item {row} of the data set has the label {labels[-1]}; expected 0 or more")
         for tensor in (data.pos, getattr(data, "face", None), data.y):
             digest.update(b"-" if tensor is None else tensor.numpy().tobytes())
     if classes is None:

@@ -22,8 +22,8 @@ def open_data(
     """Open a data set.
 
     Args:
-        path: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows. Raw shapes are
-            prepared in memory; shapes that cannot be read are left out.
+        path: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows. Raw shapes, and
+            npz clouds of more points than `settings.sample`, are prepared in memory; shapes that cannot be read are left out.
         settings: the preprocessing of the net that will see the clouds.
         workers: reading processes; None chooses.
         watch: wraps the shapes as they are prepared, with their number, to show progress.
@@ -35,7 +35,10 @@ def open_data(
     if path.is_dir() and is_cache(path):
         return open_cache(path, settings)
     if path.suffix.lower() == ".npz":
-        return load_npz(path)
+        clouds = load_npz(path)
+        # Nets of parts choose among all points themselves, anew in every epoch.
+        if clouds.points.shape[1] <= settings.sample or clouds.parts is not None:
+            return clouds
     return prepared_clouds(find_shapes(path), settings, workers=workers, watch=watch)
 
 

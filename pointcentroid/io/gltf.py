@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.errors import MissingExtraError, ReadError
-from pointcentroid.io.shape import MAX_ELEMENTS
+from pointcentroid.errors import MissingExtraError, ReadError, one_line
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED
 
 _MESHOPT = "EXT_meshopt_compression"
 _DRACO = "KHR_draco_mesh_compression"
@@ -69,8 +69,8 @@ def _told_of_damage(path: Path) -> Iterator[None]:
     """What a damaged tree leads to becomes a `ReadError`."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RuntimeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, struct.error, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {one_line(error, 120)}"
         raise ReadError(path, f"damaged glTF file ({reason})") from None
 
 
@@ -102,6 +102,9 @@ class _Rewriter:
         self.views: list[dict] = []
         self.accessors: list[dict] = []
         self._copied: dict[tuple[int, bool], int] = {}
+        # Many accessors may share a view, and many views a buffer; each is decoded once.
+        self._buffers: dict[int, memoryview] = {}
+        self._decoded: dict[int, memoryview] = {}
 
     def glb(self) -> bytes:
         if _DRACO in self.tree.get("extensionsUsed", ()):
@@ -191,15 +194,20 @@ class _Rewriter:
             return np.maximum(array / np.float32(np.iinfo(dtype).max), np.float32(-1)).astype("<f4")
         return array.astype("<f4")
 
-    def _view_bytes(self, number: int) -> bytes:
+    def _view_bytes(self, number: int) -> memoryview:
         view = self.tree["bufferViews"][number]
         packed = view.get("extensions", {}).get(_MESHOPT)
         if packed is None:
             return self._slice(view)
-        return _decode_meshopt(self.path, self._slice(packed), packed)
+        if number not in self._decoded:
+            self._decoded[number] = memoryview(_decode_meshopt(self.path, self._slice(packed), packed))
+        return self._decoded[number]
 
-    def _slice(self, view: dict) -> bytes:
-        buffer = self._buffer(view["buffer"])
+    def _slice(self, view: dict) -> memoryview:
+        number = view["buffer"]
+        if number not in self._buffers:
+            self._buffers[number] = memoryview(self._buffer(number))
+        buffer = self._buffers[number]
         start, length = view.get("byteOffset", 0), view["byteLength"]
         if start < 0 or length < 0 or start + length > len(buffer):
             raise ReadError(self.path, f"cut short: bytes {start}..{start + length} of a buffer of {len(buffer)}")
@@ -223,14 +231,16 @@ class _Rewriter:
         except OSError as error:
             raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
 
-    def _add_view(self, data: bytes) -> int:
+    def _add_view(self, data: bytes | memoryview) -> int:
+        if len(self.data) + len(data) > MAX_UNPACKED:
+            raise ReadError(self.path, f"would unpack to more than {MAX_UNPACKED >> 30} GiB of geometry")
         self.data += b"\0" * (-len(self.data) % 4)
         self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)})
         self.data += data
         return len(self.views) - 1
 
 
-def _decode_meshopt(path: Path, data: bytes, packed: dict) -> bytes:
+def _decode_meshopt(path: Path, data: memoryview, packed: dict) -> bytes:
     """Decode one buffer view; see the specification of EXT_meshopt_compression."""
     meshoptimizer = _require("meshoptimizer", "meshopt-compressed glTF files")
     count, stride, mode = int(packed["count"]), int(packed["byteStride"]), packed["mode"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.errors import ReadError
+from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io import gltf
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 from pointcentroid.io.tables import guard_archive
@@ -83,7 +83,7 @@ def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # what a damaged file raises inside a parser is anybody's guess
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        reason = f"{type(error).__name__}: {one_line(error, 120)}"
         raise ReadError(path, f"damaged {kind.upper()} file ({reason})") from None
 
 
@@ -153,7 +153,7 @@ def _guard_ply(path: Path, content: bytes) -> None:
     if not content.startswith(b"ply") or end < 0:
         raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
     body = len(content) - end - len("end_header\n")
-    elements = re.findall(rb"^element\s+(\S+)\s+(-?\d+)", content[:end], re.MULTILINE)
+    elements = re.findall(rb"^element\s+(\S+)\s+(-?\d{1,18})", content[:end], re.MULTILINE)
     for name, count in elements:
         if int(count) < 0 or int(count) > max(body, 0):
             raise ReadError(

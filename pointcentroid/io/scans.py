@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from pointcentroid.errors import MissingExtraError, ReadError
+from pointcentroid.errors import MissingExtraError, ReadError, one_line
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
 
@@ -33,7 +34,7 @@ def read_pcd(path: Path) -> Shape:
         cloud = PointCloud.from_path(path)
         points = np.stack([np.asarray(cloud.pc_data[axis], dtype=np.float64) for axis in "xyz"], axis=1)
     except Exception as error:  # pydantic, numpy, struct and lzf each bring their own
-        raise ReadError(path, f"damaged PCD file ({' '.join(str(error).split())[:120]})") from None
+        raise ReadError(path, f"damaged PCD file ({one_line(error, 120)})") from None
     declared = int(head[b"POINTS"])
     if len(points) != declared:
         raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {len(points)}")
@@ -66,6 +67,8 @@ def _pcd_header(path: Path) -> dict[bytes, bytes]:
     except ValueError:
         raise ReadError(path, "its PCD header holds POINTS, SIZE or COUNT that are not numbers") from None
     data = len(content) - position
+    if points < 0 or min(sizes, default=1) < 1 or min(repeats, default=1) < 1 or width > len(content):
+        raise ReadError(path, f"damaged PCD file: {points} points of {width} bytes cannot be in a file of {len(content)}")
     kind = head[b"DATA"].lower()
     need = {b"ascii": 2 * len(fields) * points - 1, b"binary": width * points}.get(kind, 8)
     if kind == b"binary_compressed" and data >= 8:
@@ -73,7 +76,7 @@ def _pcd_header(path: Path) -> dict[bytes, bytes]:
         # LZF turns three bytes into 264 at best, so a larger promise is a lie.
         if packed > data - 8 or unpacked > 264 * packed or unpacked != width * points:
             raise ReadError(path, f"damaged PCD file: {packed} packed bytes cannot be {points} points of {width} bytes")
-    if points < 0 or points > MAX_ELEMENTS or data < need:
+    if points > MAX_ELEMENTS or data < need:
         raise ReadError(path, f"cut short: the header declares {points} points, more than its {data} bytes of data hold")
     return head
 
@@ -107,7 +110,7 @@ def read_las(path: Path) -> Shape:
     except BaseException as error:  # lazrs raises its Rust panics as BaseException
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        raise ReadError(path, f"damaged LAS file ({' '.join(str(error).split())[:120]})") from None
+        raise ReadError(path, f"damaged LAS file ({one_line(error, 120)})") from None
     if len(points) != declared:
         raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {len(points)}")
     return checked(path, points)
@@ -127,18 +130,23 @@ def _guard_laz(path: Path, start: int) -> None:
         raise ReadError(path, f"declares {chunks} chunks of points in {size} bytes; the file is damaged")
 
 
+_one_at_a_time = threading.Lock()
+"""Of two threads that kept standard error aside at once, the second would keep, and put back, what the first had put there."""
+
+
 @contextmanager
 def _silenced() -> Iterator[None]:
     """Keep what compiled code prints to standard error from the screen; its errors arrive as exceptions as well."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with _one_at_a_time:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 READERS = {".pcd": read_pcd, ".las": read_las, ".laz": read_las}

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
-import re
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from pointcentroid.errors import ReadError
-from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
+from pointcentroid.errors import ReadError, one_line
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
-_SEPARATOR = re.compile(r"[\s,;]+")
 _COMMENT = ("#", "//")
 
 
+class _Cells(NamedTuple):
+    """How a line is cut into cells: first its characters are replaced, then it is split."""
+
+    replaced: dict[int, str]
+    delimiter: str | None
+
+    def of(self, line: str) -> list[str]:
+        return line.translate(self.replaced).split(self.delimiter)
+
+
 def read_text(path: Path) -> Shape:
-    """Read a point a line: x, y, z, then anything, separated by white space, commas or semicolons.
+    """Read a point a line: x, y, z, then anything, separated by semicolons, else by commas, else by white space.
 
     Blank lines, lines that start with `#` or `//`, one line of column names and one line that holds only the number of
-    points (PTS) are passed over. Where column names include x, y and z, they say which columns to take.
+    points (PTS) are passed over. Where column names include x, y and z, they say which columns to take. Between semicolons,
+    a comma is a decimal point.
 
     Args:
         path: the file.
@@ -33,13 +43,14 @@ def read_text(path: Path) -> Shape:
     except UnicodeDecodeError as error:
         raise ReadError(path, f"not a text file: byte {error.start} is {error.object[error.start]:#04x}") from None
     first, columns = _skip_head(path, lines)
-    delimiter = next((mark for mark in ",;" if mark in lines[first]), None) if first < len(lines) else None
+    cells = _cells(lines[first], mixed=columns is None)
+    wanted = columns or (0, 1, 2)
     try:
         # The fast way; where it stumbles, the lines are read again one by one to find out why.
-        rows = [text for text in lines[first:] if text.strip()]
-        points = np.loadtxt(rows, delimiter=delimiter, comments=list(_COMMENT), usecols=columns, ndmin=2) if rows else []
+        rows = [text.translate(cells.replaced) for text in lines[first:] if text.strip()]
+        points = np.loadtxt(rows, delimiter=cells.delimiter, comments=list(_COMMENT), usecols=wanted, ndmin=2)
     except (ValueError, IndexError):
-        points = [_row(path, number, text, columns) for number, text in _numbered(lines, first)]
+        points = [_row(path, number, text, cells, wanted) for number, text in _numbered(lines, first)]
     return checked(path, np.asarray(points, dtype=np.float64))
 
 
@@ -48,19 +59,26 @@ def _numbered(lines: list[str], first: int) -> list[tuple[int, str]]:
     return [(number, text) for number, text in rows if text and not text.startswith(_COMMENT)]
 
 
-def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int]]:
-    """Index of the first line of data, and the columns of x, y and z."""
-    columns = (0, 1, 2)
+def _cells(line: str, mixed: bool = False) -> _Cells:
+    """The cells of all lines, by one of them; `mixed`: separators of two kinds in a line (`x y z;r;g;b`) will do."""
+    delimiter = next((mark for mark in ";," if mark in line), None)
+    if mixed and any(len(cell.split()) > 1 for cell in line.split(delimiter)):
+        return _Cells(str.maketrans(",;", "  "), None)
+    return _Cells(str.maketrans(",", ".") if delimiter == ";" else {}, delimiter)
+
+
+def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None]:
+    """Index of the first line of data, and the columns of x, y and z where their names say."""
+    columns = None
     named = counted = False
     for number, text in _numbered(lines, 0):
-        cells = _SEPARATOR.split(text.strip(",; \t"))
+        cells = [cell.strip().strip("\"'").lower() for cell in _cells(text).of(text)]
         if len(cells) == 1 and cells[0].isdigit() and not counted:
             counted = True
         elif not named and not any(map(_is_number, cells)):
             named = True
-            names = [cell.strip("\"'").lower() for cell in cells]
-            if {"x", "y", "z"} <= set(names):
-                columns = (names.index("x"), names.index("y"), names.index("z"))
+            if {"x", "y", "z"} <= set(cells):
+                columns = (cells.index("x"), cells.index("y"), cells.index("z"))
         else:
             return number - 1, columns
     raise ReadError(path, "holds no geometry: no line with three numbers")
@@ -74,10 +92,10 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _row(path: Path, number: int, text: str, columns: tuple[int, int, int]) -> list[float]:
-    cells = _SEPARATOR.split(text.strip(",; \t"))
+def _row(path: Path, number: int, text: str, cells: _Cells, columns: tuple[int, int, int]) -> list[float]:
     try:
-        return [float(cells[column]) for column in columns]
+        found = cells.of(text)
+        return [float(found[column]) for column in columns]
     except (ValueError, IndexError):
         shown = text if len(text) <= 60 else text[:57] + "..."
         raise ReadError(path, f"expected three coordinates, found {shown!r}", number) from None
@@ -96,7 +114,7 @@ def read_npy(path: Path) -> Shape:
         # A memory map is refused where the file is shorter than its header says; a plain read would allocate first.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
-        raise ReadError(path, f"not a readable NPY file ({_one_line(error)})") from None
+        raise ReadError(path, f"not a readable NPY file ({one_line(error)})") from None
     if not isinstance(array, np.ndarray):
         raise ReadError(path, "an NPZ archive named .npy; rename it to .npz")
     return checked(path, _columns(path, "the array", array))
@@ -128,7 +146,7 @@ def read_npz(path: Path) -> Shape:
     except ReadError:
         raise
     except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError
-        raise ReadError(path, f"not a readable NPZ archive ({_one_line(error)})") from None
+        raise ReadError(path, f"not a readable NPZ archive ({one_line(error)})") from None
     if faces is not None and (faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu"):
         raise ReadError(path, f"faces must be integers of shape (F, 3), found {faces.dtype} {faces.shape}")
     return checked(path, points, faces)
@@ -141,8 +159,8 @@ def guard_archive(path: Path, archive: zipfile.ZipFile) -> None:
         ReadError: they add up to more than 1 GiB.
     """
     total = sum(member.file_size for member in archive.infolist())
-    if total > 2**30:
-        raise ReadError(path, f"would unpack to {total / 2**30:.1f} GiB; at most 1 GiB is read from an archive")
+    if total > MAX_UNPACKED:
+        raise ReadError(path, f"would unpack to {total / 2**30:.1f} GiB; at most {MAX_UNPACKED >> 30} GiB is read from an archive")
 
 
 def _guard_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
@@ -161,10 +179,6 @@ def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     if len(array) > MAX_ELEMENTS:
         raise ReadError(path, f"{name} holds {len(array)} points; at most {MAX_ELEMENTS} are read")
     return np.array(array[:, :3], dtype=np.float64)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 READERS = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pointcentroid.config import ModelConfig
-from pointcentroid.errors import WeightsError
+from pointcentroid.errors import WeightsError, one_line
 from pointcentroid.nn.norm import fold
 
 Config = TypeVar("Config", bound=ModelConfig)
@@ -47,7 +47,7 @@ class Net(nn.Module, Generic[Config]):
         try:
             net.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
-            raise WeightsError(f"the tensors do not fit the model: {' '.join(str(error).split())[:200]}") from None
+            raise WeightsError(f"the tensors do not fit the model: {one_line(error, 200)}") from None
         fold(net)
         return net.eval()
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.errors import PointCentroidError, ReadError
+from pointcentroid.errors import PointCentroidError, ReadError, one_line
 from pointcentroid.geometry.sampling import preprocess
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
@@ -90,7 +90,7 @@ def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     except PointCentroidError as error:
         return Failure(source_name(source), str(error))
     except Exception as error:  # whatever a library makes of a damaged file
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         return Failure(source_name(source), f"unexpected {reason}; if the file is sound, please report this")
 
 

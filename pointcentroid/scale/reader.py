@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pointcentroid.config import PreprocessConfig
+from pointcentroid.errors import one_line
 from pointcentroid.predict.limited import Answer, CrashError, LimitedProcess, OverrunError
 from pointcentroid.predict.preparing import Prepared, attempt, start_worker
 from pointcentroid.results import Failure
@@ -64,7 +65,7 @@ def make_fetcher(settings: PreprocessConfig, votes: int) -> Answer:
                 with open_remote(source) as remote, path.open("wb") as file:
                     shutil.copyfileobj(remote, file, 2**20)
             except Exception as error:  # each file system has its own
-                return Failure(source, f"cannot be fetched: {' '.join(str(error).split())[:160]}")
+                return Failure(source, f"cannot be fetched: {one_line(error)}")
             result: Any = attempt(path, settings, votes)
         return replace(result, **{"name" if isinstance(result, Prepared) else "file": source})
 

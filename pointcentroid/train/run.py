@@ -220,14 +220,15 @@ def _make_room(weights: Path) -> None:
 def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
     """Open the data set; raw shapes are prepared first, into the folder of the run."""
     if isinstance(source, str) and (Path(source).suffix.lower() == ".npz" or is_cache(Path(source))):
-        return open_data(source, config.preprocess)
+        return open_data(source, config.preprocess, watch=watch)
     cache = folder / "data"
+    catalogue = find_shapes(source) if isinstance(source, str) else source
     if rank_zero_only.rank == 0:
-        catalogue = find_shapes(source) if isinstance(source, str) else source
         if is_cache(cache) and not is_of(cache, catalogue, config.preprocess):
             shutil.rmtree(cache)  # of shapes that have changed since; it was made here, and is made again
         prepare_cache(catalogue, cache, config.preprocess, watch=watch)
-    while not (cache / "meta.json").is_file():
+    # In the other processes: what lies there may be of shapes that have changed since.
+    while not ((cache / "meta.json").is_file() and is_of(cache, catalogue, config.preprocess)):
         time.sleep(0.5)  # the first process is at it
     return open_data(cache, config.preprocess)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pointcentroid.config import TrainConfig, from_dict, nearest_name, to_dict
-from pointcentroid.errors import ConfigError, MissingExtraError
+from pointcentroid.errors import ConfigError, MissingExtraError, one_line
 from pointcentroid.models import model_config
 from pointcentroid.weights import find_weights, read_card
 
@@ -72,5 +72,5 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{path} leaves {error.full_key} to you: add {error.full_key}=...") from None
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{path}: {one_line(error, 200)}") from None
     return from_dict(TrainConfig, values)

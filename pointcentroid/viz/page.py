@@ -84,6 +84,8 @@ def _panel(whole: Panel, panels: list[Panel]) -> dict[str, Any]:
     if mesh is not None and len(mesh[1]) > _MOST_FACES:
         notes.append(f"its mesh of {len(mesh[1]):,} faces is left out")
         mesh = None
+    # Of the points the net saw, those that what is drawn refers to: no more of them than are drawn.
+    seen, nearest = np.unique(panel.nearest, return_inverse=True)
     # Centroids that are the same part, in panels of one reference, are lit up and hidden together: their keys are the same.
     first = next((number for number, other in enumerate(panels) if other.reference is whole.reference), 0)
     return {
@@ -92,33 +94,32 @@ def _panel(whole: Panel, panels: list[Panel]) -> dict[str, Any]:
         "notes": notes,
         "points": _array(panel.cloud, np.float32),
         "middle": panel.middle.tolist(),
-        "nearest": _array(panel.nearest, np.uint16),
+        "nearest": _array(nearest, np.uint16),
         "height": _css(panel.colours(0)),
         "mesh": mesh and {"vertices": _array(mesh[0], np.float32), "faces": _array(mesh[1], np.uint32)},
         "keys": [first, whole.parts.tolist()] if panel.stages else None,
         "names": panel.names and list(panel.names),
-        "stages": [_stage(panel, stage) for stage in range(1, panel.stages + 1)],
+        "stages": [_stage(panel, stage, seen) for stage in range(1, panel.stages + 1)],
     }
 
 
-def _stage(panel: Panel, stage: int) -> dict[str, Any]:
+def _stage(panel: Panel, stage: int, seen: np.ndarray) -> dict[str, Any]:
     places, colours = panel.centroids(stage)
-    # Of the points the net saw; what is drawn refers to them by `nearest`.
     composed, own = panel.explanation.stages[stage - 1].composed, panel.weights(stage, composed=False)
     return {
         "positions": _array(places, np.float32),
         "offsets": _array(panel.offsets(stage), np.float32),
         "colours": (255 * colours).round().astype(int).tolist(),
-        "composed": _shares(composed),
-        "own": None if stage == 1 else _shares(own),
+        "composed": _shares(composed, seen),
+        "own": None if stage == 1 else _shares(own, np.arange(len(own))),
     }
 
 
-def _shares(weights: np.ndarray) -> dict[str, Any]:
-    """Shares in 255 steps, with what rounding would lose: the largest of each row, and the mass of each centroid."""
-    hard = largest_share(weights).astype(np.uint16)  # -1 becomes 65535
+def _shares(weights: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """Shares of some rows in 255 steps, with what rounding would lose: the largest of each, and each centroid's mass in all."""
+    hard = largest_share(weights[rows]).astype(np.uint16)  # -1 becomes 65535
     return {
-        "weights": _array(np.rint(255 * weights), np.uint8),
+        "weights": _array(np.rint(255 * weights[rows]), np.uint8),
         "hard": _array(hard, np.uint16),
         "mass": [round(float(mass), 2) for mass in weights.sum(axis=0, dtype=np.float64)],
     }

@@ -73,7 +73,8 @@ class Panel:
     """One shape, seen through one net.
 
     Stages are numbered from 1; stage 0 is the cloud before any. Where the file holds many more points than the net was
-    shown, all of them are drawn (up to `most`), each with the share of the nearest point that the net did see.
+    shown, all of them are drawn (up to `most`), each with the share of the nearest point that the net did see. Where even
+    those that the net was shown are more, a random choice of them is drawn.
 
     Args:
         explanation: what a net saw.
@@ -105,15 +106,20 @@ class Panel:
             self.top = prediction.top
             self.title = title or f"{Path(prediction.file).name}: {prediction.label} {prediction.confidence:.0%}"
         self.cloud, self.nearest = explanation.points, np.arange(len(explanation.points))
-        self.available = len(self.cloud) if explanation.faces is not None else len(explanation.vertices)
+        self.available = len(self.cloud)
+        if explanation.faces is None:
+            self.available = max(self.available, len(explanation.vertices))
         if explanation.faces is None and len(explanation.vertices) > len(self.cloud) and most > len(self.cloud):
             points = self._in_cloud(explanation.vertices)
             if len(points) > most:
-                points = points[np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))]
+                points = points[_choice(len(points), most)]
             from pointcentroid.geometry.neighbours import nearest_rows  # torch, which few panels need
 
             self.nearest = nearest_rows(points, self.cloud)
             self.cloud = points
+        elif len(self.cloud) > most:
+            self.nearest = _choice(len(self.cloud), most)
+            self.cloud = self.cloud[self.nearest]
         self._hard: dict[tuple[int, bool, int | None], np.ndarray] = {}
         self._stands: dict[tuple[int, int | None], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -360,6 +366,11 @@ class ClassColours:
             first = self._first.setdefault(said.label, panel)
             panel.like = None if first is panel else first
         return panel
+
+
+def _choice(count: int, most: int) -> np.ndarray:
+    """(most,) of the first `count` numbers, in order, always the same."""
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
 def _reach(points: np.ndarray) -> float:
