@@ -8,6 +8,11 @@ from importlib.util import find_spec
 class PointCentroidError(Exception):
     """Anything a person can put right; the command line prints its message and nothing else."""
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, to stand beside the name of a file."""
+        return str(self)
+
 
 class ReadError(PointCentroidError):
     """A file could not be turned into a shape.

@@ -287,8 +287,12 @@ PCD_LIE = b"FIELDS x y z i\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1000000\nPOI
         ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 1000000000\nDATA binary\n\0\0\0\0", "1000000000 points"),
         ("a.pcd", PCD_LIE + b"DATA ascii\n1 2 3\n", "damaged PCD file"),
         ("a.ply", PLY_LIE.replace(b"1000000000", b"9" * 5000) + b"property float z\nend_header\n1 2 3\n", "declares 9999"),
-        ("a.gltf", b'{"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "accessors": [{"type": "VEC3", "count":'
-         b' 1e999, "componentType": 5126}]}', "damaged glTF file"),
+        (
+            "a.gltf",
+            b'{"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "accessors": [{"type": "VEC3", "count":'
+            b' 1e999, "componentType": 5126}]}',
+            "damaged glTF file",
+        ),
         ("a.npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 3), }\n", "NPY"),
         ("a.npy", b"", "empty file"),
         ("a.obj", b"", "empty file"),

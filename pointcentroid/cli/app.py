@@ -17,6 +17,7 @@ from pointcentroid.cli.assignments import assignments
 from pointcentroid.cli.classify import classify
 from pointcentroid.cli.data import app as data
 from pointcentroid.cli.embed import embed
+from pointcentroid.cli.encoding import accept_all_text
 from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.export import export
 from pointcentroid.cli.keeping import RayCommand
@@ -70,6 +71,7 @@ def main() -> None:
     # more at exit, is a quarter of the time of a short command.
     gc.set_threshold(100_000)
     keep_freed_memory()
+    accept_all_text()
     try:
         app()
     except PointCentroidError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +12,13 @@ import typer
 
 from pointcentroid.cli import options
 
+_PATH_WIDTH = 20  # with less than this for the names of files, the headings of other columns are cut short
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pointcentroid.cli.output import Row
     from pointcentroid.evaluate.correspondence import NamedShape
-    from pointcentroid.predict.predictor import Predictor
 
 
 def assignments(
@@ -38,7 +44,7 @@ def assignments(
         str | None, typer.Option(metavar="FILE", help="A file with parts, whose names --split or --correspondence lends.")
     ] = None,
     device: options.Device = "auto",
-    format: options.FormatOption = "table",
+    format: options.FormatOption = None,
     output: options.Output = None,
 ) -> None:
     """Measure the assignments of shapes, stage by stage, beside those of as many Voronoi cells and k-means clusters.
@@ -48,9 +54,9 @@ def assignments(
     with glTF nodes or OBJ groups, the normalised mutual information with those.
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
-    from pointcentroid.cli.inputs import expand, result_names
-    from pointcentroid.cli.output import check_writable, note, tracked
-    from pointcentroid.errors import ReadError, require
+    from pointcentroid.cli.inputs import expand, parted_example, result_names
+    from pointcentroid.cli.output import check_writable, chosen_format, note, tracked
+    from pointcentroid.errors import MissingExtraError, ReadError, require
 
     require("measuring assignments", "torch", "torch")
     from pointcentroid.evaluate.assignments import StageMeasures, mean_measures, measure, resampled, save_assignments
@@ -64,9 +70,10 @@ def assignments(
     if names and not (split or correspondence):
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
     check_writable(output)
+    written = chosen_format(format, output)
     files = expand(paths, recursive)
     predictor = load(weights, device)
-    example = _example(predictor, names, up) if names else None
+    example = named_shape(*parted_example(predictor, names, up)) if names else None
     places, colours = result_names(files), ClassColours()
     rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
@@ -88,8 +95,8 @@ def assignments(
                 measured.append(measure(explanation, resampled(predictor, explanation, resamplings), parts))
                 label = explanation.prediction.label
                 rows += [{"file": file, "label": label, **dataclasses.asdict(m)} for m in measured[-1]]
-        except ReadError as error:
-            note(str(error))
+        except (ReadError, MissingExtraError) as error:
+            note(f"{file}: {error.reason}")
             failures.append({"file": file, "error": error.reason})
             continue
         if save:
@@ -99,21 +106,10 @@ def assignments(
         kind, rows = Correspondence, _corresponding(named, example)
     elif mean and measured:
         rows = [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)]
-    _show(rows, failures, [field.name for field in dataclasses.fields(kind)], format, output)
+    _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
     if failures:
         note(f"{len(failures)} of {len(files)} could not be read")
         raise typer.Exit(1)
-
-
-def _example(predictor: Predictor, file: str, up: Any) -> NamedShape:
-    from pointcentroid.errors import ReadError
-    from pointcentroid.evaluate.correspondence import named_shape
-    from pointcentroid.io import read_parts
-
-    explanation = predictor.explain(file, up=up)
-    if (parted := read_parts(file)) is None:
-        raise ReadError(file, "has no parts to lend names from: glTF nodes, OBJ objects or groups, two at least")
-    return named_shape(explanation, parted)
 
 
 def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None) -> list[dict[str, Any]]:
@@ -130,18 +126,43 @@ def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | Non
 def _show(
     rows: list[dict[str, Any]], failures: list[dict[str, Any]], fields: list[str], format: str, output: Path | None
 ) -> None:
-    from pointcentroid.cli.output import print_table, write
+    from pointcentroid.cli.output import print_rows, write
 
     columns = [*(name for name in (rows[0] if rows else ("file",)) if name not in fields), *fields]
     if format != "table":
         write([*rows, *failures], list(dict.fromkeys([*columns, "file", "error"])), format, output)
         return
+    print_rows(rows, partial(_lay_out, columns), output)
+
+
+def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[Row], bool], RenderableType]:
+    """Names of files take what is left; of the other columns headings may be cut short, but no number."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*(name.replace("_", " ") for name in columns), box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(_cell(row[name]) for name in columns))
-    print_table(table, output)
+    from pointcentroid.cli.output import short_paths
+
+    others = [name for name in columns if name != "file" and any(row[name] is not None for row in rows)]
+    numbers = {name: max(3, *(len(_cell(row[name])) for row in rows)) for name in others}
+    words = {name: max(numbers[name], *map(len, name.split("_"))) for name in others}
+    widths = words if width - sum(words.values()) - len(columns) >= _PATH_WIDTH else numbers
+    files = [row["file"] for row in rows if "file" in row]
+    heading, shown = short_paths(files, max(width - sum(widths.values()) - len(columns), _PATH_WIDTH))
+
+    def table(some: list[Row], named: bool) -> RenderableType:
+        table = Table(
+            box=None, padding=(0, 1), pad_edge=False, collapse_padding=True, header_style="bold", show_header=named
+        )
+        if files:
+            table.add_column(escape(heading), width=max(len(heading), *(len(shown(file)) for file in files)))
+        for name in others:
+            table.add_column(name.replace("_", " "), width=widths[name])
+        for row in some:
+            file = [escape(shown(row["file"]))] if files else []
+            table.add_row(*file, *(_cell(row[name]) for name in others))
+        return table
+
+    return table
 
 
 def _cell(value: object) -> str:

@@ -28,7 +28,7 @@ def classify(
     batch_size: options.BatchSize = 32,
     workers: options.Workers = None,
     device: options.Device = "auto",
-    format: options.FormatOption = "table",
+    format: options.FormatOption = None,
     output: Output = None,
     resume: Resume = False,
     ray: Ray = None,
@@ -38,11 +38,12 @@ def classify(
     Exit code 0: all classified; 1: some could not be; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import count, start, stream
-    from pointcentroid.cli.output import check_writable, parquet_target, print_rows, tracked, write
+    from pointcentroid.cli.output import check_writable, chosen_format, parquet_target, print_rows, tracked, write
 
-    target = parquet_target(output, resume)
+    target = parquet_target(output, resume, format)
     path = Path(output) if output and not target else None
     check_writable(path)
+    kind = chosen_format(format, path)
     asked = {"up": up, "votes": votes, "top": top}
     answers = open_answers(target, weights, resume, **asked) if target else None
     if ray:
@@ -61,10 +62,10 @@ def classify(
     if answers:
         for _ in answers.keeping(counted):
             pass
-    elif format == "table":
+    elif kind == "table":
         print_rows(counted, partial(_lay_out, predictor.classes), path)
     else:
-        write(map(to_row, counted), ["file", "label", "confidence", "top", "up", "points", "known", "error"], format, path)
+        write(map(to_row, counted), ["file", "label", "confidence", "top", "up", "points", "known", "error"], kind, path)
     _close(counts)
 
 

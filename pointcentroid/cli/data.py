@@ -42,7 +42,7 @@ def prepare(
     ] = None,
     sha256: Annotated[str | None, typer.Option(metavar="HEX", help="What the downloaded file must hash to.")] = None,
     workers: options.Workers = None,
-    format: options.FormatOption = "table",
+    format: options.FormatOption = None,
     output: options.Output = None,
 ) -> None:
     """Prepare a data set for training: sample, normalise, put into farthest-point order, keep.
@@ -50,13 +50,14 @@ def prepare(
     Parallel and resumable: run it again after an interruption, and it goes on. Shapes that cannot be read are left out
     and listed, with reasons, in DIR/meta.json.
     """
-    from pointcentroid.cli.output import check_writable, note_left_out, print_measures, tracked, write
+    from pointcentroid.cli.output import check_writable, chosen_format, note_left_out, print_measures, tracked, write
     from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.cache import prepare_cache
     from pointcentroid.data.download import MIRRORS
     from pointcentroid.data.layouts import find_shapes
 
     check_writable(output)
+    kind = chosen_format(format, output)
     if source in MIRRORS and not download and not Path(source).exists():
         raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")
     if download:
@@ -70,12 +71,12 @@ def prepare(
         watch=lambda items, total: tracked(items, total, "preparing"),
     )
     row = dataclasses.asdict(report) | {"folder": str(report.folder)}
-    if format == "table":
+    if kind == "table":
         split = {f"of them {name}": count for name, count in report.split.items() if name}
         shown = {"folder": str(report.folder), "shapes": report.shapes, **split, "classes": len(report.classes)}
         print_measures(shown | {"left out": len(report.quarantined)}, output)
     else:
-        write([row | {"classes": list(report.classes)}], list(row), format, output)
+        write([row | {"classes": list(report.classes)}], list(row), kind, output)
     note_left_out(report.quarantined, str(report.folder / "meta.json"))
 
 

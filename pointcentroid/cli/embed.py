@@ -27,9 +27,12 @@ def embed(
     workers: options.Workers = None,
     device: options.Device = "auto",
     format: Annotated[
-        Literal["npz", "json", "csv"],
-        typer.Option("--format", help="npz (needs -o): arrays features (S, F), files (S,), labels (S,)."),
-    ] = "npz",
+        Literal["npz", "json", "csv"] | None,
+        typer.Option(
+            "--format",
+            help="npz (needs -o): arrays features (S, F), files (S,), labels (S,).  [default: by -o, else npz]",
+        ),
+    ] = None,
     output: Output = None,
     resume: Resume = False,
     ray: Ray = None,
@@ -40,12 +43,13 @@ def embed(
     Parquet, JSON or CSV: npz holds all features until it is written. Exit code 0: all done; 1: some failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import count, start, stream
-    from pointcentroid.cli.output import check_writable, end, parquet_target, tracked, write
+    from pointcentroid.cli.output import check_writable, chosen_format, end, parquet_target, tracked, write
     from pointcentroid.files import replacing
 
-    target = parquet_target(output, resume)
+    target = parquet_target(output, resume, format)
     path = Path(output) if output and not target else None
-    if format == "npz" and output is None:
+    kind = chosen_format(format, path, ("npz", "json", "csv"))
+    if kind == "npz" and output is None:
         raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --format json")
     check_writable(path)
     asked = {"up": up, "votes": votes}
@@ -66,7 +70,7 @@ def embed(
     if answers:
         for _ in answers.keeping(counted):
             pass
-    elif format == "npz" and path is not None:
+    elif kind == "npz" and path is not None:
         import numpy as np
 
         done = [result for result in counted if isinstance(result, Prediction)]
@@ -75,9 +79,9 @@ def embed(
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, features=features, files=[r.file for r in done], labels=[r.label for r in done])
     else:
-        names = [f"f{i}" for i in range(predictor.feature_dim)] if format == "csv" else []
+        names = [f"f{i}" for i in range(predictor.feature_dim)] if kind == "csv" else []
         rows = (_row(result, names) for result in counted if isinstance(result, Prediction))
-        write(rows, ["file", "label", *names], format, path)
+        write(rows, ["file", "label", *names], kind, path)
     end(counts, "embedded")
 
 

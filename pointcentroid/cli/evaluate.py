@@ -51,7 +51,7 @@ def evaluate(
     batch_size: options.BatchSize = 32,
     workers: options.Workers = None,
     device: options.Device = "auto",
-    format: options.FormatOption = "table",
+    format: options.FormatOption = None,
     output: options.Output = None,
 ) -> None:
     """Measure accuracy and calibration on labelled shapes, how well an autoencoder remembers them, or what finds parts.
@@ -59,7 +59,7 @@ def evaluate(
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     Of an autoencoder: Chamfer distances, squared, both directions added, for shapes of radius 1.
     """
-    from pointcentroid.cli.output import check_writable, note, note_left_out, print_measures, write
+    from pointcentroid.cli.output import check_writable, chosen_format, note, note_left_out, print_measures, write
     from pointcentroid.errors import DataError, require
 
     require("evaluating", "torch", "torch")
@@ -68,6 +68,7 @@ def evaluate(
     from pointcentroid.weights import find_weights, read_card
 
     check_writable(output)
+    kind = chosen_format(format, output)
     card = read_card(find_weights(weights))
     classifies = card.model.kind == "classifier"
     if card.model.kind == "parts" and probe:
@@ -98,11 +99,11 @@ def evaluate(
         numbers |= _autoencoder(weights, device, clouds, rows, batch_size)
     if probe:
         numbers |= _probe(weights, device, clouds, rows)
-    if format == "json":
+    if kind == "json":
         write([numbers], [], "json", output)
         return
     measures = _flat(numbers)
-    if format == "csv":
+    if kind == "csv":
         write([{"measure": key, "value": value} for key, value in measures.items()], ["measure", "value"], "csv", output)
     else:
         print_measures(measures, output)

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pointcentroid.io.folders import walk
 
 if TYPE_CHECKING:
+    from pointcentroid.io.parts import PartedShape
+    from pointcentroid.predict.explain import Explanation
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.predict.preparing import Prepared
     from pointcentroid.results import Failure
@@ -77,6 +79,20 @@ def result_names(files: list[str]) -> dict[str, Path]:
         return names
     top = os.path.commonpath([Path(file).absolute().parent for file in files])
     return {file: Path(file).absolute().relative_to(top) for file in files}
+
+
+def parted_example(predictor: Predictor, file: str, up: Any) -> tuple[Explanation, PartedShape]:
+    """A file that lends the names of its parts: what a net sees of it, and the parts.
+
+    Raises:
+        ReadError: it cannot be read, or has no parts.
+    """
+    from pointcentroid.errors import ReadError
+    from pointcentroid.io import read_parts
+
+    if (parted := read_parts(file)) is None:
+        raise ReadError(file, "has no parts to lend names from: glTF nodes, OBJ objects or groups, two at least")
+    return predictor.explain(file, up=up), parted
 
 
 def start(

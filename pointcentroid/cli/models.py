@@ -5,14 +5,15 @@ from __future__ import annotations
 from pointcentroid.cli import options
 
 
-def models(format: options.FormatOption = "table", output: options.Output = None) -> None:
+def models(format: options.FormatOption = None, output: options.Output = None) -> None:
     """List the shipped weights."""
     from rich.table import Table
 
-    from pointcentroid.cli.output import check_writable, note, print_table, write
+    from pointcentroid.cli.output import check_writable, chosen_format, note, print_table, write
     from pointcentroid.weights import read_card, shipped_weights
 
     check_writable(output)
+    kind = chosen_format(format, output)
     rows = []
     for name, path in sorted(shipped_weights().items()):
         card = read_card(path)
@@ -27,8 +28,8 @@ def models(format: options.FormatOption = "table", output: options.Output = None
             }
         )
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    if format != "table":
-        write(rows, columns, format, output)
+    if kind != "table":
+        write(rows, columns, kind, output)
         return
     table = Table("name", "kind", "classes", "points", "MB", "on validation shapes", box=None, header_style="bold")
     for row in rows:

@@ -26,6 +26,8 @@ Row = dict[str, Any]
 _LAID_OUT_BY = 1000  # rows that decide how wide columns are, and are printed as one table if there are no more
 _AT_ONCE = 32  # rows printed together after those: about what the net answers at once
 _PIPE_WIDTH = 140
+_SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".npz": "npz", ".parquet": "parquet"}
+_ESCAPED = "surrogateescape"  # bytes of names of files that are no UTF-8 are written as they are
 
 
 def check_writable(path: Path | None, option: str = "-o") -> None:
@@ -46,18 +48,36 @@ def check_writable(path: Path | None, option: str = "-o") -> None:
         raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint=option)
 
 
-def parquet_target(output: str | None, resume: bool = False) -> tuple[Path, bool] | None:
+def chosen_format(format: str | None, output: str | Path | None, formats: tuple[str, ...] = ("table", "json", "csv")) -> str:
+    """The format that was asked for, else the one that the output file is named after, else the first.
+
+    Args:
+        format: what was given to `--format`, if anything.
+        output: what was given to `-o`, if anything.
+        formats: what the command can write.
+
+    Raises:
+        typer.BadParameter: the file is named after a format that the command cannot write.
+    """
+    named = _SUFFIXES.get(Path(output or "").suffix.lower())
+    if format is None and named is not None and named not in formats:
+        raise typer.BadParameter(f"{named} cannot be written here; expected {', '.join(formats)}", param_hint="-o")
+    return format or named or formats[0]
+
+
+def parquet_target(output: str | None, resume: bool, format: str | None) -> tuple[Path, bool] | None:
     """Whether the answers go to Parquet: to `-o NAME.parquet`, or as shards to a folder, `-o FOLDER/`.
 
     Args:
         output: what was given to `-o`.
         resume: whether `--resume` was given, which only Parquet can.
+        format: what was given to `--format`, if anything.
 
     Returns:
         The file or folder, and whether it is a file; None if the output is of another kind.
 
     Raises:
-        typer.BadParameter: its folder is not there, or there is nothing to resume.
+        typer.BadParameter: its folder is not there, there is nothing to resume, or another format was asked for.
         MissingExtraError: pyarrow is not installed.
     """
     path = Path(output or "")
@@ -66,6 +86,8 @@ def parquet_target(output: str | None, resume: bool = False) -> tuple[Path, bool
         if resume:
             raise typer.BadParameter("only Parquet can be resumed: add -o NAME.parquet or -o FOLDER/", param_hint="--resume")
         return None
+    if format is not None:
+        raise typer.BadParameter(f"{output} is written as Parquet; name a file that ends otherwise", param_hint="--format")
     require("writing Parquet", "scale", "pyarrow")
     if whole:
         check_writable(path)
@@ -84,7 +106,7 @@ def write(rows: Iterable[Row], columns: list[str], kind: str, path: Path | None)
     if path is None:
         _write_to(sys.stdout, rows, columns, kind)
         return
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors=_ESCAPED, newline="") as file:
         _write_to(file, rows, columns, kind)
 
 
@@ -141,7 +163,7 @@ def _console(path: Path | None) -> Iterator[Console]:
         # written to the terminal, which must not happen to a pipe.
         yield Console() if sys.stdout.isatty() else Console(file=sys.stdout, width=_PIPE_WIDTH)
         return
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors=_ESCAPED) as file:
         yield Console(file=file, width=_PIPE_WIDTH)
 
 

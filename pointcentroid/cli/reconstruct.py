@@ -29,7 +29,7 @@ def reconstruct(
     """
     from pointcentroid.cli.inputs import expand, result_names
     from pointcentroid.cli.output import note, print_table, tracked, write
-    from pointcentroid.errors import ReadError, require
+    from pointcentroid.errors import MissingExtraError, ReadError, require
 
     require("reconstructing", "torch", "torch")
     from pointcentroid.predict.reconstruct import Reconstructor
@@ -42,9 +42,9 @@ def reconstruct(
     for file in tracked(files, len(files), "reconstructing"):
         try:
             made = reconstructor(file, points, up=up)
-        except ReadError as error:
+        except (ReadError, MissingExtraError) as error:
             failed += 1
-            note(str(error))
+            note(f"{file}: {error.reason}")
             rows.append({"file": file, "error": error.reason})
             continue
         target = to / names[file].with_name(f"{names[file].name}.{kind}")

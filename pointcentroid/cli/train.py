@@ -31,7 +31,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of this run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an earlier run of the same name away.")] = False,
-    format: options.FormatOption = "table",
+    format: options.FormatOption = None,
     output: options.Output = None,
 ) -> None:
     """Train a classifier.
@@ -42,11 +42,12 @@ def train(
 
     On several processes: devices=2; on several machines: nodes=2, under torchrun or SLURM.
     """
-    from pointcentroid.cli.output import check_writable, note, print_measures, tracked, write
+    from pointcentroid.cli.output import check_writable, chosen_format, note, print_measures, tracked, write
     from pointcentroid.errors import require
     from pointcentroid.weights import read_card
 
     check_writable(output)
+    kind = chosen_format(format, output)
     settings = _settings(what, overrides or [], start)
     require("training", "train", "torch", "lightning", "torchmetrics")
     from pointcentroid.train.run import train as run
@@ -64,10 +65,10 @@ def train(
     if weights is None:
         return  # the first process of this run has them, and says so
     row = {"weights": str(weights), **read_card(weights).figures}
-    if format == "table":
+    if kind == "table":
         print_measures(row, output)
     else:
-        write([row], list(row), format, output)
+        write([row], list(row), kind, output)
 
 
 def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig:

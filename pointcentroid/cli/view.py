@@ -12,8 +12,6 @@ from pointcentroid.cli import options
 from pointcentroid.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pointcentroid.predict.naming import Labelled
-    from pointcentroid.predict.predictor import Predictor
     from pointcentroid.viz.panel import Panel
     from pointcentroid.viz.picture import Row
 
@@ -63,7 +61,7 @@ def view(
         raise typer.BadParameter(
             f"{outputs[0]} can show {_MOST} shapes, found {len(files)}; name fewer, or leave the file out"
         )
-    _check(html, png, gif)
+    _check(html=html, png=png, gif=gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
     if reconstructs and (chosen or mesh or names):
         raise typer.BadParameter(
@@ -91,28 +89,20 @@ def view(
 
 
 def _explanations(weights: str, device: str, up: Any, names: str | None) -> Callable[[str], list[Panel]]:
+    from pointcentroid.cli.inputs import parted_example
+    from pointcentroid.predict.naming import labelled
     from pointcentroid.predict.predictor import load
     from pointcentroid.predict.split import centroid_names
     from pointcentroid.viz.panel import ClassColours, Panel
 
     predictor, colours = load(weights, device), ClassColours()
-    example = _example(predictor, names, up) if names else None
+    example = labelled(*parted_example(predictor, names, up)) if names else None
 
     def panels(file: str) -> list[Panel]:
         seen = predictor.explain(file, up=up)
         return [colours.lend(Panel(seen, names=centroid_names(seen, example)))]
 
     return panels
-
-
-def _example(predictor: Predictor, file: str, up: Any) -> Labelled:
-    from pointcentroid.errors import ReadError
-    from pointcentroid.io import read_parts
-    from pointcentroid.predict.naming import labelled
-
-    if (parted := read_parts(file)) is None:
-        raise ReadError(file, "has no parts to lend names from: glTF nodes, OBJ objects or groups, two at least")
-    return labelled(predictor.explain(file, up=up), parted)
 
 
 def _reconstructions(weights: str, device: str, up: Any, points: int) -> Callable[[str], list[Panel]]:
@@ -168,7 +158,7 @@ def compare(
     chosen = _stages(stages)
     if len(nets) < 2:
         raise typer.BadParameter("expected at least two nets to compare", param_hint="--with")
-    _check(html, png, gif)
+    _check(html=html, png=png, gif=gif)
     panels = []
     for net in nets:
         name, *settings = net.split(",")
@@ -193,11 +183,14 @@ def _setting(text: str) -> tuple[str, object]:
     return key, value
 
 
-def _check(*outputs: Path | None) -> None:
+def _check(**outputs: Path | None) -> None:
+    """Refuse output files that cannot be written, or whose names say that they are something else."""
     from pointcentroid.cli.output import check_writable
 
-    for path in outputs:
-        check_writable(path)
+    for kind, path in outputs.items():
+        check_writable(path, f"--{kind}")
+        if path and path.suffix.lower() != f".{kind}":
+            raise typer.BadParameter(f"expected a name that ends in .{kind}, found {path.name}", param_hint=f"--{kind}")
 
 
 def _deliver(
@@ -241,14 +234,14 @@ def _deliver(
 def _read(shapes: list[Callable[[], list[Panel]]]) -> tuple[list[list[Panel]], int]:
     """The panels of all shapes that can be read, and how many cannot; one at least can."""
     from pointcentroid.cli.output import note
-    from pointcentroid.errors import ReadError
+    from pointcentroid.errors import MissingExtraError, PointCentroidError, ReadError
 
     shown: list[list[Panel]] = []
-    errors: list[ReadError] = []
+    errors: list[PointCentroidError] = []
     for shape in shapes:
         try:
             shown.append(shape())
-        except ReadError as error:
+        except (ReadError, MissingExtraError) as error:
             errors.append(error)
     if not shown:
         raise errors[0]

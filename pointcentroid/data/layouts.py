@@ -73,7 +73,7 @@ class Catalogue(ABC):
         self.classes = tuple(sorted({entry.category for entry in entries}))
         digest = hashlib.sha256()
         for entry, content in zip(entries, contents, strict=True):
-            digest.update(f"{entry.name}\t{entry.category}\t{entry.split}\t{content}\n".encode())
+            digest.update(f"{entry.name}\t{entry.category}\t{entry.split}\t{content}\n".encode("utf-8", "surrogateescape"))
         self.fingerprint = digest.hexdigest()
 
     @abstractmethod

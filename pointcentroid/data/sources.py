@@ -23,7 +23,7 @@ def open_data(
 
     Args:
         path: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows. Raw shapes, and
-            npz clouds of more points than `settings.sample`, are prepared in memory; shapes that cannot be read are left out.
+            npz clouds of more points than `settings.sample`, are prepared in memory; what cannot be read is left out.
         settings: the preprocessing of the net that will see the clouds.
         workers: reading processes; None chooses.
         watch: wraps the shapes as they are prepared, with their number, to show progress.

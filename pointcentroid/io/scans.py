@@ -131,7 +131,7 @@ def _guard_laz(path: Path, start: int) -> None:
 
 
 _one_at_a_time = threading.Lock()
-"""Of two threads that kept standard error aside at once, the second would keep, and put back, what the first had put there."""
+"""Of two threads that keep standard error aside at once, the second would put back what the first had put in its place."""
 
 
 @contextmanager

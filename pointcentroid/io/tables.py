@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ _COMMENT = ("#", "//")
 class _Cells(NamedTuple):
     """How a line is cut into cells: first its characters are replaced, then it is split."""
 
-    replaced: dict[int, str]
+    replaced: Mapping[int, int | str]
     delimiter: str | None
 
     def of(self, line: str) -> list[str]:
@@ -160,7 +161,8 @@ def guard_archive(path: Path, archive: zipfile.ZipFile) -> None:
     """
     total = sum(member.file_size for member in archive.infolist())
     if total > MAX_UNPACKED:
-        raise ReadError(path, f"would unpack to {total / 2**30:.1f} GiB; at most {MAX_UNPACKED >> 30} GiB is read from an archive")
+        most = f"at most {MAX_UNPACKED >> 30} GiB is read from an archive"
+        raise ReadError(path, f"would unpack to {total / 2**30:.1f} GiB; {most}")
 
 
 def _guard_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 from pointcentroid.config import PartsConfig, PreprocessConfig
 from pointcentroid.errors import MissingExtraError
 from pointcentroid.geometry.axes import TO_Z_UP
-from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
+from pointcentroid.geometry.sampling import Frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.encoder import StageOutput, compose
 from pointcentroid.predict.nets import ordered
-from pointcentroid.predict.preparing import Prepared, Source, as_shape, source_name, standard_up
+from pointcentroid.predict.preparing import Prepared, Source, as_shape, cloud_in_frame, source_name, standard_up
 from pointcentroid.results import Hierarchy, Prediction, StageExplanation
 from pointcentroid.viz.panel import Panel
 
@@ -119,7 +119,7 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
     @cache  # where both nets want the same sampling
     def sampled(settings: PreprocessConfig, number: int) -> tuple[np.ndarray, Frame]:
         first = settings.seed if seed is None else seed
-        return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, first + _SEEDS_APART * number)
+        return cloud_in_frame(source, shape, settings, first + _SEEDS_APART * number)
 
     points, _ = sampled(predictor.card.preprocess, 0)
     prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]

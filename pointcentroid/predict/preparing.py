@@ -23,7 +23,7 @@ import numpy as np
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import PointCentroidError, ReadError, one_line
-from pointcentroid.geometry.sampling import preprocess
+from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
 from pointcentroid.results import Failure
@@ -66,14 +66,32 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     Raises:
         ReadError: the source cannot be read, or holds no usable geometry.
         MissingExtraError: the format needs an optional dependency.
+        ValueError: `votes` is not positive.
     """
+    if votes < 1:
+        raise ValueError(f"votes must be at least 1, found {votes}")
     shape = as_shape(source)
     seeds = range(settings.seed, settings.seed + votes)
+    clouds = np.stack([cloud_in_frame(source, shape, settings, seed)[0] for seed in seeds])
+    return Prepared(source_name(source), clouds, standard_up(source))
+
+
+def cloud_in_frame(source: Source, shape: Shape, settings: PreprocessConfig, seed: int) -> tuple[np.ndarray, Frame]:
+    """What a net sees of a shape, see `preprocess`, and where it lies in the shape's frame.
+
+    Args:
+        source: what the shape was read from.
+        shape: the shape.
+        settings: of the weights that will see the cloud.
+        seed: of the sampling.
+
+    Raises:
+        ReadError: its surface cannot be sampled.
+    """
     try:
-        clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
+        return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, seed)
     except ValueError as error:  # areas that vanish beside the size of the shape, or overflow
         raise ReadError(source_name(source), f"{error}; the surface cannot be sampled") from None
-    return Prepared(source_name(source), clouds, standard_up(source))
 
 
 def standard_up(source: Source) -> str | None:
@@ -85,10 +103,8 @@ def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     """Like `prepare`, but what cannot be read becomes a `Failure`: the way of batches, which go on."""
     try:
         return prepare(source, settings, votes)
-    except ReadError as error:
-        return Failure(source_name(source), error.reason)
     except PointCentroidError as error:
-        return Failure(source_name(source), str(error))
+        return Failure(source_name(source), error.reason)
     except Exception as error:  # whatever a library makes of a damaged file
         reason = f"{type(error).__name__}: {one_line(error)}"
         return Failure(source_name(source), f"unexpected {reason}; if the file is sound, please report this")

@@ -13,13 +13,13 @@ from torch import Tensor
 from pointcentroid.geometry.axes import TO_Z_UP, transformed
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
-from pointcentroid.geometry.sampling import Frame, normalise, preprocess_in_frame
+from pointcentroid.geometry.sampling import Frame, normalise
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.predict.explain import hierarchy
 from pointcentroid.predict.nets import open_net, ordered
 from pointcentroid.predict.predictor import Up
-from pointcentroid.predict.preparing import Source, as_shape, source_name, standard_up
+from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name, standard_up
 from pointcentroid.predict.torch_net import choose_device
 from pointcentroid.predict.up import FINDER, UpFinder, custom_of
 from pointcentroid.results import Hierarchy, StageExplanation
@@ -36,7 +36,7 @@ class Reconstruction:
     """A shape through its latent and back.
 
     Attributes:
-        file: the file, or `"<array>"`.
+        file: the file, or `"<array>"`, `"<Trimesh>"` ...
         points: (count, 3) float64, in the file's frame and units.
         centroids: (M, 3) float64 positions of the latent centroids, there too.
         patch: (count,) int64, the centroid that grew each point.
@@ -102,7 +102,7 @@ class Reconstructor:
         if count < 1:
             raise ValueError(f"count must be at least 1, found {count}")
         shape, settings = as_shape(source), self.card.preprocess
-        cloud, frame = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed)
+        cloud, frame = cloud_in_frame(source, shape, settings, settings.seed)
         axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud, source)
         turn = TO_Z_UP[axis]
         shown = self._ordered(cloud @ turn.T)
@@ -112,10 +112,10 @@ class Reconstructor:
         def back(points: Tensor) -> np.ndarray:
             return frame.left(points[0].cpu().double().numpy() @ turn)
 
-        seen, other = (self._tensor(half @ turn.T) for half in self._two_samplings(shape, cloud, frame))
+        seen, other = (self._tensor(half @ turn.T) for half in self._two_samplings(source, shape, cloud, frame))
         scored = self.net(self._ordered(seen[0].cpu().numpy()), other.shape[1], ordered=True)
         return Reconstruction(
-            file=str(source) if isinstance(source, (str, Path)) else "<array>",
+            file=source_name(source),
             points=back(grown),
             centroids=back(latent.positions),
             patch=np.arange(count) % latent.positions.shape[1],
@@ -129,7 +129,7 @@ class Reconstructor:
             seen=hierarchy(self.net.encoder(shown, ordered=True, assignments=True), shown, shape, frame, turn),
         )
 
-    def _two_samplings(self, shape: Shape, cloud: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    def _two_samplings(self, source: Source, shape: Shape, cloud: np.ndarray, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Two independent samplings in one frame: of a mesh, or the two random halves of a point file."""
         settings = self.card.preprocess
         if shape.faces is None:
@@ -137,7 +137,7 @@ class Reconstructor:
             half = max(1, len(cloud) // 2)
             first, inner = normalise(cloud[order[:half]])
             return first, inner.entered(cloud[order[half:]])
-        again, other = preprocess_in_frame(shape.vertices, shape.faces, settings.sample, settings.seed + 1)
+        again, other = cloud_in_frame(source, shape, settings, settings.seed + 1)
         return cloud, frame.entered(other.left(again))
 
     def _tensor(self, cloud: np.ndarray) -> Tensor:

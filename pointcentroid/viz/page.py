@@ -116,7 +116,7 @@ def _stage(panel: Panel, stage: int, seen: np.ndarray) -> dict[str, Any]:
 
 
 def _shares(weights: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-    """Shares of some rows in 255 steps, with what rounding would lose: the largest of each, and each centroid's mass in all."""
+    """Shares of rows in 255 steps, with what rounding would lose: the largest of each, and the mass over all rows."""
     hard = largest_share(weights[rows]).astype(np.uint16)  # -1 becomes 65535
     return {
         "weights": _array(np.rint(255 * weights[rows]), np.uint8),
