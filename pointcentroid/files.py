@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UMASK = os.umask(0)  # it can only be read by setting it, for all threads; so once, before there are any
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -14,21 +18,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Offer a temporary name beside `path`, and rename it to `path` when the block ends without an error.
 
     Args:
-        path: the file to write or replace; its folder is made if need be.
+        path: the file to write or replace; its folder is made if need be. Of a link, the file that it leads to is replaced;
+            what is no file, such as `/dev/null` or a pipe, is written to at the end.
 
     Yields:
         The temporary path to write to. After an error, or Ctrl-C, it is removed and `path` is as it was.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            with (Path(folder) / path.name).open("rb") as written, path.open("wb") as device:
+                shutil.copyfileobj(written, device)
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; outputs get the modes any new file gets
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes private files; outputs get the modes any new file gets
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

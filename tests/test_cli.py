@@ -139,6 +139,24 @@ class TestClassify:
         assert json.loads(done.stdout)["file"]
         assert done.stderr == ""
 
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+    def test_any_encoding_and_any_name_of_a_file(self, encoding: str, tmp_path: Path) -> None:
+        name = os.fsencode(tmp_path) + b"/caf\xe9.off"  # no UTF-8
+        Path(os.fsdecode(name)).write_bytes((EXAMPLES / "chair.off").read_bytes())
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+        def output(*arguments: str, listed: bytes = b"") -> bytes:
+            done = subprocess.run([*COMMAND, *arguments], input=listed, capture_output=True, env=environment, check=True)
+            assert done.stderr == b""
+            return done.stdout
+
+        for table in (output("classify", str(tmp_path)), output("classify", "-", listed=name + b"\n")):
+            assert name in table
+            assert b"chair" in table
+        assert name in output("classify", str(tmp_path), "--format", "csv")
+        output("classify", str(tmp_path), "-o", str(tmp_path / "out.csv"))
+        assert name in (tmp_path / "out.csv").read_bytes()
+
     def test_a_person_sees_a_progress_bar_and_a_machine_does_not(self) -> None:
         import pty
 
@@ -186,6 +204,56 @@ class TestClassify:
         """
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(interrupting)], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+class TestOutput:
+    def test_the_name_of_the_file_says_the_format(self, tmp_path: Path) -> None:
+        chair = EXAMPLES / "chair.off"
+        for arguments, name in (
+            (("classify", chair), "a.csv"),
+            (("embed", chair), "b.csv"),
+            (("models",), "c.csv"),
+            (("assignments", chair, "--resamplings", 0), "d.csv"),
+        ):
+            assert run(*arguments, "-o", tmp_path / name).returncode == 0
+            (first, *_) = csv.DictReader(io.StringIO((tmp_path / name).read_text()))
+            assert len(first) > 3
+        assert run("classify", chair, "-o", tmp_path / "a.json").returncode == 0
+        assert json.loads((tmp_path / "a.json").read_text())["label"] == "chair"
+        assert run("classify", chair, "-o", tmp_path / "a.txt").returncode == 0
+        assert "chair" in (tmp_path / "a.txt").read_text()
+        assert run("classify", chair, "-o", tmp_path / "b.txt", "--format", "json").returncode == 0
+        assert json.loads((tmp_path / "b.txt").read_text())["label"] == "chair"
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (("models", "-o", "{}/m.parquet"), "parquet cannot be written here"),
+            (("classify", EXAMPLES / "chair.off", "-o", "{}/m.parquet", "--format", "csv"), "is written as Parquet"),
+            (("view", EXAMPLES / "chair.off", "--png", "{}/a.jpg"), "ends in .png"),
+            (("view", EXAMPLES / "chair.off", "--html", "{}/none/a.html"), "Invalid value for --html"),
+        ],
+    )
+    def test_names_that_contradict_are_refused(self, arguments: tuple, says: str, tmp_path: Path) -> None:
+        done = run(*(str(argument).format(tmp_path) for argument in arguments))
+        assert done.returncode == 2
+        assert says in unboxed(done.stderr)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+    def test_links_are_followed_and_pipes_written_to(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "m.csv").write_text("as it was")
+        (tmp_path / "link.csv").symlink_to("real/m.csv")
+        assert run("models", "-o", tmp_path / "link.csv").returncode == 0
+        assert (tmp_path / "link.csv").is_symlink()
+        assert (tmp_path / "real" / "m.csv").read_text().startswith("name,")
+        os.mkfifo(tmp_path / "pipe.csv")
+        reader = subprocess.Popen(["cat", tmp_path / "pipe.csv"], stdout=subprocess.PIPE, text=True)
+        assert run("models", "-o", tmp_path / "pipe.csv").returncode == 0
+        assert reader.communicate(timeout=20)[0] == (tmp_path / "real" / "m.csv").read_text()
+        assert (tmp_path / "pipe.csv").is_fifo()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["link.csv", "pipe.csv", "real"]
 
 
 class TestOtherCommands:

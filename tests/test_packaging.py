@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -85,3 +86,12 @@ def test_no_room_imports_a_later_one() -> None:
             if line.strip().startswith("from pointcentroid."):
                 imported = line.split()[1].split(".")[1]
                 assert imported == room or rank[imported] < rank[room], f"{file.name}: {line.strip()}"
+
+
+def test_what_the_documentation_imports_is_there() -> None:
+    texts = [path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    found = [line for line in lines if re.match(r"(from pointcentroid[\w.]* import|import pointcentroid)\b", line)]
+    assert len(found) > 5
+    for line in found:
+        exec(line, {})

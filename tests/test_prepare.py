@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +57,43 @@ def test_an_iterator_left_early_stops_its_processes() -> None:
     before = threading.enumerate()
     results = Preparer(SETTINGS, workers=2)([EXAMPLES / "chair.off"] * 30)
     assert isinstance(next(results), Prepared)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     with pytest.raises(StopIteration):
         next(results)
     assert multiprocessing.active_children() == []
     assert threading.enumerate() == before  # none that still closes pipes while Python ends
+
+
+def test_an_iterator_never_asked_stops_its_processes_too() -> None:
+    before = threading.enumerate()
+    Preparer(SETTINGS, workers=2)([EXAMPLES / "chair.off"] * 600).close()
+    assert multiprocessing.active_children() == []
+    assert threading.enumerate() == before
+
+
+def test_a_crash_while_a_slow_source_is_still_filling_costs_one_file() -> None:
+    def slow():
+        yield EXAMPLES / "chair.off"
+        yield Deadly()
+        for _ in range(3):
+            time.sleep(1.0)  # the pool breaks meanwhile, before the first result is asked for
+            yield EXAMPLES / "chair.off"
+
+    results = list(Preparer(SETTINGS, workers=2)(slow()))
+    assert [isinstance(result, Failure) for result in results] == [False, True, False, False, False]
+
+
+def test_a_script_that_processes_cannot_be_started_from_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(f"""
+import torch  # with its threads around, processes are started anew, and run the script
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.predict.preparing import Preparer
+print(len(list(Preparer(PreprocessConfig(), workers=2)([{str(EXAMPLES / "chair.off")!r}] * 20))))
+""")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "in a script, what it does must stand below if __name__" in done.stderr.splitlines()[-1]
 
 
 def test_one_source_raises_and_a_batch_goes_on(tmp_path: Path) -> None:

@@ -709,6 +709,14 @@ class TestPage:
         assert second["y"] >= first["y"] + first["height"]
         assert page.inner_text("#panel-1 h1") == "<b>two</b>"
 
+    def test_panels_side_by_side_are_seen_from_as_far(self, chair: Explanation, tmp_path: Path, opened: Callable) -> None:
+        write_page([Panel(chair, name) for name in ("one", "two", "three")], tmp_path / "three.html")
+        page = opened(tmp_path / "three.html", 1300, 1500)
+        boxes = [page.locator(f"#panel-{k} .plot").bounding_box() for k in range(3)]
+        assert [box["width"] for box in boxes] == pytest.approx([boxes[0]["width"]] * 3, abs=1)
+        eyes = [page.evaluate(f"document.querySelector('#panel-{k} .plot').layout.scene.camera.eye") for k in range(3)]
+        assert [eye["x"] for eye in eyes] == pytest.approx([eyes[0]["x"]] * 3, rel=0.01)
+
     def test_large_clouds_are_thinned_and_it_says_so(self, tmp_path: Path, opened: Callable) -> None:
         points = np.random.default_rng(0).normal(size=(100_000, 3))
         path = tmp_path / "large.html"

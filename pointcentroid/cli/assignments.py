@@ -108,7 +108,7 @@ def assignments(
         rows = [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)]
     _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
     if failures:
-        note(f"{len(failures)} of {len(files)} could not be read")
+        note(f"{len(failures)} of {len(files)} could not be measured")
         raise typer.Exit(1)
 
 

@@ -22,7 +22,7 @@ def classify(
     paths: options.Paths,
     recursive: options.Recursive = False,
     weights: options.Weights = "small",
-    top: Annotated[int, typer.Option(min=1, help="Classes to list for each shape.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Classes to list for each shape; a table shows three at most.")] = 5,
     up: options.Up = "auto",
     votes: options.Votes = 1,
     batch_size: options.BatchSize = 32,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 
 
 def accept_all_text() -> None:
     """Let standard output and error take any text, and standard input any bytes, whatever encoding they have."""
     codecs.register_error("pointcentroid", _shown)
-    for stream, errors in ((sys.stdout, "pointcentroid"), (sys.stderr, "pointcentroid"), (sys.stdin, "surrogateescape")):
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            stream.reconfigure(errors="pointcentroid")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # What is read there are names of files; on Windows, other programs write them as the console does.
+        names = sys.getfilesystemencoding() if os.name == "posix" else None
+        sys.stdin.reconfigure(encoding=names, errors="surrogateescape")
 
 
 def _shown(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -53,7 +53,8 @@ def stream(paths: list[str], recursive: bool) -> Iterator[str]:
     first = list(islice(files, 1))
     if not first:
         hint = "" if recursive else "; --recursive looks into subfolders"
-        raise typer.BadParameter(f"no readable files in {' '.join(paths)}{hint}")
+        where = "the list on standard input" if paths == ["-"] else " ".join(paths) + hint
+        raise typer.BadParameter(f"no readable files in {where}")
     return chain(first, files)
 
 
@@ -103,14 +104,22 @@ def start(
     Returns:
         A predictor, and an iterator over what is being prepared for it.
     """
+    from pointcentroid.cli.output import note
     from pointcentroid.predict.preparing import Preparer
+    from pointcentroid.predict.up import FINDER
     from pointcentroid.weights import find_weights, read_card
 
     card = read_card(find_weights(weights))
+    if card.model.kind == "parts":
+        note(f"{weights} finds parts; what classifies is {FINDER}")
     prepared = Preparer(card.preprocess, votes, workers)(files)
 
     # Readers and net share the cores: a thread of torch that waits should sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pointcentroid.predict.predictor import load
 
-    return load(weights, device), prepared
+    try:
+        return load(weights, device), prepared
+    except BaseException:
+        prepared.close()
+        raise

@@ -34,6 +34,8 @@ def reconstruct(
     require("reconstructing", "torch", "torch")
     from pointcentroid.predict.reconstruct import Reconstructor
 
+    if to.suffix.lower() == f".{kind}" and not to.is_dir():
+        raise typer.BadParameter(f"expected a folder, found the name of a file, {to.name}", param_hint="-o")
     files = expand(paths, recursive)
     names = result_names(files)
     reconstructor = Reconstructor(weights, device)

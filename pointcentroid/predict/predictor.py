@@ -55,6 +55,9 @@ class Predictor:
             raise WeightsError(f"{weights} is a net of the kind {model.kind!r}, which does not classify")
         self._knows_up = model.known
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.card.name}: {len(self.classes)} classes>"
+
     @property
     def feature_dim(self) -> int:
         """Length of the global feature of a prediction."""
@@ -107,8 +110,9 @@ class Predictor:
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
             MissingExtraError: the format needs an optional dependency.
+            ConfigError: `up` is no axis, or `votes` or `top` is not positive.
         """
-        _check_up(up)
+        _check(up, votes, top)
         return self.classify([prepare(source, self.card.preprocess, votes)], up, top)[0]
 
     def explain(self, source: Source, *, up: Up = "auto", seed: int | None = None) -> Explanation:
@@ -121,10 +125,10 @@ class Predictor:
 
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
-            ConfigError: the predictor runs an exported graph without the weights that it is of.
+            ConfigError: the predictor runs an exported graph without the weights that it is of, or `up` is no axis.
             MissingExtraError: torch is not installed, or the format needs an optional dependency.
         """
-        _check_up(up)
+        _check(up)
         require("explaining", "torch", "torch")
         from pointcentroid.predict.explain import explain
 
@@ -151,9 +155,13 @@ class Predictor:
             workers: reading processes; 0 reads in this process, None chooses. A script that uses processes needs the
                 usual `if __name__ == "__main__":`.
 
-        Yields:
-            One result per source, in order.
+        Returns:
+            An iterator: one result per source, in order.
+
+        Raises:
+            ConfigError: see `__call__`.
         """
+        _check(up, votes, top)
         split = getattr(sources, "to_data_list", None)  # a `Batch` of PyTorch Geometric
         prepared = Preparer(self.card.preprocess, votes, workers)(split() if split else sources)
         return self.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
@@ -161,8 +169,8 @@ class Predictor:
     def predict_prepared(
         self, prepared: Iterable[Prepared | Failure], *, up: Up = "auto", top: int = 5, batch_size: int = 32
     ) -> Iterator[Prediction | Failure]:
-        """Classify what `pointcentroid.predict.preparing` made; the arguments are those of `predict`."""
-        _check_up(up)
+        """Classify what `pointcentroid.predict.preparing` made; arguments and errors are those of `predict`."""
+        _check(up, top=top)
         items = iter(prepared)
         while batch := list(islice(items, batch_size)):
             results: dict[int, Prediction | Failure] = {}
@@ -242,9 +250,12 @@ class Predictor:
         )
 
 
-def _check_up(up: str) -> None:
+def _check(up: str, votes: int = 1, top: int = 1) -> None:
     if up != "auto" and up not in UP_AXES:
         raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
+    for name, value in (("votes", votes), ("top", top)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, found {value}")
 
 
 def load(weights: str | Path = "small", device: str = "auto", *, runtime: Runtime = "auto", **changes: Any) -> Predictor:

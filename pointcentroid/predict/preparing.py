@@ -10,19 +10,19 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.errors import PointCentroidError, ReadError, one_line
+from pointcentroid.errors import ConfigError, PointCentroidError, ReadError, one_line
 from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
@@ -66,10 +66,7 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     Raises:
         ReadError: the source cannot be read, or holds no usable geometry.
         MissingExtraError: the format needs an optional dependency.
-        ValueError: `votes` is not positive.
     """
-    if votes < 1:
-        raise ValueError(f"votes must be at least 1, found {votes}")
     shape = as_shape(source)
     seeds = range(settings.seed, settings.seed + votes)
     clouds = np.stack([cloud_in_frame(source, shape, settings, seed)[0] for seed in seeds])
@@ -172,15 +169,19 @@ class Preparer:
         settings: of the weights that will see the clouds.
         votes: samplings a source.
         workers: reading processes; 0 reads in this process; None decides by the number of files and processors.
+
+    Raises:
+        ConfigError: on the way, where processes cannot start.
     """
 
     def __init__(self, settings: PreprocessConfig, votes: int = 1, workers: int | None = None) -> None:
         self.settings, self.votes, self.workers = settings, votes, workers
 
-    def __call__(self, sources: Iterable[Source]) -> Iterator[Prepared | Failure]:
+    def __call__(self, sources: Iterable[Source]) -> Generator[Prepared | Failure]:
         """Prepare sources, in the order given.
 
-        Processes start working at once, before the first result is asked for.
+        Processes start working at once, before the first result is asked for, and end with the generator: `close` it where
+        it is not read to its end.
 
         Args:
             sources: taken one by one, as places to read ahead become free; a generator may go on for ever.
@@ -190,12 +191,13 @@ class Preparer:
         if workers is None:
             first = list(islice(waiting, _WORTH_PROCESSES))
             waiting = chain(first, waiting)
-            workers = 0 if len(first) < _WORTH_PROCESSES else min(os.cpu_count() or 1, 8)
+            files = all(isinstance(source, (str, Path)) for source in first)  # the rest is in memory here already
+            workers = min(os.cpu_count() or 1, 8) if files and len(first) == _WORTH_PROCESSES else 0
         if not workers:
             return (attempt(source, self.settings, self.votes) for source in waiting)
         return self._in_processes(waiting, workers)
 
-    def _in_processes(self, waiting: Iterator[Source], workers: int) -> Iterator[Prepared | Failure]:
+    def _in_processes(self, waiting: Iterator[Source], workers: int) -> Generator[Prepared | Failure]:
         again: deque[Source] = deque()  # taken, and to be submitted next
         ahead: deque[tuple[Source, concurrent.futures.Future[Prepared | Failure]]] = deque()
         pool = _start_pool(workers)
@@ -209,9 +211,12 @@ class Preparer:
                 ahead.append((again[0], pool.submit(attempt, again[0], self.settings, self.votes)))
                 again.popleft()
 
-        def results() -> Iterator[Prepared | Failure]:
+        def results() -> Generator[Prepared | Failure | None]:
             nonlocal pool
             try:
+                with suppress(BrokenProcessPool):  # seen to below
+                    fill()
+                yield None
                 while True:
                     try:
                         fill()
@@ -233,11 +238,19 @@ class Preparer:
                 # Waited for: a pool that is still ending while Python does so itself would complain of closed pipes.
                 pool.shutdown(cancel_futures=True)
 
-        fill()
-        return results()
+        started = results()
+        next(started)  # readers are at work, and where this is dropped, they are stopped
+        return cast("Generator[Prepared | Failure]", started)
 
     def _alone(self, source: Source) -> Prepared | Failure:
         with _start_pool(1) as pool:
+            try:
+                pool.submit(int).result()
+            except BrokenProcessPool:
+                raise ConfigError(
+                    "processes that read files end as soon as they start; in a script, what it does must stand below "
+                    "if __name__ == '__main__':"
+                ) from None
             try:
                 return pool.submit(attempt, source, self.settings, self.votes).result()
             except BrokenProcessPool:

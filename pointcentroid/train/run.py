@@ -83,10 +83,8 @@ def train(
     if resume:
         before = _check_resumable(last, config)
     elif first and not overwrite and (last.is_file() or weights.is_file()):
-        state = "a finished run" if weights.is_file() else "an unfinished run"
-        raise TrainingError(
-            f"{folder} holds {state}: --resume goes on with it, name=other keeps it, --overwrite throws it away"
-        )
+        state = "a finished run" if weights.is_file() else "an unfinished run: --resume goes on with it"
+        raise TrainingError(f"{folder} holds {state}; name=other keeps it, --overwrite throws it away")
 
     if first:
         print(f"training in {config.precision}", file=sys.stderr)
@@ -96,7 +94,7 @@ def train(
         raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
     if clouds.left_out and first:
         print(
-            f"{len(clouds.left_out)} shapes cannot be read and are left out, such as {next(iter(clouds.left_out))}",
+            f"left out, for they cannot be read: {len(clouds.left_out)} shapes, such as {next(iter(clouds.left_out))}",
             file=sys.stderr,
         )
     data = create_data(config, clouds)

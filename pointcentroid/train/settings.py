@@ -48,7 +48,9 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     path = shipped.get(name_or_path, Path(name_or_path))
     if not path.is_file():
         hint = nearest_name(name_or_path, shipped)
-        raise ConfigError(f"no configuration {name_or_path!r}{hint}; shipped: {', '.join(shipped) or 'none'}")
+        raise ConfigError(
+            f"no configuration or folder {name_or_path!r}{hint}; shipped configurations: {', '.join(shipped) or 'none'}"
+        )
     for item in overrides:
         if "=" not in item:
             raise ConfigError(f"expected KEY=VALUE, found {item!r}")
