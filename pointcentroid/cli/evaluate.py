@@ -102,11 +102,11 @@ def evaluate(
     if kind == "json":
         write([numbers], [], "json", output)
         return
-    measures = _flat(numbers)
     if kind == "csv":
-        write([{"measure": key, "value": value} for key, value in measures.items()], ["measure", "value"], "csv", output)
+        measures = _flat(numbers).items()
+        write([{"measure": key, "value": value} for key, value in measures], ["measure", "value"], "csv", output)
     else:
-        print_measures(measures, output)
+        print_measures(_for_people(numbers), output)
 
 
 def _trained_net(weights: str, device: str) -> tuple[Any, WeightsCard]:
@@ -270,3 +270,33 @@ def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
     for name, errors in numbers.get("corruptions", {}).items():
         flat[f"error under {name}"] = " ".join(f"{error:.3f}" for error in errors)
     return flat | {f"accuracy of {name}": value for name, value in numbers.get("per_class", {}).items()}
+
+
+_SHARES = {
+    "overall_accuracy": "overall accuracy",
+    "mean_class_accuracy": "mean class accuracy",
+    "official_mix_accuracy": "accuracy at the test's class mix",
+    "top5_accuracy": "within the first five",
+    "up_accuracy": "up axis found",
+    "clean_error": "error on undamaged shapes",
+    "mean_corruption_error": "mean corruption error",
+    "mean_one_sided_error": "mean error from one side",
+}
+
+
+def _for_people(numbers: dict[str, Any]) -> dict[str, str | float]:
+    """As `_flat`, in percent and in words; of how many shapes beside the accuracy of each class."""
+    shown: dict[str, str | float] = {}
+    counts = numbers.get("per_class_shapes", {})
+    for key, value in _flat(numbers).items():
+        kind = key.removeprefix("accuracy of ")
+        if key == "ece":
+            low, high = numbers["ece_interval"]
+            shown["calibration error"] = f"{value:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+        elif key in _SHARES:
+            shown[_SHARES[key]] = f"{value:.1%}"
+        elif kind in counts:
+            shown[kind] = f"{value:.1%} of {counts[kind]}"
+        elif not key.startswith("ece,"):
+            shown[key.replace("_", " ")] = value
+    return shown

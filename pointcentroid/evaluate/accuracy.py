@@ -100,6 +100,7 @@ class Evaluation:
             "up_accuracy": self.up_right / total,
             "shapes_per_second": total / self.seconds,
             "per_class": self.per_class,
+            "per_class_shapes": dict(zip(self.classes, self.confusion.sum(axis=1).tolist(), strict=True)),
         }
 
 
