@@ -267,6 +267,9 @@ class TrainConfig:
     teachers: tuple[str, ...] = ()  # weights of classifiers, by name or file, whose answers are learnt beside the labels
     teaching: float = 0.5  # share of their answers in the loss
     clip: float = 1.0  # largest norm of the gradient
+    sharpness: float = (
+        0.0  # radius of sharpness-aware steps, see `pointcentroid.train.sharpness`: twice the work; 0 for none
+    )
     average: float = 0.999  # largest decay of the moving average of the weights, which is what is evaluated and kept
     keep: Literal["last", "best"] = "last"  # which epoch's weights: the last, or the best by validation accuracy
     seed: int = 0
@@ -296,6 +299,7 @@ class TrainConfig:
         _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
+        _require(self.sharpness >= 0, f"sharpness must not be negative, found {self.sharpness}")
         _require(self.learning_rate > 0, f"learning_rate must be positive, found {self.learning_rate}")
         _require(0 <= self.warmup < 1, f"warmup must lie in [0, 1), found {self.warmup}")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing must lie in [0, 1), found {self.label_smoothing}")

@@ -428,17 +428,17 @@ def balls(count: int, size: int) -> np.ndarray:
     return 0.9 * points / np.linalg.norm(points, axis=2, keepdims=True)
 
 
-def test_classes_of_an_npz_are_sorted_and_labels_follow(tmp_path: Path) -> None:
+def test_classes_of_an_npz_keep_their_order_and_empty_ones_are_left_out(tmp_path: Path) -> None:
     clouds = load_npz(save_npz(tmp_path / "a.npz", balls(4, 32), np.array([0, 2, 2, 0]), ["table", "unused", "chair"]))
-    assert clouds.classes == ("chair", "table")
-    assert clouds.labels.tolist() == [1, 0, 0, 1]
+    assert clouds.classes == ("table", "chair")
+    assert clouds.labels.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (np.array([0, -1, 1]), "label -1, but the 2 classes are 0 to 1"),
-        (np.array([0, 2, 1]), "label 2, but the 2 classes are 0 to 1"),
+        (np.array([0, -1, 1]), "label -1 but only 2 classes, from 0 on"),
+        (np.array([0, 2, 1]), "label 2 but only 2 classes"),
         (np.array([0.0, 1.0, 1.0]), "labels must be integers of shape"),
         (np.array([[0], [1], [1]]), "labels must be integers of shape"),
     ],

@@ -60,7 +60,7 @@ def train(
         if not (Path(settings.output) / settings.name / "last.ckpt").is_file():
             raise
         again = " ".join(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))
-        note(f"to go on from the last finished epoch: pointcentroid {again} --resume")
+        note(f"what is finished is kept; to go on: pointcentroid {again} --resume")
         raise
     if weights is None:
         return  # the first process of this run has them, and says so

@@ -23,7 +23,7 @@ class CloudSet:
         points: (S, N, 3) float32, perhaps mapped from a file.
         labels: (S,) int64 indices into `classes`.
         names: S names, for reports.
-        classes: class names, sorted.
+        classes: class names; sorted, but for those of an npz, which keep their order.
         split: S entries of `SPLITS`.
         ordered: the clouds are in farthest-point order.
         fingerprint: a hash that says which data set this is, the same however it is stored.
@@ -118,12 +118,12 @@ def load_npz(path: str | Path) -> CloudSet:
         raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: labels must be integers of shape (S,), found {labels.dtype} {labels.shape}")
-    labels, listed = labels.astype(np.int64), arrays["classes"].astype(str)
-    strange = labels[(labels < 0) | (labels >= len(listed))]
+    labels, classes = labels.astype(np.int64), tuple(map(str, arrays["classes"]))
+    strange = labels[(labels < 0) | (labels >= len(classes))]
     if len(strange):
-        raise DataError(f"{path}: label {strange[0]}, but the {len(listed)} classes are 0 to {len(listed) - 1}")
-    present, labels = np.unique(listed[labels], return_inverse=True)  # sorted; classes without shapes are left out
-    classes = tuple(map(str, present))
+        raise DataError(f"{path}: label {strange[0]} but only {len(classes)} classes, from 0 on")
+    present, labels = np.unique(labels, return_inverse=True)  # classes without shapes are left out
+    classes = tuple(classes[label] for label in present)
     clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
     names = [str(n) for n in arrays["names"]]
     split = [str(part) for part in arrays.get("split", np.full(len(names), ""))]

@@ -21,6 +21,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,18 +64,21 @@ class Catalogue(ABC):
         entries: its shapes, in a stable order.
         classes: sorted.
         up: the axis that points up unless a file's format or a person says otherwise.
-        fingerprint: a hash of what is there.
     """
 
     up = "z"
 
     def __init__(self, source: str, entries: list[Entry], contents: Iterable[object]) -> None:
-        self.source, self.entries = source, entries
+        self.source, self.entries, self._contents = source, entries, contents
         self.classes = tuple(sorted({entry.category for entry in entries}))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what is there; files are read for it when it is first asked for."""
         digest = hashlib.sha256()
-        for entry, content in zip(entries, contents, strict=True):
+        for entry, content in zip(self.entries, self._contents, strict=True):
             digest.update(f"{entry.name}\t{entry.category}\t{entry.split}\t{content}\n".encode("utf-8", "surrogateescape"))
-        self.fingerprint = digest.hexdigest()
+        return digest.hexdigest()
 
     @abstractmethod
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
@@ -116,7 +120,7 @@ class ZipCatalogue(Catalogue):
     def __init__(self, path: Path, entries: list[Entry]) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
-            super().__init__(str(path), entries, (archive.getinfo(entry.key).CRC for entry in entries))
+            super().__init__(str(path), entries, [archive.getinfo(entry.key).CRC for entry in entries])
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
         """Unpack into `scratch`, under names of our own: what an archive calls its members is never used as a path."""
@@ -149,7 +153,7 @@ class ArrayCatalogue(Catalogue):
     """Shapes that are in memory already."""
 
     def __init__(self, source: str, entries: list[Entry], shapes: Any, fingerprint: str, up: str = "z") -> None:
-        super().__init__(source, entries, (fingerprint for _ in entries))
+        super().__init__(source, entries, ())
         self.shapes, self.fingerprint, self.up = shapes, fingerprint, up
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:  # noqa: ARG002

@@ -23,7 +23,7 @@ import numpy as np
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import ConfigError, PointCentroidError, ReadError, one_line
-from pointcentroid.geometry.sampling import Frame, preprocess_in_frame
+from pointcentroid.geometry.sampling import Frame, preprocess, preprocess_in_frame
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
 from pointcentroid.results import Failure
@@ -69,7 +69,8 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     """
     shape = as_shape(source)
     seeds = range(settings.seed, settings.seed + votes)
-    clouds = np.stack([cloud_in_frame(source, shape, settings, seed)[0] for seed in seeds])
+    with _sampling(source):
+        clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
     return Prepared(source_name(source), clouds, standard_up(source))
 
 
@@ -85,8 +86,14 @@ def cloud_in_frame(source: Source, shape: Shape, settings: PreprocessConfig, see
     Raises:
         ReadError: its surface cannot be sampled.
     """
-    try:
+    with _sampling(source):
         return preprocess_in_frame(shape.vertices, shape.faces, settings.sample, seed)
+
+
+@contextmanager
+def _sampling(source: Source) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:  # areas that vanish beside the size of the shape, or overflow
         raise ReadError(source_name(source), f"{error}; the surface cannot be sampled") from None
 

@@ -23,6 +23,7 @@ from pointcentroid.models import net_class
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.nn.capsules import CapsuleAutoencoder
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.train.sharpness import SharpnessAware
 
 _CHECK_EVERY = 20  # steps between two looks at whether the loss is a number; each look waits for the device
 
@@ -97,8 +98,10 @@ class NetTraining(lightning.LightningModule):
 
     def configure_optimizers(self):
         """AdamW without decay on vectors (biases, norms, step sizes); linear warm-up, then a cosine to zero."""
-        config = self.config
-        optimiser = torch.optim.AdamW(decayed(self.net, config.weight_decay), lr=config.learning_rate)
+        config, groups = self.config, decayed(self.net, self.config.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
+        if config.sharpness:
+            optimiser = SharpnessAware(groups, config.learning_rate, self.net, config.sharpness)
         factor = warm_cosine(int(self.trainer.estimated_stepping_batches), config.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
