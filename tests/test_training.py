@@ -143,7 +143,7 @@ class TestSharpness:
     @staticmethod
     def problem() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
         torch.manual_seed(0)
-        net = torch.nn.Sequential(torch.nn.Linear(3, 8), BatchNorm(8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        net = torch.nn.Sequential(torch.nn.Linear(3, 8, bias=False), BatchNorm(8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
         return net, torch.randn(16, 3), torch.randn(16, 1)
 
     def test_a_step_takes_the_gradient_of_where_the_loss_is_higher(self) -> None:
