@@ -16,8 +16,8 @@ def export(
 ) -> None:
     """Write a classifier as a graph, which runs without pointcentroid.
 
-    Clouds (B, N, 3) in, logits, features and, where the net has it, known out. The file is checked against torch before it is
-    written. An .onnx beside the weights it was made of, under the same name, is what classify runs from then on.
+    Clouds (B, N, 3) in, logits, features and, where the net has it, known out. The file is checked against torch before it
+    is written. An .onnx beside the weights it was made of, under the same name, is what classify runs from then on.
     """
     from pointcentroid.cli.output import check_writable
     from pointcentroid.errors import require
