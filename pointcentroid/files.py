@@ -27,8 +27,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) / path.name
-            with (Path(folder) / path.name).open("rb") as written, path.open("wb") as device:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with temporary.open("rb") as written, path.open("wb") as device:
                 shutil.copyfileobj(written, device)
         return
     path = Path(os.path.realpath(path))

@@ -415,10 +415,10 @@ class TestDownload:
         assert "did you mean 'modelnet4" in done.stderr
 
 
-def save_npz(path: Path, points: np.ndarray, labels: np.ndarray, classes: list[str]) -> Path:
+def save_npz(path: Path, points: np.ndarray, labels: np.ndarray, classes: list[str], **more: np.ndarray) -> Path:
     stored = np.round((points + 1) * 2047.5).astype(np.uint16)
     names = np.array([f"shape {row}" for row in range(len(points))])
-    np.savez(path, points=stored, labels=labels, names=names, classes=np.array(classes))
+    np.savez(path, points=stored, labels=labels, names=names, classes=np.array(classes), **more)
     return path
 
 
@@ -465,9 +465,11 @@ def test_damaged_npz_files_are_one_line_errors(tmp_path: Path) -> None:
 
 
 def test_an_npz_of_more_points_than_the_net_samples_is_thinned_as_for_a_prediction(tmp_path: Path) -> None:
-    path = save_npz(tmp_path / "a.npz", balls(4, 256), np.array([0, 0, 1, 1]), ["chair", "table"])
+    split = np.array(["train", "test"] * 2)
+    path = save_npz(tmp_path / "a.npz", balls(4, 256), np.array([0, 0, 1, 1]), ["chair", "table"], split=split)
     clouds, stored = open_data(path, SETTINGS), load_npz(path)
     assert clouds.fingerprint == stored.fingerprint
+    assert clouds.split == stored.split == ["train", "test", "train", "test"]
     for cloud, points in zip(clouds.points, stored.points, strict=True):
         expected = preprocess(points, None, 64, SETTINGS.seed)
         np.testing.assert_array_equal(*(np.sort(a, axis=0) for a in (np.array(cloud), expected)))

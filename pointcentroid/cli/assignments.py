@@ -12,13 +12,13 @@ import typer
 
 from pointcentroid.cli import options
 
-_PATH_WIDTH = 20  # with less than this for the names of files, the headings of other columns are cut short
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pointcentroid.cli.output import Row
     from pointcentroid.evaluate.correspondence import NamedShape
+
+_PATH_WIDTH = 20  # with less than this for the names of files, the headings of other columns are cut short
 
 
 def assignments(

@@ -277,6 +277,7 @@ _SHARES = {
     "mean_class_accuracy": "mean class accuracy",
     "official_mix_accuracy": "accuracy at the test's class mix",
     "top5_accuracy": "within the first five",
+    "ece": "calibration error",
     "up_accuracy": "up axis found",
     "clean_error": "error on undamaged shapes",
     "mean_corruption_error": "mean corruption error",
@@ -286,17 +287,13 @@ _SHARES = {
 
 def _for_people(numbers: dict[str, Any]) -> dict[str, str | float]:
     """As `_flat`, in percent and in words; of how many shapes beside the accuracy of each class."""
-    shown: dict[str, str | float] = {}
+    apart = {"ece_interval", "per_class"}
+    shown: dict[str, str | float] = {
+        _SHARES.get(key, key.replace("_", " ")): f"{value:.1%}" if key in _SHARES else value
+        for key, value in _flat({key: value for key, value in numbers.items() if key not in apart}).items()
+    }
+    if "ece_interval" in numbers:
+        low, high = numbers["ece_interval"]
+        shown["calibration error"] = f"{shown['calibration error']}, 95 % interval {low:.1%} to {high:.1%}"
     counts = numbers.get("per_class_shapes", {})
-    for key, value in _flat(numbers).items():
-        kind = key.removeprefix("accuracy of ")
-        if key == "ece":
-            low, high = numbers["ece_interval"]
-            shown["calibration error"] = f"{value:.1%}, 95 % interval {low:.1%} to {high:.1%}"
-        elif key in _SHARES:
-            shown[_SHARES[key]] = f"{value:.1%}"
-        elif kind in counts:
-            shown[kind] = f"{value:.1%} of {counts[kind]}"
-        elif not key.startswith("ece,"):
-            shown[key.replace("_", " ")] = value
-    return shown
+    return shown | {name: f"{share:.1%} of {counts[name]}" for name, share in numbers.get("per_class", {}).items()}

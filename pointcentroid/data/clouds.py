@@ -23,7 +23,7 @@ class CloudSet:
         points: (S, N, 3) float32, perhaps mapped from a file.
         labels: (S,) int64 indices into `classes`.
         names: S names, for reports.
-        classes: class names; sorted, but for those of an npz, which keep their order.
+        classes: class names; sorted, but for those of an npz that is taken as it is, which keep their order.
         split: S entries of `SPLITS`.
         ordered: the clouds are in farthest-point order.
         fingerprint: a hash that says which data set this is, the same however it is stored.

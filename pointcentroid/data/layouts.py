@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.data.clouds import load_npz
+from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS
 from pointcentroid.predict.preparing import Source, as_shape
@@ -193,7 +193,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
     if not path.is_file():
         raise DataError(f"{path}: no such data set; expected a folder of class folders, a zip of one, or an npz file")
     if path.suffix.lower() == ".npz":
-        return _of_npz(path)
+        return of_clouds(str(path), load_npz(path))
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: neither a folder of class folders, a zip of one, nor an npz file")
     with zipfile.ZipFile(path) as archive:
@@ -311,13 +311,18 @@ def _of_hdf5(path: Path, names: list[str], read: Callable[[str], bytes], class_l
     return ArrayCatalogue(str(path), entries, shapes, digest.hexdigest(), up="y")
 
 
-def _of_npz(path: Path) -> Catalogue:
-    clouds = load_npz(path)
+def of_clouds(source: str, clouds: CloudSet) -> Catalogue:
+    """Labelled clouds as shapes of a data set, to be prepared once more.
+
+    Args:
+        source: what a person called it.
+        clouds: its clouds.
+    """
     entries = [
-        Entry(name, clouds.classes[label], "", row)
-        for row, (name, label) in enumerate(zip(clouds.names, clouds.labels, strict=True))
+        Entry(name, clouds.classes[label], split, row)
+        for row, (name, label, split) in enumerate(zip(clouds.names, clouds.labels, clouds.split, strict=True))
     ]
-    return ArrayCatalogue(str(path), entries, clouds.points, clouds.fingerprint)
+    return ArrayCatalogue(source, entries, clouds.points, clouds.fingerprint)
 
 
 def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:

@@ -9,7 +9,7 @@ from typing import Any
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.cache import cached_classes, is_cache, open_cache, prepared_clouds
 from pointcentroid.data.clouds import CloudSet, load_npz
-from pointcentroid.data.layouts import find_shapes
+from pointcentroid.data.layouts import find_shapes, of_clouds
 
 
 def open_data(
@@ -39,7 +39,10 @@ def open_data(
         # Nets of parts choose among all points themselves, anew in every epoch.
         if clouds.points.shape[1] <= settings.sample or clouds.parts is not None:
             return clouds
-    return prepared_clouds(find_shapes(path), settings, workers=workers, watch=watch)
+        catalogue = of_clouds(str(path), clouds)
+    else:
+        catalogue = find_shapes(path)
+    return prepared_clouds(catalogue, settings, workers=workers, watch=watch)
 
 
 def class_names(path: str | Path) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +16,19 @@ _COMMENT = ("#", "//")
 
 
 class _Cells(NamedTuple):
-    """How a line is cut into cells: first its characters are replaced, then it is split."""
+    """How a line is cut into cells: some characters are replaced by another one, then it is split."""
 
-    replaced: Mapping[int, int | str]
     delimiter: str | None
+    replaced: str = ""
+    by: str = ""
+
+    def cleaned(self, line: str) -> str:
+        for mark in self.replaced:
+            line = line.replace(mark, self.by)
+        return line
 
     def of(self, line: str) -> list[str]:
-        return line.translate(self.replaced).split(self.delimiter)
+        return self.cleaned(line).split(self.delimiter)
 
 
 def read_text(path: Path) -> Shape:
@@ -48,7 +53,9 @@ def read_text(path: Path) -> Shape:
     wanted = columns or (0, 1, 2)
     try:
         # The fast way; where it stumbles, the lines are read again one by one to find out why.
-        rows = [text.translate(cells.replaced) for text in lines[first:] if text.strip()]
+        rows = [text for text in lines[first:] if text.strip()]
+        if cells.replaced:
+            rows = list(map(cells.cleaned, rows))
         points = np.loadtxt(rows, delimiter=cells.delimiter, comments=list(_COMMENT), usecols=wanted, ndmin=2)
     except (ValueError, IndexError):
         points = [_row(path, number, text, cells, wanted) for number, text in _numbered(lines, first)]
@@ -64,8 +71,8 @@ def _cells(line: str, mixed: bool = False) -> _Cells:
     """The cells of all lines, by one of them; `mixed`: separators of two kinds in a line (`x y z;r;g;b`) will do."""
     delimiter = next((mark for mark in ";," if mark in line), None)
     if mixed and any(len(cell.split()) > 1 for cell in line.split(delimiter)):
-        return _Cells(str.maketrans(",;", "  "), None)
-    return _Cells(str.maketrans(",", ".") if delimiter == ";" else {}, delimiter)
+        return _Cells(None, replaced=",;", by=" ")
+    return _Cells(";", replaced=",", by=".") if delimiter == ";" else _Cells(delimiter)
 
 
 def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None]:

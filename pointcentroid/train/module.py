@@ -99,9 +99,10 @@ class NetTraining(lightning.LightningModule):
     def configure_optimizers(self):
         """AdamW without decay on vectors (biases, norms, step sizes); linear warm-up, then a cosine to zero."""
         config, groups = self.config, decayed(self.net, self.config.weight_decay)
-        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
         if config.sharpness:
             optimiser = SharpnessAware(groups, config.learning_rate, self.net, config.sharpness)
+        else:
+            optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
         factor = warm_cosine(int(self.trainer.estimated_stepping_batches), config.warmup)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
