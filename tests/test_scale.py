@@ -139,6 +139,32 @@ class TestStreams:
         assert inputs.expand(["."], False) == ["a-b.off", "a.off", "link.off"]
         assert inputs.expand(["./a/"], False) == ["a/x.off"]
 
+    def test_text_without_points_is_left_out_of_folders(self, tmp_path: Path, capsys) -> None:
+        files = {
+            "LICENSE.txt": "The MIT License\n\nCopyright (c) 2020 Somebody\n",
+            "names.csv": "class,file\nchair,a.off\n",
+            "train.txt": "airplane_0001\nairplane_0002\n",
+            "two.csv": "u,v\n1,2\n3,4\n",
+            "long.txt": "no points\n" * 20_000,
+            "binary.txt": b"\x00\xff\xfe" * 9,
+            "cut.csv": "x,y,z,label\n" + "0.25,0.5,0.75,leaf\n" * 9_000,
+            "points.TXT": "# a scan\n2\n0 0 0 255\n1 1 1 0\n",
+            "decimal.csv": "x;y;z\n0,5;1;2\n",
+            "bad.txt": "0 0 0\n1 1\n",
+            "header.csv": "x,y,z\n",
+            "empty.txt": "",
+            "prose.xyz": "nothing else is called so\n",
+        }
+        for name, text in files.items():
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        kept = ["bad.txt", "cut.csv", "decimal.csv", "empty.txt", "points.TXT", "prose.xyz"]
+        assert [Path(path).name for path in inputs.stream([str(tmp_path)], False)] == kept
+        assert capsys.readouterr().err == f"{tmp_path}: left out as text without points: LICENSE.txt and 6 more\n"
+        assert inputs.count([str(tmp_path)], False) == len(kept)
+        assert capsys.readouterr().err == "", "said once is enough"
+        named = str(tmp_path / "LICENSE.txt")
+        assert inputs.expand([named], False) == [named], "a file that is named is wanted"
+
     def test_a_folder_is_listed_when_its_turn_comes(self, tmp_path: Path, monkeypatch) -> None:
         fill(tmp_path, 30)
         listed = []

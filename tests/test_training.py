@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pointcentroid as pc
-from pointcentroid.config import AugmentConfig, TrainConfig, from_dict, to_dict
+from pointcentroid.config import AugmentConfig, AutoencoderConfig, ClassifierConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.data.foreign import FOREIGN
@@ -34,6 +34,7 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.norm import BatchNorm
 from pointcentroid.train.callbacks import moving_average
 from pointcentroid.train.module import ClassifierTraining, decayed
+from pointcentroid.train.run import start_from
 from pointcentroid.train.sharpness import SharpnessAware
 from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights
 
@@ -648,3 +649,42 @@ def test_an_autoencoder_learns_and_is_evaluated_as_it_was_validated(kind: str, t
     assert "that classify" in done.stderr
     done = run("evaluate", row["weights"], "--data", toy, "--probe", "--split", "all")
     assert (done.returncode, "a probe needs training shapes" in done.stderr) == (2, True), done.stderr
+
+
+BOTH = (
+    "model.encoder={embed: 8, norm: batch, tokens: points, steps: 0, relative: 16, drop_path: 0.0, "
+    "stages: [{centroids: 16, dim: 16, neighbours: 8}, {centroids: 8, dim: 16, neighbours: 8}]}"
+)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(toy: Path, tmp_path_factory) -> Path:
+    """One whose encoder a classifier may have, too."""
+    settings = [f"data={toy}", "name=both", *AUTOENCODERS["reconstruct"], BOTH, "preprocess.sample=128"]
+    settings += [f"output={tmp_path_factory.mktemp('runs')}", "epochs=1", "preprocess.points=128", "accelerator=cpu"]
+    done = run("train", "modelnet40-reconstruct", *settings, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["weights"])
+
+
+class TestStartFromAnAutoencoder:
+    def test_its_encoder_is_taken_and_the_head_is_random(self, autoencoder: Path) -> None:
+        tensors, card = load_weights(autoencoder)
+        assert isinstance(card.model, AutoencoderConfig)
+        encoder = dataclasses.replace(card.model.encoder, drop_path=0.2)
+        config = TrainConfig(start=str(autoencoder), model=ClassifierConfig(classes=2, hidden=16, encoder=encoder))
+        net = CentroidClassifier(config.model)  # type: ignore[arg-type]
+        before = copy.deepcopy(net.state_dict())
+        start_from(net, config, ("rod", "plate"))
+        for name, tensor in net.state_dict().items():
+            assert torch.equal(tensor, (tensors if name.startswith("encoder.") else before)[name]), name
+        moved = [name for name in before if not torch.equal(before[name], net.state_dict()[name])]
+        assert moved, "the encoder was trained"
+
+    def test_through_the_command(self, autoencoder: Path, toy: Path, tmp_path: Path) -> None:
+        card = read_card(train(toy, tmp_path, BOTH, f"start={autoencoder}", "epochs=1"))
+        assert card.provenance["config"]["start"] == "both.safetensors"
+        settings = [f"data={toy}", f"output={tmp_path}", *SMALL, "model.encoder.steps=0", f"start={autoencoder}"]
+        done = run("train", "modelnet40-small", *settings)
+        assert done.returncode == 2
+        assert "holds another architecture than model" in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,14 +60,14 @@ def stream(paths: list[str], recursive: bool) -> Iterator[str]:
 
 def count(paths: list[str], recursive: bool) -> int | None:
     """How many files `stream` gives; None where only reading a list to its end would say."""
-    return None if "-" in paths else sum(1 for path in paths for _ in _files(path, recursive))
+    return None if "-" in paths else sum(1 for path in paths for _ in _files(path, recursive, tell=lambda _: None))
 
 
-def _files(path: str, recursive: bool) -> Iterable[str]:
+def _files(path: str, recursive: bool, tell: Callable[[str], object] | None = None) -> Iterable[str]:
     if path == "-":
         return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
     if os.path.isdir(path):
-        return walk(path, recursive)
+        return walk(path, recursive, tell)
     if glob.has_magic(path) and not os.path.exists(path):
         return sorted(glob.iglob(path, recursive=True)) or [path]
     return [path]

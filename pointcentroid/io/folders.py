@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pointcentroid.io import READERS
+from pointcentroid.io.tables import OFTEN_NO_POINTS, may_hold_points
 
 
 def readable(name: str) -> bool:
@@ -15,33 +16,42 @@ def readable(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in READERS and not name.startswith(".")
 
 
-def walk(folder: str, recursive: bool, tell: Callable[[str], object] = sys.stderr.write) -> Iterator[str]:
+def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = None) -> Iterator[str]:
     """List the readable files of a folder as they are asked for, in the order in which their paths sort.
 
     What is held is the names in the folders above the file at hand, because names are sorted. A folder that cannot be listed
-    is told of, and left out; links to folders are not followed, for they may lead back.
+    is told of, and left out, and so are text files that hold no points, such as a licence; links to folders are not
+    followed, for they may lead back.
 
     Args:
         folder: where to look.
         recursive: look into subfolders.
-        tell: takes a line about a folder that is left out.
+        tell: takes a line about what is left out; the standard error output by default.
     """
     folder = str(Path(folder))
+    say = tell or sys.stderr.write  # looked up now: a progress bar may have put something else there
     try:
         with os.scandir(folder) as entries:
             # `a/b` sorts after `a-b` and before `a0`: the separator takes part.
             names = sorted(e.name + os.sep if _is_folder(e) else e.name for e in entries if _is_folder(e) or _wanted(e))
     except OSError as error:
-        tell(f"{folder}: cannot be listed: {error.strerror}\n")
+        say(f"{folder}: cannot be listed: {error.strerror}\n")
         return
     names.reverse()
+    other: list[str] = []
     while names:
         name = names.pop()
         path = name if folder == "." else os.path.join(folder, name)
-        if not name.endswith(os.sep):
+        if name.endswith(os.sep):
+            if recursive:
+                yield from walk(path.rstrip(os.sep), recursive, tell)
+        elif name.lower().endswith(OFTEN_NO_POINTS) and not may_hold_points(path):
+            other.append(name)
+        else:
             yield path
-        elif recursive:
-            yield from walk(path.rstrip(os.sep), recursive, tell)
+    if other:
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        say(f"{folder}: left out as text without points: {other[0]}{more}\n")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -13,6 +13,7 @@ from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _COMMENT = ("#", "//")
+_HEAD = 1 << 16  # bytes in which `may_hold_points` looks for a point
 
 
 class _Cells(NamedTuple):
@@ -60,6 +61,34 @@ def read_text(path: Path) -> Shape:
     except (ValueError, IndexError):
         points = [_row(path, number, text, cells, wanted) for number, text in _numbered(lines, first)]
     return checked(path, np.asarray(points, dtype=np.float64))
+
+
+def may_hold_points(path: str) -> bool:
+    """Whether a text file begins as a table of points does: a licence, a list of names or a colour table does not.
+
+    It is for files that nobody named, but that lie in a folder. Of an empty file, or one that cannot be opened, `read_text`
+    says more.
+
+    Args:
+        path: a file; its first 64 KiB are looked at.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return True
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()
+    if len(head) == _HEAD:
+        del lines[-1]  # it may be cut
+    if not _numbered(lines, 0):
+        return True
+    try:
+        first, columns = _skip_head(Path(path), lines)
+        cells = _cells(lines[first], mixed=columns is None)
+        _row(Path(path), first + 1, lines[first], cells, columns or (0, 1, 2))
+    except ReadError:
+        return False
+    return True
 
 
 def _numbered(lines: list[str], first: int) -> list[tuple[int, str]]:
@@ -189,6 +218,9 @@ def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
         raise ReadError(path, f"{name} holds {len(array)} points; at most {MAX_ELEMENTS} are read")
     return np.array(array[:, :3], dtype=np.float64)
 
+
+OFTEN_NO_POINTS = (".txt", ".csv")
+"""Suffixes of tables under which all kinds of text are found beside shapes."""
 
 READERS = {
     ".xyz": read_text,

@@ -105,7 +105,8 @@ def split(explanation: Explanation, example: Labelled | None = None) -> list[Pie
     import trimesh
 
     if explanation.faces is None:
-        raise ReadError(explanation.prediction.file, "is a point cloud, without faces to cut; --save writes it in colours")
+        what = "is a point cloud, without faces to cut; assignments --save writes it in colours"
+        raise ReadError(explanation.prediction.file, what)
     chosen = face_centroids(explanation)
     pieces: list[Piece] = []
     for centroid, name in enumerate(centroid_names(explanation, example)):

@@ -22,7 +22,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from pointcentroid.config import WHERE, ClassifierConfig, PartsConfig, TrainConfig, to_dict
+from pointcentroid.config import (
+    WHERE,
+    CapsuleAutoencoderConfig,
+    ClassifierConfig,
+    ModelConfig,
+    PartsConfig,
+    TrainConfig,
+    to_dict,
+)
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, find_shapes
@@ -232,7 +240,10 @@ def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Wat
 
 
 def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) -> None:
-    """Give a net the tensors of trained weights; where the classes differ, the last layer keeps its random start.
+    """Give a net the tensors of trained weights.
+
+    Where the classes differ, the last layer keeps its random start; where the weights are of another kind of net with the
+    same encoder, such as an autoencoder for a classifier, everything but the encoder does.
 
     Args:
         net: the net to change.
@@ -243,16 +254,27 @@ def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) ->
         WeightsError: there are no such weights, or they belong to another architecture.
     """
     tensors, card = load_weights(find_weights(config.start))
-    holds = card.model
-    if isinstance(holds, ClassifierConfig) and isinstance(config.model, ClassifierConfig):
-        holds = dataclasses.replace(holds, classes=config.model.classes, dropout=config.model.dropout)
-        if card.classes != classes and isinstance(net, CentroidClassifier):
-            tensors |= {name: tensor for name, tensor in net.state_dict().items() if name.startswith(net.last)}
-    if holds != config.model:
+    holds, wanted = _as_trained(card.model), _as_trained(config.model)
+    own: tuple[str, ...] = ()  # how the names of the tensors begin that keep their random start
+    if holds.kind != wanted.kind and getattr(holds, "encoder", None) == getattr(wanted, "encoder", ""):
+        own = tuple(f"{name}." for name, _ in net.named_children() if name != "encoder")
+        holds, tensors = wanted, {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+    elif isinstance(holds, ClassifierConfig) and isinstance(wanted, ClassifierConfig):
+        holds = dataclasses.replace(holds, classes=wanted.classes)
+        own = (net.last,) if card.classes != classes and isinstance(net, CentroidClassifier) else ()
+    if holds != wanted:
         raise WeightsError(
             f"{config.start} holds another architecture than model: leave model out to train the one it holds"
         )
-    net.load_state_dict(tensors)
+    net.load_state_dict(tensors | {name: tensor for name, tensor in net.state_dict().items() if name.startswith(own)})
+
+
+def _as_trained(model: ModelConfig) -> ModelConfig:
+    """A configuration without what may change from one training to the next: dropout and stochastic depth."""
+    if isinstance(model, CapsuleAutoencoderConfig):
+        return model
+    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, drop_path=0.0))
+    return dataclasses.replace(model, dropout=0.0) if isinstance(model, ClassifierConfig) else model
 
 
 def _finish(
