@@ -19,7 +19,7 @@ import pointcentroid as pc
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.cache import open_cache, prepare_cache
 from pointcentroid.data.clouds import CloudSet, load_npz
-from pointcentroid.data.download import download
+from pointcentroid.data.download import download, part_of
 from pointcentroid.data.layouts import find_shapes
 from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError
@@ -121,16 +121,22 @@ def test_preparing_again_goes_on_where_it_stopped(tree: Path, tmp_path: Path, mo
     with pytest.raises(DataError, match="the beginning of another"):
         prepare_cache(catalogue, tmp_path / "cut", PreprocessConfig(sample=32, points=32), workers=0)
 
-    stamps = [(tmp_path / "cut" / "parts" / name).stat().st_mtime_ns for name in kept]
     made: list[Path] = []
     save = "pointcentroid.data.cache._save_part"
     original = __import__("pointcentroid.data.cache", fromlist=["_save_part"])._save_part
     monkeypatch.setattr(save, lambda path, *rest: (made.append(path), original(path, *rest))[1])
+    shutil.copytree(tmp_path / "cut", tmp_path / "damaged")
     again = prepare_cache(catalogue, tmp_path / "cut", SETTINGS, workers=0)
-    assert len(stamps) == 2
     assert [path.name for path in made] == ["00002.npz", "00003.npz"], "finished parts are not made again"
     assert (again.shapes, again.quarantined) == (whole.shapes, whole.quarantined)
     assert (tmp_path / "cut" / "points.npy").read_bytes() == (tmp_path / "whole" / "points.npy").read_bytes()
+
+    for number, content in enumerate((b"", bytes(range(256)) * 40)):  # what a power cut may leave
+        (tmp_path / "damaged" / "parts" / f"{number:05d}.npz").write_bytes(content)
+    made.clear()
+    prepare_cache(catalogue, tmp_path / "damaged", SETTINGS, workers=0)
+    assert len(made) == 4
+    assert (tmp_path / "damaged" / "points.npy").read_bytes() == (tmp_path / "whole" / "points.npy").read_bytes()
 
 
 def test_what_was_prepared_otherwise_is_an_error_that_names_the_fix(tree: Path, tmp_path: Path) -> None:
@@ -145,9 +151,20 @@ def test_what_was_prepared_otherwise_is_an_error_that_names_the_fix(tree: Path, 
     (tmp_path / "a" / "meta.json").write_text(json.dumps(meta | {"version": 0}))
     with pytest.raises(DataError, match="another version"):
         open_cache(tmp_path / "a", SETTINGS)
-    (tmp_path / "a" / "meta.json").write_text("{")
-    with pytest.raises(DataError, match="damaged"):
-        open_cache(tmp_path / "a", SETTINGS)
+    for text in (
+        "{",
+        json.dumps({key: meta[key] for key in meta if key != "fingerprint"}),
+        json.dumps(meta | {"shapes": "x"}),
+    ):
+        (tmp_path / "a" / "meta.json").write_text(text)
+        with pytest.raises(DataError, match="damaged"):
+            open_cache(tmp_path / "a", SETTINGS)
+    (tmp_path / "a" / "meta.json").write_text(json.dumps(meta))
+    index = dict(np.load(tmp_path / "a" / "index.npz"))
+    for labels in (index["labels"] + 7, index["labels"] - 1, index["labels"] + 0.5):
+        np.savez(tmp_path / "a" / "index.npz", **(index | {"labels": labels}))
+        with pytest.raises(DataError, match="labels that are of no class"):
+            open_cache(tmp_path / "a", SETTINGS)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("precious")
     done = run("data", "prepare", tree, "--to", tmp_path / "full")
@@ -391,15 +408,44 @@ class TestDownload:
         assert server.requests == [None, "bytes=1000-"]
 
     def test_a_server_without_ranges_sends_all_of_it_again(self, server: Server, tmp_path: Path) -> None:
-        (tmp_path / "it.zip.part").write_bytes(server.content[:500])
+        part_of(tmp_path / "it.zip", server.url).write_bytes(server.content[:500])
         server.ranges = False
         assert download([server.url], tmp_path / "it.zip").read_bytes() == server.content
 
     def test_a_part_that_is_whole_is_recognised(self, server: Server, tmp_path: Path) -> None:
-        (tmp_path / "it.zip.part").write_bytes(server.content)
+        part_of(tmp_path / "it.zip", server.url).write_bytes(server.content)
         assert download([server.url], tmp_path / "it.zip").read_bytes() == server.content
-        (tmp_path / "too_long.zip.part").write_bytes(server.content + b"x")
+        part_of(tmp_path / "too_long.zip", server.url).write_bytes(server.content + b"x")
         assert download([server.url], tmp_path / "too_long.zip").read_bytes() == server.content
+
+    def test_what_is_there_is_checked_too(self, server: Server, tmp_path: Path) -> None:
+        digest = hashlib.sha256(server.content).hexdigest()
+        (tmp_path / "it.zip").write_bytes(server.content)
+        assert download([server.url], tmp_path / "it.zip", sha256=digest.upper()).read_bytes() == server.content
+        with pytest.raises(DataError, match=f"is there, and its sha256 is {digest}"):
+            download([server.url], tmp_path / "it.zip", sha256="0" * 64)
+        assert (tmp_path / "it.zip").read_bytes() == server.content, "somebody's file"
+        assert server.requests == []
+
+    def test_one_mirror_does_not_go_on_with_what_another_began(self, server: Server, tmp_path: Path) -> None:
+        other = server.url.replace("it.zip", "gone.zip")
+        part_of(tmp_path / "it.zip", other).write_bytes(b"x" * 500)
+        assert download([other, server.url], tmp_path / "it.zip").read_bytes() == server.content
+        assert server.requests[-1] is None, "all of it was asked for"
+        assert [path.name for path in tmp_path.glob("it.zip*")] == ["it.zip"]
+
+    def test_an_archive_that_is_damaged_is_thrown_away(self, server: Server, tmp_path: Path) -> None:
+        middle = len(server.content) // 2
+        server.content = server.content[:middle] + bytes([server.content[middle] ^ 255]) + server.content[middle + 1 :]
+        with pytest.raises(DataError, match="the archive that came is damaged"):
+            download([server.url], tmp_path / "it.zip")
+        assert list(tmp_path.glob("it.zip*")) == []
+
+    @pytest.mark.parametrize("address", ["not-an-address", "http://a..b/x.zip", "ftp://"])
+    def test_what_is_no_address_is_one_line(self, address: str, tmp_path: Path) -> None:
+        done = run("data", "prepare", "mine", "--to", tmp_path / "x", "--download", "--mirror", address)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: no mirror delivered mine.zip")
 
     def test_the_wrong_content_is_refused_and_thrown_away(self, server: Server, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="its sha256 is"):

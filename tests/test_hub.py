@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import os
@@ -129,7 +130,8 @@ def test_weights_travel_to_a_hub_and_back(hub) -> None:
 
 def test_a_model_card_says_what_the_weights_say() -> None:
     card = read_card(shipped_weights()["tiny"])
-    text = model_card(card, "me/net")
+    odd = dataclasses.replace(card, metrics=card.metrics | {"nothing": None, "words": "x"})
+    text = model_card(odd, "me/net")
     assert text.startswith("---\nlibrary_name: pointcentroid\n")
     assert "hf://me/net" in text
     assert ", ".join(card.classes) in text

@@ -152,14 +152,22 @@ class TestStreams:
             "decimal.csv": "x;y;z\n0,5;1;2\n",
             "bad.txt": "0 0 0\n1 1\n",
             "header.csv": "x,y,z\n",
+            "damaged.csv": "x,y,z\n0.5,?,0.5\n0.25,0.5,0.75\n",
+            "units.txt": "x y z\nm m m\n0 0 0\n",
+            "wide.txt": "0.5 0.25 0.125\n".encode("utf-16"),
+            "much_said.csv": "a,b,c\n" + "# more\n" * 20_000 + "0,0,0\n",
             "empty.txt": "",
             "prose.xyz": "nothing else is called so\n",
         }
         for name, text in files.items():
             (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-        kept = ["bad.txt", "cut.csv", "decimal.csv", "empty.txt", "points.TXT", "prose.xyz"]
+        kept = [
+            "bad.txt", "cut.csv", "damaged.csv", "decimal.csv", "empty.txt", "header.csv", "much_said.csv", "points.TXT",
+            "prose.xyz", "units.txt", "wide.txt",
+        ]  # fmt: skip
         assert [Path(path).name for path in inputs.stream([str(tmp_path)], False)] == kept
-        assert capsys.readouterr().err == f"{tmp_path}: left out as text without points: LICENSE.txt and 6 more\n"
+        left_out = "LICENSE.txt, binary.txt, long.txt, names.csv, train.txt and 1 more"
+        assert capsys.readouterr().err == f"{tmp_path}: left out as text without points: {left_out}\n"
         assert inputs.count([str(tmp_path)], False) == len(kept)
         assert capsys.readouterr().err == "", "said once is enough"
         named = str(tmp_path / "LICENSE.txt")
@@ -309,6 +317,46 @@ class TestParquet:
         with pytest.raises(DataError, match="delete it, and --resume"):
             keep(["d"], resume=True)
 
+    def test_a_run_anew_is_resumed_without_what_an_earlier_one_answered(self, tmp_path: Path) -> None:
+        def answers(said: str, most: int, resume: bool) -> Answers:
+            kept = Answers(tmp_path / "link.parquet", True, {"weights": "w"}, resume)
+            results = kept.keeping(Failure(file, said) for file in kept.missing("abcd"))
+            taken = list(islice(results, most))
+            if len(taken) < 4 and not resume:
+                kept._keep(table_of(taken, kept.schema))  # and then it died
+            else:
+                list(results)
+            return kept
+
+        (tmp_path / "link.parquet").symlink_to(tmp_path / "x.parquet")
+        answers("old", 4, resume=False)
+        answers("new", 2, resume=False)
+        assert set(pq.read_table(tmp_path / "x.parquet")["error"].to_pylist()) == {"old"}
+        assert answers("newer", 4, resume=True).done == 2
+        rows = pq.read_table(tmp_path / "x.parquet")
+        assert rows["path"].to_pylist() == list("abcd")
+        assert rows["error"].to_pylist() == ["new", "new", "newer", "newer"]
+        assert answers("newest", 4, resume=True).done == 4, "nothing is left to do"
+        assert sorted(os.listdir(tmp_path)) == ["link.parquet", "x.parquet"]
+        assert (tmp_path / "link.parquet").is_symlink()
+
+    def test_what_reads_ends_with_a_command_that_is_killed(self, tmp_path: Path) -> None:
+        command = [*COMMAND, "classify", "-", "--workers", "3", "-o", str(tmp_path / "x.json")]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdin
+        process.stdin.write(f"{EXAMPLES / 'chair.off'}\n".encode())
+        process.stdin.flush()  # the list never ends
+        deadline = time.monotonic() + 60
+        while len(readers := children_of(process.pid)) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        while any(Path(f"/proc/{reader}").exists() for reader in readers):
+            assert time.monotonic() < deadline, "they outlive it"
+            time.sleep(0.05)
+
     def test_seen_is_a_set(self) -> None:
         names = [f"/a/{number * number % 50_021}" for number in range(80_000)]
         seen, reference = Seen(), set()
@@ -328,6 +376,12 @@ class TestParquet:
         done = run("classify", "x.off", "--resume", "-o", "x.json")
         assert done.returncode == 2
         assert "only Parquet can be resumed" in unboxed(done.stderr)
+
+
+def children_of(process: int) -> list[int]:
+    """Process numbers of what a process has started."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in listed.stdout.split()]
 
 
 def wait_for(shards: Path, count: int, process: subprocess.Popen) -> None:
@@ -525,10 +579,14 @@ class TestRay:
             ([tmp_path, "--ray"], "expected one source"),
             ([tmp_path, tmp_path, "--ray", "local", "-o", tmp_path / "x.parquet"], "expected one source"),
             (["none/", "--ray", "local", "-o", tmp_path / "x.parquet"], "no such folder"),
+            (["file:///none", "--ray", "local", "-o", tmp_path / "x.parquet"], "no such folder"),
+            (["memory://none/x", "--ray", "local", "-o", tmp_path / "x.parquet"], "there is nothing of this name"),
+            (["nosuch://none", "--ray", "local", "-o", tmp_path / "x.parquet"], "nosuch://none: cannot be listed"),
         ]:
             done = run("classify", *arguments)
             assert done.returncode == 2
             assert says in unboxed(done.stderr)
+            assert "Traceback" not in done.stderr
         assert not os.listdir(tmp_path), "nothing is left of what was refused"
 
 

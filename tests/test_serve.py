@@ -18,6 +18,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -420,6 +421,7 @@ class TestLimits:
             (b"--b\r\n" + b"X: y\r\n" * 100 + b"\r\n\r\n--b--\r\n", FORM, 400),
             (CHAIR, "application/octet-stream", 415),
             (CHAIR, "multipart/form-data", 415),
+            (CHAIR, "multipart/form-data; boundary=" + "b" * 5000, 400),
         ],
     )
     def test_what_is_no_form_is_refused(self, server: Server, body: bytes, kind: str, status: int) -> None:
@@ -530,6 +532,36 @@ class TestPatience:
             assert b"\r\nx-content-type-options: nosniff\r\n" in answer
             assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].startswith("too many connections")
             for _, writer in opened:
+                writer.close()
+            server.should_exit = True
+            await serving
+
+        asyncio.run(main())
+
+    def test_an_answered_sender_does_not_stay(self) -> None:
+        """Who announces a body that nobody reads, and sends a byte of it after the answer, is closed as a late one is."""
+
+        async def app(_scope: object, _receive: Callable, send: Callable) -> None:
+            await send({"type": "http.response.start", "status": 405, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"no"})
+
+        async def main() -> None:
+            listening = socket.create_server(("127.0.0.1", 0))
+            protocol = patient_protocol(ServeSettings(grace_seconds=1.0))
+            server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_level="error"))
+            serving = asyncio.create_task(server.serve([listening]))
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+            slow, whole = [await asyncio.open_connection(*listening.getsockname()) for _ in range(2)]
+            for reader, writer in (slow, whole):
+                writer.write(head)
+                assert (await asyncio.wait_for(reader.readuntil(b"no"), 5)).startswith(b"HTTP/1.1 405")
+            whole[1].write(b"abc")
+            slow[1].write(b"a")
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(slow[0].read(), 5) == b""
+            whole[1].write(head)  # it has kept its word, and its connection
+            assert (await asyncio.wait_for(whole[0].readuntil(b"no"), 5)).startswith(b"HTTP/1.1 405")
+            for _, writer in (slow, whole):
                 writer.close()
             server.should_exit = True
             await serving

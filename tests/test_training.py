@@ -24,7 +24,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pointcentroid as pc
-from pointcentroid.config import AugmentConfig, AutoencoderConfig, ClassifierConfig, TrainConfig, from_dict, to_dict
+from pointcentroid.config import (
+    AugmentConfig,
+    AutoencoderConfig,
+    ClassifierConfig,
+    PartsConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
 from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.data.foreign import FOREIGN
@@ -32,6 +40,7 @@ from pointcentroid.errors import DataError
 from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.norm import BatchNorm
+from pointcentroid.nn.parts import PartsNet
 from pointcentroid.train.callbacks import moving_average
 from pointcentroid.train.module import ClassifierTraining, decayed
 from pointcentroid.train.run import start_from
@@ -688,3 +697,25 @@ class TestStartFromAnAutoencoder:
         done = run("train", "modelnet40-small", *settings)
         assert done.returncode == 2
         assert "holds another architecture than model" in done.stderr
+
+    def test_a_net_of_parts_takes_it_too(self, autoencoder: Path) -> None:
+        tensors, card = load_weights(autoencoder)
+        assert isinstance(card.model, AutoencoderConfig)
+        net = PartsNet(PartsConfig(encoder=card.model.encoder, names=3))
+        start_from(net, TrainConfig(start=str(autoencoder), model=net.config), ())
+        assert all(torch.equal(net.state_dict()[name], tensors[name]) for name in tensors if name.startswith("encoder."))
+
+
+def test_classes_in_another_order_keep_their_rows(trained: Path) -> None:
+    tensors, card = load_weights(trained)
+    assert card.model.known  # type: ignore[union-attr]
+    points = torch.randn(4, 128, 3, generator=torch.Generator().manual_seed(0))
+    net = CentroidClassifier(card.model).eval()  # type: ignore[arg-type]
+    net.load_state_dict(tensors)
+    before = net.scores(points)
+    start_from(net, TrainConfig(start=str(trained), model=card.model), card.classes[::-1])
+    after = net.scores(points)
+    assert torch.equal(after.logits, before.logits.flip(1))
+    assert torch.equal(after.known, before.known)  # type: ignore[arg-type]
+    start_from(net, TrainConfig(start=str(trained), model=card.model), ("rod", "ball"))
+    assert torch.equal(net.scores(points).logits, after.logits), "the last layer is left as it was"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
+import gzip
 import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -475,6 +480,13 @@ class TestPicture:
         assert not list(tmp_path.iterdir())
 
 
+def packed(page: Path) -> dict[str, Any]:
+    """The data in a page."""
+    found = re.search(r'id="data"[^>]*>([^<]+)<', page.read_text(encoding="utf-8"))
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
 class TestPage:
     UNLIT = f"rgb({','.join(str(round(255 * c)) for c in UNLIT)})"
 
@@ -725,6 +737,18 @@ class TestPage:
         page = opened(path)
         assert "10,000 of 100,000 points" in page.inner_text(".note")
         assert len(self.colours(page)) == MOST_POINTS
+        panel = Panel(pc.load("small", "cpu").explain(points, up="z")).at_most(MOST_POINTS)
+        for number, stage in enumerate(packed(path)["panels"][0]["stages"], 1):
+            expected = panel.weights(number).sum(axis=0, dtype=np.float64)
+            assert stage["composed"]["mass"] == pytest.approx(expected, abs=0.006), "of the points that are drawn"
+
+    @pytest.mark.parametrize("name", ["{{PLOTLY}} {{DATA}}.off", os.fsdecode(b"caf\xe9.off"), "two\nlines.off"])
+    def test_files_may_be_called_anything(self, name: str, tmp_path: Path, opened: Callable) -> None:
+        shutil.copy(EXAMPLES / "chair.off", tmp_path / name)
+        done = run("view", tmp_path / name, "--html", tmp_path / "x.html", "--png", tmp_path / "x.png")
+        assert done.returncode == 0, done.stderr
+        title = " ".join(name.split()).encode("utf-8", "replace").decode()
+        assert opened(tmp_path / "x.html").title().startswith(title)
 
     def test_a_large_reconstruction_is_thinned_too(self, tmp_path: Path, opened: Callable) -> None:
         patches = panels(Reconstructor(device="cpu")(EXAMPLES / "chair.off", 70_000))[1]

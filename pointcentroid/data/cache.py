@@ -173,6 +173,8 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
         raise DataError(f"{folder}: damaged ({one_line(error)}); delete it, and {again}") from None
     if not points.shape == (len(labels), settings.sample, 3) or not len(labels) == len(names) == len(split):
         raise DataError(f"{folder}: damaged (points {points.shape}, {len(labels)} labels); delete it, and {again}")
+    if not (labels.dtype.kind in "iu" and np.isin(labels, range(len(meta["classes"]))).all()):
+        raise DataError(f"{folder}: damaged (labels that are of no class); delete it, and {again}")
     return CloudSet(
         points,
         labels.astype(np.int64),
@@ -199,11 +201,15 @@ def _settings(settings: PreprocessConfig) -> dict[str, int]:
     return {"sample": settings.sample, "seed": settings.seed}
 
 
+_META = {"version": int, "classes": list, "fingerprint": str, "quarantined": dict, "shapes": int, "split": dict}
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if not isinstance(meta["classes"], list):
-            raise TypeError("classes must be a list")
+        for key, kind in _META.items():
+            if not isinstance(meta[key], kind):
+                raise TypeError(key)
     except OSError:
         raise DataError(
             f"{folder}: preparing this data set was interrupted; run the same `data prepare` again, it goes on"
@@ -239,7 +245,7 @@ def _write_parts(
         for start in range(0, len(catalogue.entries), _PART):
             entries = catalogue.entries[start : start + _PART]
             path = folder / f"{start // _PART:05d}.npz"
-            if not path.is_file():
+            if not _is_whole(path):
                 clouds, failures = np.zeros((len(entries), settings.sample, 3), np.float32), {}
                 rows = []
                 for row, (_, cloud) in enumerate(_clouds(catalogue, entries, settings, up, workers)):
@@ -258,6 +264,15 @@ def _write_parts(
     for _ in watch(results(), len(catalogue.entries)):
         pass
     yield from finished
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a part is there, and as it was written: a machine that died may have left less."""
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            return all(len(part[key]) == len(part["rows"]) for key in ("clouds", "rows")) and bool(str(part["failures"]))
+    except Exception:  # damaged archives raise a dozen types
+        return False
 
 
 def _save_part(path: Path, clouds: np.ndarray, rows: list[int], failures: dict[str, str]) -> None:

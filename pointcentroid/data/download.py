@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import http.client
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pointcentroid.errors import DataError
+from pointcentroid.errors import DataError, one_line
 
 MIRRORS: dict[str, tuple[str, ...]] = {
     "modelnet10": (
@@ -34,12 +36,13 @@ def download(
 ) -> Path:
     """Download a file, unless it is there.
 
-    What a broken connection left is kept beside it as `.part`, and the next call goes on from there.
+    What a broken connection left is kept beside it, under a name that ends in `.part`, one for each address, and the next
+    call goes on from there.
 
     Args:
         urls: where it may be, in the order to try.
         path: where to.
-        sha256: what its content must hash to; None checks only that a zip archive can be opened.
+        sha256: what its content must hash to, also if it is there already; None checks only that a zip archive is whole.
         progress: called with bytes done, and in all where the server says so.
 
     Raises:
@@ -47,22 +50,33 @@ def download(
     """
     path = Path(path)
     if path.is_file():
+        if sha256 and (found := _hash(path)) != sha256.lower():
+            raise DataError(
+                f"{path} is there, and its sha256 is {found}, expected {sha256.lower()}; delete it to fetch it anew"
+            )
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     reasons = []
     for url in urls:
+        part = part_of(path, url)
         try:
             _fetch(url, part, progress)
             _check(part, path.suffix, sha256)
-        except (OSError, http.client.HTTPException, DataError) as error:
+        except (OSError, http.client.HTTPException, ValueError, DataError) as error:  # ValueError: it is no address
             reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
             continue
         part.replace(path)
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            left.unlink()
         return path
     raise DataError(
         f"no mirror delivered {path.name} ({'; '.join(reasons)}); download it by other means and name the file instead"
     )
+
+
+def part_of(path: Path, url: str) -> Path:
+    """Where what has come of a file is kept. No mirror goes on with what another began: it may be another file."""
+    return path.with_name(f"{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
 
 
 def _fetch(url: str, part: Path, progress: Callable[[int, int | None], None]) -> None:
@@ -97,13 +111,27 @@ def _fetch(url: str, part: Path, progress: Callable[[int, int | None], None]) ->
 def _check(part: Path, suffix: str, sha256: str | None) -> None:
     """Throw away what is not what was asked for: going on from it would never give the right file."""
     if sha256:
-        with part.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256.lower():
+        if (found := _hash(part)) != sha256.lower():
             part.unlink()
             raise DataError(f"its sha256 is {found}, expected {sha256.lower()}")
-    if suffix == ".zip" and not zipfile.is_zipfile(part):
+        return
+    if suffix != ".zip":
+        return
+    if not zipfile.is_zipfile(part):
         with part.open("rb") as file:
             begin = file.read(40)
         part.unlink()
         raise DataError(f"it is no zip archive, it begins with {begin!r}")
+    try:
+        with zipfile.ZipFile(part) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        damaged = one_line(error)
+    if damaged is not None:
+        part.unlink()
+        raise DataError(f"the archive that came is damaged ({damaged})")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -79,7 +79,7 @@ def model_card(card: WeightsCard, repository: str) -> str:
         "",
         "| | |",
         "|---|---|",
-        *(f"| {k} | {v:.4g} |" for k, v in sorted(card.figures.items())),
+        *(f"| {k} | {v:.4g} |" for k, v in sorted(card.figures.items()) if isinstance(v, (int, float))),
         "",
     ]
     if card.temperature != 1:

@@ -10,6 +10,8 @@ from pathlib import Path
 from pointcentroid.io import READERS
 from pointcentroid.io.tables import OFTEN_NO_POINTS, may_hold_points
 
+_NAMED = 5  # files that are named where some are left out
+
 
 def readable(name: str) -> bool:
     """Whether a file of this name is of a format that can be read, and not hidden."""
@@ -50,8 +52,8 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
         else:
             yield path
     if other:
-        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        say(f"{folder}: left out as text without points: {other[0]}{more}\n")
+        more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
+        say(f"{folder}: left out as text without points: {', '.join(other[:_NAMED])}{more}\n")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import zipfile
 from pathlib import Path
@@ -64,10 +65,10 @@ def read_text(path: Path) -> Shape:
 
 
 def may_hold_points(path: str) -> bool:
-    """Whether a text file begins as a table of points does: a licence, a list of names or a colour table does not.
+    """Whether a text file may be a table of points, whole or damaged; a licence or a list of names is none.
 
-    It is for files that nobody named, but that lie in a folder. Of an empty file, or one that cannot be opened, `read_text`
-    says more.
+    It is for files that nobody named, but that lie in a folder. A line that begins with three numbers, or names x, y and z,
+    is enough; what is wrong with a file that is empty, or cannot be opened, is for `read_text` to say.
 
     Args:
         path: a file; its first 64 KiB are looked at.
@@ -77,18 +78,18 @@ def may_hold_points(path: str) -> bool:
             head = file.read(_HEAD)
     except OSError:
         return True
-    lines = head.decode("utf-8-sig", errors="replace").splitlines()
-    if len(head) == _HEAD:
-        del lines[-1]  # it may be cut
-    if not _numbered(lines, 0):
-        return True
-    try:
-        first, columns = _skip_head(Path(path), lines)
-        cells = _cells(lines[first], mixed=columns is None)
-        _row(Path(path), first + 1, lines[first], cells, columns or (0, 1, 2))
-    except ReadError:
-        return False
-    return True
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    lines = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
+    cut = len(head) == _HEAD
+    if cut:
+        del lines[-1]
+    rows = _numbered(lines, 0)
+    return len(rows) < 1 + cut or any(_like_points(text) for _, text in rows)
+
+
+def _like_points(line: str) -> bool:
+    cells = [cell.strip() for cell in _cells(line, mixed=True).of(line)]
+    return {"x", "y", "z"} <= {_name(cell) for cell in cells} or (len(cells) >= 3 and all(map(_is_number, cells[:3])))
 
 
 def _numbered(lines: list[str], first: int) -> list[tuple[int, str]]:
@@ -109,7 +110,7 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
     columns = None
     named = counted = False
     for number, text in _numbered(lines, 0):
-        cells = [cell.strip().strip("\"'").lower() for cell in _cells(text).of(text)]
+        cells = [_name(cell) for cell in _cells(text).of(text)]
         if len(cells) == 1 and cells[0].isdigit() and not counted:
             counted = True
         elif not named and not any(map(_is_number, cells)):
@@ -119,6 +120,10 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
         else:
             return number - 1, columns
     raise ReadError(path, "holds no geometry: no line with three numbers")
+
+
+def _name(cell: str) -> str:
+    return cell.strip().strip("\"'").lower()
 
 
 def _is_number(cell: str) -> bool:

@@ -9,6 +9,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -270,7 +271,7 @@ def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     forking = "torch" not in sys.modules and "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     with _environment(ONE_THREAD):
         context = multiprocessing.get_context("fork" if forking else "spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=start_worker)
+        pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_reader)
         # Processes start when work arrives; give each some, while the environment is right.
         for _ in range(workers):
             pool.submit(int)
@@ -290,6 +291,19 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
+
+
+def _start_reader() -> None:
+    """Begin a process of a pool. It ends with its parent, even one that is killed: the queue that it waits on would not,
+    for its siblings hold the other end."""
+    start_worker()
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
 
 
 def start_worker(memory: int = _WORKER_MEMORY) -> None:

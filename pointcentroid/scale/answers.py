@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,9 @@ SHARD_SECONDS = 60.0
 """Time after which a shard is written even if it is smaller."""
 
 _REQUEST = b"pointcentroid"
+
+_ANEW = ".anew"
+"""Stands among the shards of a run that answers every file, whatever an earlier one left in `target`."""
 
 
 def request_of(weights: Path, **settings: Any) -> dict[str, Any]:
@@ -145,7 +149,8 @@ class Answers:
     """
 
     def __init__(self, target: Path, whole: bool, request: dict[str, Any], resume: bool) -> None:
-        self.target, self.whole, self.resume, self.schema = target, whole, resume, schema_of(request)
+        target = Path(os.path.realpath(target)) if whole else target  # a link stays one
+        self.target, self.whole, self.schema = target, whole, schema_of(request)
         self.folder = target.with_name(f".{target.name}.parts") if whole else target
         self.seen, self.done, self.failed = Seen(), 0, 0
         if self.parts() and not resume:
@@ -154,7 +159,8 @@ class Answers:
             )
         for stale in self.folder.glob(".part-*"):  # what a killed process was writing
             stale.unlink(missing_ok=True)
-        if whole and resume and target.is_file():
+        self._anew = not resume or (self.folder / _ANEW).is_file()
+        if whole and not self._anew and target.is_file():
             self._take(target)
         for part in self.parts():
             if not self._take(part):
@@ -189,6 +195,8 @@ class Answers:
         self, items: Iterable[Any], size: Callable[[list], int], table: Callable[[list], pa.Table]
     ) -> Iterator[Any]:
         self.folder.mkdir(parents=True, exist_ok=True)  # now, not when the first shard is full: it may not be allowed
+        if self.whole and self._anew:
+            (self.folder / _ANEW).touch()
         held, since = [], time.monotonic()
         for item in items:
             held.append(item)
@@ -201,6 +209,7 @@ class Answers:
         if self.whole and self.parts():
             self._merge()
         if self.whole:
+            (self.folder / _ANEW).unlink(missing_ok=True)  # first: from now on, shards that remain are known to `target`
             shutil.rmtree(self.folder)
 
     def _keep(self, table: pa.Table) -> None:
@@ -222,7 +231,7 @@ class Answers:
         return True
 
     def _merge(self) -> None:
-        before = [self.target] if self.resume and self.target.is_file() else []
+        before = [self.target] if not self._anew and self.target.is_file() else []
         temporary = self.folder / ".part-whole"
         with pq.ParquetWriter(temporary, self.schema) as writer:
             for part in [*before, *self.parts()]:

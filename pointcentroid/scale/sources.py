@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pointcentroid.errors import DataError
+from pointcentroid.errors import DataError, one_line
 from pointcentroid.io.folders import readable, walk
+from pointcentroid.io.tables import OFTEN_NO_POINTS
 
 
 def check_source(source: str) -> None:
@@ -17,18 +18,30 @@ def check_source(source: str) -> None:
     Raises:
         DataError: it is no folder, file or address.
     """
-    if "://" not in source and not os.path.exists(source):
-        raise DataError(f"{source}: no such folder, list of files, or address such as s3://bucket/folder")
+    source = _local(source)
+    if "://" not in source:
+        if not os.path.exists(source):
+            raise DataError(f"{source}: no such folder, file, list of files, or address such as s3://bucket/folder")
+        return
+    from pyarrow.fs import FileType
+
+    try:
+        found = _info(source)
+    except Exception as error:  # each file system has its own
+        raise DataError(f"{source}: cannot be listed: {one_line(error)}") from None
+    if found.type == FileType.NotFound:
+        raise DataError(f"{source}: there is nothing of this name")
 
 
 def files_of(source: str, recursive: bool) -> Iterator[str]:
     """The files of a source, one by one, in an order that is the same every time.
 
     Args:
-        source: a folder; a file that lists one path or address a line; or the address of a folder that pyarrow or fsspec
-            knows, such as `s3://bucket/folder`. (Tested: local folders and lists, and S3 as moto serves it.)
+        source: a folder; a file with a shape; any other file, which lists one path or address a line; or the address of a
+            folder that pyarrow or fsspec knows, such as `s3://bucket/folder`. (Tested: local ones, S3 as moto serves it.)
         recursive: look into subfolders.
     """
+    source = _local(source)
     if "://" in source:
         root, path = _split(source)
         system, base = _file_system(root)
@@ -36,9 +49,23 @@ def files_of(source: str, recursive: bool) -> Iterator[str]:
             yield root + found.removeprefix(base)
     elif os.path.isdir(source):
         yield from walk(source, recursive)
+    elif readable(os.path.basename(source)) and not source.lower().endswith(OFTEN_NO_POINTS):
+        yield source
     else:
         with open(source, encoding="utf-8", errors="surrogateescape") as lines:
-            yield from (line.rstrip("\r\n") for line in lines if line.strip())
+            yield from (_local(line.rstrip("\r\n")) for line in lines if line.strip())
+
+
+def _local(source: str) -> str:
+    """A path, where the address is of this machine."""
+    return source.removeprefix("file://")
+
+
+def _info(address: str) -> Any:
+    """What a file system says of an address."""
+    root, path = _split(address)
+    system, base = _file_system(root)
+    return system.get_file_info(base + path)
 
 
 def _walk_remote(system: Any, folder: str, recursive: bool) -> Iterator[str]:

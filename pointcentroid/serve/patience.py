@@ -127,7 +127,9 @@ def patient_protocol(settings: ServeSettings) -> type[H11Protocol]:
 
         def _watch(self) -> None:
             between = self.conn.their_state is h11.IDLE
-            if between and self.conn.trailing_data[0]:  # part of a head
+            # Of a request that was answered before its body had come, nobody waits for the rest.
+            unread = self.conn.their_state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete
+            if unread or (between and self.conn.trailing_data[0]):  # or part of a head
                 if self._late is None:
                     self._late = self.loop.call_later(settings.grace_seconds, self._close_late)
                 return

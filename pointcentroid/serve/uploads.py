@@ -62,8 +62,8 @@ async def _receive(
     if not declared.isdecimal() or int(declared) > settings.upload_bytes:
         raise too_large
     form = _Form(folder, most)
-    parser = MultipartParser(options[b"boundary"], form.callbacks)
     try:
+        parser = MultipartParser(options[b"boundary"], form.callbacks)
         while (data := await body.next()) is not None:
             if body.received > settings.upload_bytes:
                 raise too_large

@@ -20,7 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 
 from pointcentroid.config import (
     WHERE,
@@ -242,8 +242,8 @@ def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Wat
 def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) -> None:
     """Give a net the tensors of trained weights.
 
-    Where the classes differ, the last layer keeps its random start; where the weights are of another kind of net with the
-    same encoder, such as an autoencoder for a classifier, everything but the encoder does.
+    Where the classes differ, in more than their order, the last layer keeps its random start; where the weights are of
+    another kind of net with the same encoder, such as an autoencoder for a classifier, everything but the encoder does.
 
     Args:
         net: the net to change.
@@ -255,18 +255,29 @@ def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) ->
     """
     tensors, card = load_weights(find_weights(config.start))
     holds, wanted = _as_trained(card.model), _as_trained(config.model)
-    own: tuple[str, ...] = ()  # how the names of the tensors begin that keep their random start
     if holds.kind != wanted.kind and getattr(holds, "encoder", None) == getattr(wanted, "encoder", ""):
-        own = tuple(f"{name}." for name, _ in net.named_children() if name != "encoder")
-        holds, tensors = wanted, {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+        holds, trained = wanted, {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+        tensors = {name: own for name, own in net.state_dict().items() if not name.startswith("encoder.")} | trained
     elif isinstance(holds, ClassifierConfig) and isinstance(wanted, ClassifierConfig):
         holds = dataclasses.replace(holds, classes=wanted.classes)
-        own = (net.last,) if card.classes != classes and isinstance(net, CentroidClassifier) else ()
+        if isinstance(net, CentroidClassifier):
+            tensors |= _last_layer(net, tensors, card.classes, classes)
     if holds != wanted:
         raise WeightsError(
             f"{config.start} holds another architecture than model: leave model out to train the one it holds"
         )
-    net.load_state_dict(tensors | {name: tensor for name, tensor in net.state_dict().items() if name.startswith(own)})
+    net.load_state_dict(tensors)
+
+
+def _last_layer(
+    net: CentroidClassifier, tensors: dict[str, Tensor], before: tuple[str, ...], after: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Its tensors: those that were trained, in the order of the new classes; where these are others, those of the net."""
+    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(net.last)}
+    if sorted(before) != sorted(after):
+        return own
+    rows = [before.index(name) for name in after]
+    return {name: torch.cat([tensors[name][rows], tensors[name][len(rows) :]]) for name in own if name in tensors}
 
 
 def _as_trained(model: ModelConfig) -> ModelConfig:

@@ -9,6 +9,7 @@ import base64
 import gzip
 import html
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -61,8 +62,10 @@ def page_text(panels: list[Panel]) -> str:
         "none": NO_CENTROIDS_NAME,
     }
     page = (files("pointcentroid.viz") / "page.html").read_text(encoding="utf-8")
-    page = page.replace("{{TITLE}}", html.escape(", ".join(panel.title for panel in panels)))
-    return page.replace("{{DATA}}", _pack(json.dumps(data))).replace("{{PLOTLY}}", plotly)
+    title = ", ".join(panel.title for panel in panels).encode("utf-8", "replace").decode()  # names of files may be no UTF-8
+    values = {"TITLE": html.escape(title), "DATA": _pack(json.dumps(data)), "PLOTLY": plotly}
+    # All at once: a title may hold what looks like a place for another.
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: values[place[1]], page)
 
 
 @cache
@@ -106,22 +109,24 @@ def _panel(whole: Panel, panels: list[Panel]) -> dict[str, Any]:
 def _stage(panel: Panel, stage: int, seen: np.ndarray) -> dict[str, Any]:
     places, colours = panel.centroids(stage)
     composed, own = panel.explanation.stages[stage - 1].composed, panel.weights(stage, composed=False)
+    times = np.bincount(panel.nearest, minlength=len(composed))  # that each point which the net saw stands for one drawn
     return {
         "positions": _array(places, np.float32),
         "offsets": _array(panel.offsets(stage), np.float32),
         "colours": (255 * colours).round().astype(int).tolist(),
-        "composed": _shares(composed, seen),
-        "own": None if stage == 1 else _shares(own, np.arange(len(own))),
+        "composed": _shares(composed, seen, times),
+        "own": None if stage == 1 else _shares(own, np.arange(len(own)), np.ones(len(own))),
     }
 
 
-def _shares(weights: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-    """Shares of rows in 255 steps, with what rounding would lose: the largest of each, and the mass over all rows."""
+def _shares(weights: np.ndarray, rows: np.ndarray, times: np.ndarray) -> dict[str, Any]:
+    """Shares of rows in 255 steps, with what rounding would lose: the largest of each, and the mass over all rows, each
+    counted so many times."""
     hard = largest_share(weights[rows]).astype(np.uint16)  # -1 becomes 65535
     return {
         "weights": _array(np.rint(255 * weights[rows]), np.uint8),
         "hard": _array(hard, np.uint16),
-        "mass": [round(float(mass), 2) for mass in weights.sum(axis=0, dtype=np.float64)],
+        "mass": [round(float(mass), 2) for mass in times @ weights.astype(np.float64)],
     }
 
 

@@ -105,6 +105,7 @@ class Panel:
         if (prediction := explanation.prediction) is not None:
             self.top = prediction.top
             self.title = title or f"{Path(prediction.file).name}: {prediction.label} {prediction.confidence:.0%}"
+        self.title = " ".join(self.title.split())  # a line, whatever a file is called
         self.cloud, self.nearest = explanation.points, np.arange(len(explanation.points))
         self.available = len(self.cloud)
         if explanation.faces is None:
@@ -124,10 +125,10 @@ class Panel:
         self._stands: dict[tuple[int, int | None], tuple[np.ndarray, np.ndarray]] = {}
 
     def at_most(self, most: int) -> Panel:
-        """The panel itself, or one of the same with as many points."""
+        """The panel itself, or one of the same, in the same colours, with as many points."""
         if len(self.cloud) <= most:
             return self
-        return Panel(self.explanation, self.title, most, names=self.names, like=self.like)
+        return Panel(self.explanation, self.title, most, names=self.names, like=self.like or self)
 
     @property
     def stages(self) -> int:
