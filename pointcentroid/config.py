@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import math
 import re
 import types
 import typing
@@ -238,7 +239,7 @@ class AugmentConfig:
     foreign: float = 0.25  # probability that a cloud becomes one of no class, or lies wrong; for nets with `known` alone
 
     def __post_init__(self) -> None:
-        _require(self.scale >= 1, f"augment.scale must be at least 1, found {self.scale}")
+        _require(1 <= self.scale < math.inf, f"augment.scale must be at least 1, and finite, found {self.scale}")
         _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
         _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
         for name in ("dropout", "mirror", "quarter_turn", "turn", "warp", "mix", "damage", "foreign"):
@@ -296,7 +297,9 @@ class TrainConfig:
             _require(isinstance(self.model, ClassifierConfig), "teachers are for the training of classifiers")
             _require(not self.augment.mix, "teachers and augment.mix exclude each other")
         _require(0 < self.teaching <= 1, f"teaching must lie in (0, 1], found {self.teaching}")
-        _require(self.seed >= 0, f"seed must not be negative, found {self.seed}")
+        _require(0 <= self.seed < 2**32, f"seed must lie in [0, 2^32), found {self.seed}")
+        for name in ("weight_decay", "clip"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         _require(self.sharpness >= 0, f"sharpness must not be negative, found {self.sharpness}")
@@ -355,7 +358,9 @@ def model_from_dict(values: Any, place: str = "model") -> ModelConfig:
     _require(isinstance(values, dict), f"{place} must be a mapping, found {values!r}")
     kinds = {choice.kind: choice for choice in typing.get_args(ModelConfig)}
     kind = values.get("kind", ClassifierConfig.kind)
-    _require(kind in kinds, f"{place}.kind must be one of {', '.join(map(repr, kinds))}, found {kind!r}")
+    _require(
+        isinstance(kind, str) and kind in kinds, f"{place}.kind must be one of {', '.join(map(repr, kinds))}, found {kind!r}"
+    )
     return from_dict(kinds[kind], values, place)
 
 

@@ -35,6 +35,10 @@ def test_round_trip(config) -> None:
         (lambda: EncoderConfig(stages=()), "at least one stage"),
         (lambda: EncoderConfig(steps=0, pool="none"), "leaves nothing that looks around"),
         (lambda: TrainConfig(epochs=0), "epochs must be at least 1"),
+        (lambda: TrainConfig(seed=2**32), "seed must lie in"),
+        (lambda: TrainConfig(weight_decay=-1.0), "weight_decay must not be negative"),
+        (lambda: TrainConfig(clip=-1.0), "clip must not be negative"),
+        (lambda: AugmentConfig(scale=float("inf")), "augment.scale must be at least 1, and finite"),
         (lambda: from_dict(TrainConfig, {"epoch": 3}), "unknown setting epoch .did you mean 'epochs'"),
         (lambda: TrainConfig(model=AutoencoderConfig(), augment=AugmentConfig(mix=0.5)), "augment.mix is for the training"),
         (lambda: from_dict(TrainConfig, {"augment": {"jiter": 0}}), "augment.jiter .did you mean 'jitter'"),
@@ -78,6 +82,10 @@ class TestYaml:
             ("data: ???", [], "data"),
             ("model: smal", [], "did you mean 'small'"),
             ("epochs: 3\nleraning_rate: 1", [], "did you mean 'learning_rate'"),
+            ("5", [], "run.yaml"),
+            ("model: small", ["model.encoder.stages[0].dim=32"], "run.yaml"),
+            ("epochs: 3", ["model=[1]"], "model must be a mapping"),
+            ("epochs: 3", ["model.kind={a: b}"], "model.kind must be one of"),
         ],
     )
     def test_mistakes(self, tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
@@ -85,6 +93,14 @@ class TestYaml:
         path.write_text(text)
         with pytest.raises(ConfigError, match=says):
             load_train_config(str(path), overrides)
+
+    @pytest.mark.parametrize("name", ["2024", "on", "a: b", "[new] shapes", "null", "1e5", "~"])
+    def test_what_is_given_is_taken_as_it_is(self, name: str) -> None:
+        given = load_train_config("finetune", ["epochs=2"], data=name, name="x", model={"classes": 3})
+        assert (given.data, given.epochs, given.model.classes) == (name, 2, 3)  # type: ignore[union-attr]
+        assert given.model.encoder == MODELS["small"].encoder  # type: ignore[union-attr]
+        with pytest.raises(ConfigError, match="rename it"):
+            load_train_config("finetune", [], data="a${b}")
 
     def test_an_unknown_configuration_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'modelnet40-small'"):

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import base64
+import io as io_module
+import itertools
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pointcentroid import io
 from pointcentroid.errors import MissingExtraError, ReadError
-from pointcentroid.io import READERS, read
+from pointcentroid.io import READERS, ply, read
 
 from .conftest import EXAMPLES
 
@@ -120,6 +126,24 @@ def test_a_comma_between_semicolons_is_a_decimal_point(tmp_path: Path, points: n
     rows = [";".join(f"{value:.3f}" for value in xyz).replace(".", ",") for xyz in points]
     (tmp_path / "t.csv").write_text("\n".join(["x;y;z", *rows]))
     np.testing.assert_allclose(read(tmp_path / "t.csv").vertices, points, atol=6e-4)
+
+
+@pytest.mark.parametrize("between", ["\t", " ", "   "])
+@pytest.mark.parametrize("head", ["", "X [m]{0}Y [m]{0}Z [m]\n", "x{0}y{0}z\n"])
+def test_a_comma_in_numbers_between_blanks_is_a_decimal_point(
+    tmp_path: Path, points: np.ndarray, between: str, head: str
+) -> None:
+    if " " in between and "[" in head:
+        return  # names with blanks between blanks mean nothing
+    rows = [between.join(f"{value:.3f}".replace(".", ",") for value in point) for point in points]
+    (tmp_path / "a.txt").write_text(head.format(between) + "\n".join(rows) + "\n")
+    np.testing.assert_allclose(read(tmp_path / "a.txt").vertices, points, atol=6e-4)
+
+
+def test_columns_may_be_named_with_units(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [f"{row},{x},{y},{z}" for row, (x, y, z) in enumerate(points.tolist())]
+    (tmp_path / "a.csv").write_text("id,X [m],Y (m),z\n" + "\n".join(rows))
+    np.testing.assert_array_equal(read(tmp_path / "a.csv").vertices, points)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +264,170 @@ def test_scene_transforms_place_every_copy(tmp_path: Path, sphere: trimesh.Trime
     assert np.ptp(shape.vertices[:, 0]) == pytest.approx(22, rel=1e-3)
 
 
+def nested_3mf(sphere: trimesh.Trimesh, depth: int, copies: int) -> bytes:
+    """A sphere in a row of copies in a row of copies, along x, two apart."""
+    corners = "".join(f'<vertex x="{x}" y="{y}" z="{z}"/>' for x, y, z in sphere.vertices.tolist())
+    faces = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in sphere.faces.tolist())
+    mesh = f"<mesh><vertices>{corners}</vertices><triangles>{faces}</triangles></mesh>"
+    objects = [f'<object id="1" type="model">{mesh}</object>']
+    for level in range(1, depth + 1):
+        moved = [f"1 0 0 0 1 0 0 0 1 {2 * number * copies ** (level - 1)} 0 0" for number in range(copies)]
+        parts = "".join(f'<component objectid="{level}" transform="{transform}"/>' for transform in moved)
+        objects.append(f'<object id="{level + 1}" type="model"><components>{parts}</components></object>')
+    space = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
+    build = f'<build><item objectid="{depth + 1}"/></build>'
+    content = io_module.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        text = f'<model unit="millimeter" xmlns="{space}"><resources>{"".join(objects)}</resources>{build}</model>'
+        archive.writestr("3D/3dmodel.model", text)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(("depth", "copies"), [(0, 0), (1, 10), (1, 300), (2, 3), (2, 10), (3, 10)])
+def test_all_copies_of_a_3mf_are_placed_or_it_is_an_error(
+    tmp_path: Path, sphere: trimesh.Trimesh, depth: int, copies: int
+) -> None:
+    path = tmp_path / "a.3mf"
+    path.write_bytes(nested_3mf(sphere, depth, copies))
+    if copies**depth >= 100 and depth > 1:
+        with pytest.raises(ReadError, match=f"places {copies**depth} parts by nested components, of which"):
+            read(path)
+    else:
+        assert area(path) == pytest.approx(copies**depth * sphere.area, rel=1e-4)
+
+
+def test_a_3mf_that_holds_itself_is_an_error(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    whole = nested_3mf(sphere, 2, 2)
+    with zipfile.ZipFile(io_module.BytesIO(whole)) as archive:
+        text = archive.read("3D/3dmodel.model").replace(b'<component objectid="1"', b'<component objectid="3"')
+    with zipfile.ZipFile(tmp_path / "a.3mf", "w") as archive:
+        archive.writestr("3D/3dmodel.model", text)
+    with pytest.raises(ReadError, match="a component is part of itself"):
+        read(tmp_path / "a.3mf")
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("more", [False, True])
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12))
+def test_binary_ply_with_faces_of_all_sizes(order: str, more: bool, sizes: list[int]) -> None:
+    rng = np.random.default_rng(sum(sizes))
+    polygons = [rng.integers(0, 20, size) for size in sizes]
+    sign = "<" if order == "little" else ">"
+    points = rng.normal(size=(20, 3)).astype(f"{sign}f4")
+    lines = ["ply", f"format binary_{order}_endian 1.0", "element vertex 20", *(f"property float {axis}" for axis in "xyz")]
+    lines += [f"element face {len(sizes)}", *["property uchar flags"] * more, "property list uchar int vertex_indices"]
+    lines += [*["property list uchar float texcoord"] * more, "end_header"]
+    content = "\n".join(lines).encode() + b"\n" + points.tobytes()
+    for polygon in polygons:
+        content += b"\7" * more + bytes([len(polygon)]) + polygon.astype(f"{sign}i4").tobytes()
+        content += (bytes([2]) + np.zeros(2, f"{sign}f4").tobytes()) * more
+    fans = [(p[0], a, b) for p in polygons for a, b in itertools.pairwise(p[1:])]
+    found = ply.mixed_faces(Path("a.ply"), content)
+    if len(set(sizes)) == 1:
+        assert found is None, "trimesh reads these"
+    else:
+        assert found is not None
+        np.testing.assert_array_equal(found[0], points)
+        np.testing.assert_array_equal(found[1], np.array(fans).reshape(-1, 3))
+        with pytest.raises(ReadError, match="cut short"):
+            ply.mixed_faces(Path("a.ply"), content[:-1])
+
+
+def test_a_binary_ply_of_triangles_and_quads_keeps_the_surface(tmp_path: Path) -> None:
+    box = trimesh.creation.box()
+    quads = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
+    header = "ply\r\nformat binary_little_endian 1.0\r\nelement vertex 8\r\n"
+    header += "".join(f"property double {axis}\r\n" for axis in "xyz")
+    header += "element face 8\r\nproperty list uint8 uint32 vertex_index\r\nend_header\r\n"
+    corners = np.array(list(itertools.product((0, 1), repeat=3)), dtype="<f8")
+    body = corners.tobytes() + b"".join(bytes([len(q)]) + np.array(q, "<u4").tobytes() for q in quads)
+    (tmp_path / "box.ply").write_bytes(header.encode() + body)
+    assert area(tmp_path / "box.ply") == pytest.approx(box.area)
+
+
+@pytest.mark.parametrize("name", [b"binary", b"solid binary"])
+def test_what_stands_behind_the_triangles_of_an_stl_is_left_out(
+    tmp_path: Path, sphere: trimesh.Trimesh, name: bytes
+) -> None:
+    content = trimesh.exchange.stl.export_stl(sphere)
+    (tmp_path / "a.stl").write_bytes(name.ljust(80, b"\0") + content[80:] + b"more")
+    assert area(tmp_path / "a.stl") == pytest.approx(sphere.area, rel=1e-5)
+
+
+def test_obj_with_comments_and_lines_of_old_macs(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    text = trimesh.exchange.obj.export_obj(sphere, include_normals=False)
+    commented = "\n".join(f"{line} # note" if line[:2] in ("f ", "v ") else line for line in text.splitlines())
+    for changed in (commented, text.replace("\n", "\r"), commented.replace("\n", "\r\n")):
+        (tmp_path / "a.obj").write_bytes(changed.encode())
+        assert area(tmp_path / "a.obj") == pytest.approx(sphere.area, rel=1e-5)
+
+
+def tree_of(positions: np.ndarray, **primitive: object) -> tuple[dict, bytes]:
+    """A glTF tree of one primitive."""
+    accessor = {"bufferView": 0, "componentType": 5126, "type": "VEC3", "count": len(positions)}
+    tree = {
+        "asset": {"version": "2.0"},
+        "nodes": [{"mesh": 0}],
+        "scenes": [{"nodes": [0]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, **primitive}]}],
+        "accessors": [accessor],
+        "bufferViews": [{"buffer": 0, "byteLength": 12 * len(positions)}],
+        "buffers": [{"byteLength": 12 * len(positions)}],
+    }
+    return tree, positions.astype("<f4").tobytes()
+
+
+def test_a_fan_of_gltf_is_its_triangles(tmp_path: Path) -> None:
+    turns = np.linspace(0, 2 * np.pi, 41)
+    positions = np.concatenate([[[0, 0, 0]], np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)])
+    tree, binary = tree_of(positions, mode=6)
+    (tmp_path / "fan.glb").write_bytes(glb(tree, binary))
+    assert area(tmp_path / "fan.glb") == pytest.approx(20 * np.sin(2 * np.pi / 40), rel=1e-5)
+    order = np.arange(len(positions))[::-1].astype("<u2")
+    tree, binary = tree_of(positions[::-1], mode=6, indices=1)
+    tree["accessors"].append({"bufferView": 1, "componentType": 5123, "type": "SCALAR", "count": len(order)})
+    tree["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": order.nbytes})
+    tree["buffers"][0]["byteLength"] += order.nbytes
+    (tmp_path / "fan.glb").write_bytes(glb(tree, binary + order.tobytes()))
+    assert area(tmp_path / "fan.glb") == pytest.approx(20 * np.sin(2 * np.pi / 40), rel=1e-5)
+
+
+def test_gltf_that_asks_for_what_is_not_done_is_refused(tmp_path: Path) -> None:
+    positions = np.random.default_rng(0).normal(size=(30, 3))
+    path = tmp_path / "a.glb"
+
+    def changed(change: Callable[[dict], object]) -> Path:
+        tree, binary = tree_of(positions)
+        change(tree)
+        path.write_bytes(glb(tree, binary))
+        return path
+
+    instances = {"extensions": {"EXT_mesh_gpu_instancing": {"attributes": {}}}}
+    for change, says in [
+        (lambda tree: tree.update(extensionsRequired=["EXT_new_geometry"]), "needs the extension EXT_new_geometry"),
+        (lambda tree: tree["nodes"][0].update(instances), "places copies by EXT_mesh_gpu_instancing"),
+        (
+            lambda tree: (tree["buffers"].append({"byteLength": 360}), tree["bufferViews"][0].update(buffer=1)),
+            "its buffer 1",
+        ),
+    ]:
+        with pytest.raises(ReadError, match=says):
+            read(changed(change))
+    plain = read(changed(lambda _: None))
+    for same in (
+        lambda tree: tree.update(extensionsRequired=["KHR_texture_transform", "KHR_materials_unlit"]),
+        lambda tree: tree.pop("scenes"),
+    ):
+        assert area(changed(same)) == trimesh.Trimesh(plain.vertices, plain.faces, process=False).area
+
+
+def test_scans_are_read_where_standard_error_is_closed(tmp_path: Path, points: np.ndarray) -> None:
+    write_points(tmp_path / "a.las", points)
+    code = "import os, sys; os.close(2); sys.stderr = None; import pointcentroid as p; print(len(p.read('a.las').vertices))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{len(points)}\n"
+
+
 def test_an_embedded_buffer_is_decoded_once_however_many_parts_share_it(
     tmp_path: Path, sphere: trimesh.Trimesh, monkeypatch
 ) -> None:
@@ -294,7 +482,9 @@ PCD_LIE = b"FIELDS x y z i\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1000000\nPOI
             "damaged glTF file",
         ),
         ("a.npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 3), }\n", "NPY"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (20, 3),       \n", "NPY"),
         ("a.npy", b"", "empty file"),
+        ("a.stl", b"solid x".ljust(80) + struct.pack("<I", 100) + b"\1" * 900, "cut short: .* 100 triangles"),
         ("a.obj", b"", "empty file"),
         ("a.tsv", b"1 2 3", "unknown format .tsv; known: .3mf"),
         ("a.obj", b"ply\nformat ascii 1.0\n", "its content is PLY; rename it"),
@@ -345,9 +535,10 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 def test_absent_files_and_folders_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="No such file"):
         read(tmp_path / "none.off")
-    (tmp_path / "dir.off").mkdir()
-    with pytest.raises(ReadError, match="folder"):
-        read(tmp_path / "dir.off")
+    for name in ("dir.off", "plain"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(ReadError, match="is a folder; name the files in it"):
+            read(tmp_path / name)
 
 
 def test_a_new_format_is_one_function(tmp_path: Path, points: np.ndarray, monkeypatch) -> None:

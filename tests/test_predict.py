@@ -198,7 +198,16 @@ def test_a_doubtful_axis_makes_a_doubtful_answer(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((10, 2)), np.zeros(30), np.full((20, 3), np.nan), np.zeros((20, 3)), np.zeros((3, 3)), [["a"] * 3] * 20]
+    "bad",
+    [
+        np.zeros((10, 2)),
+        np.zeros(30),
+        np.full((20, 3), np.nan),
+        np.zeros((20, 3)),
+        np.zeros((3, 3)),
+        [["a"] * 3] * 20,
+        [[1, 2], [3]],
+    ],
 )
 def test_bad_arrays_are_errors(predictor: Predictor, bad) -> None:
     with pytest.raises(ReadError, match="<array>"):
@@ -210,6 +219,16 @@ def test_bad_options_are_errors(predictor: Predictor) -> None:
         predictor(EXAMPLES / "chair.off", up="w")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no device 'warp'"):
         pc.load("small", device="warp")
+    with pytest.raises(ConfigError, match="runtime must be one of auto, onnx, torch, found 'tensorrt'"):
+        pc.load("small", runtime="tensorrt")  # type: ignore[arg-type]
+    for options, says in [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"workers": -1}, "workers must not be neg"),
+    ]:
+        with pytest.raises(ConfigError, match=says):
+            predictor.predict([EXAMPLES / "chair.off"], **options)
+    with pytest.raises(ConfigError, match="seed must not be negative"):
+        predictor.explain(EXAMPLES / "chair.off", seed=-1)
 
 
 def test_failures_take_their_place_in_a_batch(predictor: Predictor, tmp_path: Path) -> None:
@@ -306,6 +325,22 @@ def test_farthest_points_of_numpy_are_those_of_torch(batch: int, total: int, dat
     assert np.array_equal(picked, fps.farthest_point_sampling(torch.from_numpy(points), count).numpy())
     ordered = farthest.farthest_first(points, count)
     assert np.array_equal(ordered, fps.farthest_first(torch.from_numpy(points), count).numpy())
+
+
+@given(st.integers(1, 12), st.integers(0, 99), st.data())
+def test_where_points_coincide_the_first_picks_come_first(places: int, seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(places, 3))[rng.integers(places, size=(2, 30))]
+    count = data.draw(st.integers(1, 30))
+    tensor = torch.from_numpy(points)
+    for picked, ordered in [
+        (farthest.farthest_point_sampling(points, count), farthest.farthest_first(points, count)),
+        (fps.farthest_point_sampling(tensor, count).numpy(), fps.farthest_first(tensor, count).numpy()),
+    ]:
+        for cloud, was, picks in zip(ordered, points, picked, strict=True):
+            first = list(dict.fromkeys(picks.tolist()))
+            rest = [row for row in range(30) if row not in first]
+            assert np.array_equal(cloud, was[first + rest])
 
 
 def test_farthest_points_of_numpy_refuse_what_has_none() -> None:

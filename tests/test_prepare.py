@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import ReadError
@@ -94,6 +96,38 @@ print(len(list(Preparer(PreprocessConfig(), workers=2)([{str(EXAMPLES / "chair.o
     assert done.returncode == 1
     assert done.stdout == ""
     assert "in a script, what it does must stand below if __name__" in done.stderr.splitlines()[-1]
+
+
+def test_a_large_process_may_start_others() -> None:
+    """What readers inherit from it is not counted against their own limit of memory."""
+    code = (
+        "import numpy as np; from pointcentroid.config import PreprocessConfig; "
+        "from pointcentroid.predict.preparing import Preparer; large = np.empty(5 * 2**30, np.uint8); "
+        f"print(list(Preparer(PreprocessConfig(64, 64), workers=1)([{str(EXAMPLES / 'chair.off')!r}]))[0].clouds.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "(1, 64, 3)\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (SimpleNamespace(pos=torch.rand(48, 2)), "expected three coordinates a point"),
+        (SimpleNamespace(pos=torch.rand(48, 6)), "expected three coordinates a point"),
+        (SimpleNamespace(pos=None), "has no pos"),
+        (SimpleNamespace(pos=[[1, 2, 3], [4, 5]]), "is no array of numbers"),
+    ],
+)
+def test_what_has_no_three_coordinates_is_refused(source: SimpleNamespace, says: str) -> None:
+    with pytest.raises(ReadError, match=says):
+        prepare(source, SETTINGS)
+
+
+def test_tensors_may_have_gradients_and_be_half_as_precise() -> None:
+    points = torch.rand(48, 3).bfloat16()
+    plain = prepare(points.float().numpy(), SETTINGS).clouds
+    for pos in (points, points.float().requires_grad_()):
+        assert np.array_equal(prepare(SimpleNamespace(pos=pos), SETTINGS).clouds, plain)
 
 
 def test_one_source_raises_and_a_batch_goes_on(tmp_path: Path) -> None:

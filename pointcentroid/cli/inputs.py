@@ -69,8 +69,18 @@ def _files(path: str, recursive: bool, tell: Callable[[str], object] | None = No
     if os.path.isdir(path):
         return walk(path, recursive, tell)
     if glob.has_magic(path) and not os.path.exists(path):
-        return sorted(glob.iglob(path, recursive=True)) or [path]
+        return _matches(path, recursive, tell)
     return [path]
+
+
+def _matches(pattern: str, recursive: bool, tell: Callable[[str], object] | None) -> Iterator[str]:
+    """The files that a glob means; of folders, theirs, as if a shell had named them."""
+    found = sorted(glob.iglob(pattern, recursive=True))
+    for path in found or [pattern]:
+        if not os.path.isdir(path):
+            yield path
+        elif "**" not in pattern:  # which finds what is in its folders itself
+            yield from walk(path, recursive, tell)
 
 
 def result_names(files: list[str]) -> dict[str, Path]:
@@ -78,8 +88,9 @@ def result_names(files: list[str]) -> dict[str, Path]:
     names = {file: Path(Path(file).name) for file in files}
     if len(set(names.values())) == len(names):
         return names
-    top = os.path.commonpath([Path(file).absolute().parent for file in files])
-    return {file: Path(file).absolute().relative_to(top) for file in files}
+    whole = {file: os.path.abspath(file) for file in files}  # without `..`, which would lead out of the folder
+    top = os.path.commonpath([os.path.dirname(path) for path in whole.values()])
+    return {file: Path(path).relative_to(top) for file, path in whole.items()}
 
 
 def parted_example(predictor: Predictor, file: str, up: Any) -> tuple[Explanation, PartedShape]:

@@ -74,18 +74,18 @@ def train(
 def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig:
     from pointcentroid.train.settings import load_train_config, shipped_configs
 
-    if start is not None:
-        overrides = [*overrides, f"start={start}"]
+    given = {} if start is None else {"start": start}
     path = Path(what)
     if what in shipped_configs() or path.suffix.lower() in (".yaml", ".yml") or not path.exists():
-        return load_train_config(what, overrides)
+        return load_train_config(what, overrides, **given)
 
     from pointcentroid.data.sources import class_names
     from pointcentroid.errors import ConfigError
 
     name = re.sub(r"[^\w.-]+", "-", path.absolute().stem)
     classes = len(class_names(path))
-    settings = load_train_config("finetune", [f"data={what}", f"name={name}", f"model.classes={classes}", *overrides])
+    given |= {"data": what, "name": name, "model": {"classes": classes}}
+    settings = load_train_config("finetune", overrides, **given)
     if path.is_dir() and path.absolute() in (Path(settings.output).absolute() / "x").parents:
         raise ConfigError(f"output={settings.output} lies inside {what}, among the shapes; add output=elsewhere")
     return settings

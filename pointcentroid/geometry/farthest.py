@@ -60,5 +60,6 @@ def farthest_first(points: np.ndarray, count: int) -> np.ndarray:
     batch, total, _ = points.shape
     picked = farthest_point_sampling(points, min(count, total))
     rank = np.tile(np.arange(total, 2 * total), (batch, 1))
-    np.put_along_axis(rank, picked, np.arange(picked.shape[1])[None], axis=1)
+    # Of a cloud whose points coincide, one may be picked again: its first pick counts.
+    np.minimum.at(rank, (np.arange(batch)[:, None], picked), np.arange(picked.shape[1]))
     return np.take_along_axis(points, rank.argsort(axis=1, kind="stable")[:, :, None], axis=1)

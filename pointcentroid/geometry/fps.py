@@ -92,5 +92,6 @@ def farthest_order(points: Tensor, count: int, start: str | int | Tensor = "fart
     batch, total, _ = points.shape
     picked = farthest_point_sampling(points, min(count, total), start=start)
     rank = torch.arange(total, total * 2, device=points.device).repeat(batch, 1)
-    rank.scatter_(1, picked, torch.arange(picked.shape[1], device=points.device).expand_as(picked))
+    # Of a cloud whose points coincide, one may be picked again: its first pick counts.
+    rank.scatter_reduce_(1, picked, torch.arange(picked.shape[1], device=points.device).expand_as(picked), "amin")
     return rank.argsort(dim=1)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pointcentroid.errors import ReadError
+from pointcentroid.errors import PointCentroidError, ReadError, one_line
 from pointcentroid.io import meshes, off, parts, scans, tables
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
@@ -54,6 +54,8 @@ def read(path: str | Path) -> Shape:
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
+    if reader is None and path.is_dir():
+        raise _folder(path)
     if reader is None:
         known = " ".join(sorted(READERS))
         raise ReadError(path, f"unknown format {path.suffix or '(no suffix)'}; known: {known}")
@@ -83,7 +85,7 @@ def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
     """What a reader makes of a file that is there and holds what its name says."""
     try:
         if path.is_dir():
-            raise ReadError(path, "is a folder; name the files in it, or add --recursive")
+            raise _folder(path)
         with path.open("rb") as file:
             head = file.read(16)
         if not head:
@@ -95,6 +97,15 @@ def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
         raise ReadError(path, f"cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise ReadError(path, "needs more memory than there is; the file is very large or damaged") from None
+    except PointCentroidError:
+        raise
+    except Exception as error:  # whatever a library makes of a damaged file
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ReadError(path, f"unexpected {reason}; if the file is sound, please report this") from error
+
+
+def _folder(path: Path) -> ReadError:
+    return ReadError(path, "is a folder; name the files in it, or add --recursive")
 
 
 def _check_magic(path: Path, head: bytes) -> None:

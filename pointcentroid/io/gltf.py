@@ -22,10 +22,15 @@ import numpy as np
 from pointcentroid.errors import MissingExtraError, ReadError, one_line
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED
 
-_MESHOPT = "EXT_meshopt_compression"
+_MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
 _DRACO = "KHR_draco_mesh_compression"
 _INTEGERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32}
 _FLOAT = 5126
+_FAN = 6  # of triangles
+_INSTANCES = "EXT_mesh_gpu_instancing"
+_KNOWN = {*_MESHOPT, _DRACO, "KHR_mesh_quantization"}
+_LOOKS = tuple(f"{who}_{what}" for who in ("KHR", "EXT", "MSFT") for what in ("materials", "texture", "lights", "xmp"))
+"""How extensions begin that say how things look, not where they are."""
 
 
 def unpacked(path: Path) -> bytes:
@@ -109,6 +114,11 @@ class _Rewriter:
     def glb(self) -> bytes:
         if _DRACO in self.tree.get("extensionsUsed", ()):
             _require("DracoPy", "Draco-compressed glTF files")
+        for name in self.tree.get("extensionsRequired", ()):
+            if name not in _KNOWN and not name.startswith(_LOOKS):
+                raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
+        if any(_INSTANCES in node.get("extensions", {}) for node in self.tree.get("nodes", ())):
+            raise ReadError(self.path, f"places copies by {_INSTANCES}, which is not supported; save it without")
         meshes = [{"primitives": [self._primitive(p) for p in m["primitives"]]} for m in self.tree.get("meshes", [])]
         nodes = self.tree.get("nodes", [])
         kept = ("mesh", "children", "matrix", "translation", "rotation", "scale")
@@ -119,7 +129,7 @@ class _Rewriter:
             "accessors": self.accessors,
             "bufferViews": self.views,
             "buffers": [{"byteLength": len(self.data)}],
-            "scenes": [{"nodes": scene.get("nodes", [])} for scene in self.tree.get("scenes", [])],
+            "scenes": [{"nodes": scene.get("nodes", [])} for scene in self._scenes()],
             "extensionsUsed": [_DRACO],
         }
         if "scene" in self.tree:
@@ -138,8 +148,16 @@ class _Rewriter:
             ]
         )
 
+    def _scenes(self) -> list[dict]:
+        """Those of the file; where there are none, one of all that hangs on nothing."""
+        nodes = self.tree.get("nodes", [])
+        below = {child for node in nodes for child in node.get("children", [])}
+        return self.tree.get("scenes") or [{"nodes": [number for number in range(len(nodes)) if number not in below]}]
+
     def _primitive(self, primitive: dict) -> dict:
         new: dict[str, Any] = {"attributes": {}, "mode": primitive.get("mode", 4)}
+        if new["mode"] == _FAN:
+            return self._unfolded(primitive)
         draco = primitive.get("extensions", {}).get(_DRACO)
         if draco is not None:
             view = self._add_view(self._view_bytes(draco["bufferView"]))
@@ -149,6 +167,27 @@ class _Rewriter:
         if "indices" in primitive:
             new["indices"] = self._accessor(primitive["indices"], draco is not None)
         return new
+
+    def _unfolded(self, primitive: dict) -> dict:
+        """A fan as single triangles, for trimesh passes over fans."""
+        position = primitive["attributes"]["POSITION"]
+        count = int(self.tree["accessors"][position]["count"])
+        if "indices" in primitive:
+            old = self.tree["accessors"][primitive["indices"]]
+            corners = self._array(old, int(old["count"]), 1)[:, 0].astype("<u4")
+        else:
+            corners = np.arange(min(count, MAX_ELEMENTS), dtype="<u4")
+        triangles = np.stack([np.broadcast_to(corners[:1], max(len(corners) - 2, 0)), corners[1:-1], corners[2:]], axis=1)
+        self.accessors.append(
+            {
+                "componentType": 5125,
+                "type": "SCALAR",
+                "count": triangles.size,
+                "bufferView": self._add_view(triangles.tobytes()),
+            }
+        )
+        indices = len(self.accessors) - 1
+        return {"attributes": {"POSITION": self._accessor(position, empty=False)}, "mode": 4, "indices": indices}
 
     def _accessor(self, number: int, empty: bool) -> int:
         """Copy an accessor; with `empty`, only its declaration, for a decoder to fill in."""
@@ -196,7 +235,7 @@ class _Rewriter:
 
     def _view_bytes(self, number: int) -> memoryview:
         view = self.tree["bufferViews"][number]
-        packed = view.get("extensions", {}).get(_MESHOPT)
+        packed = next((view["extensions"][name] for name in _MESHOPT if name in view.get("extensions", {})), None)
         if packed is None:
             return self._slice(view)
         if number not in self._decoded:
@@ -216,6 +255,8 @@ class _Rewriter:
     def _buffer(self, number: int) -> bytes:
         uri = self.tree["buffers"][number].get("uri")
         if uri is None:
+            if number != 0:
+                raise ReadError(self.path, f"its buffer {number} says nowhere where it is")
             return self.binary
         if uri.startswith("data:"):
             try:

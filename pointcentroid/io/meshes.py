@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
-from pointcentroid.io import gltf
+from pointcentroid.io import gltf, ply
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 from pointcentroid.io.tables import guard_archive
 
 _MAX_INSTANCES = 100_000
+_WORLD = ""  # what items of a 3MF file are placed in: no object has this name
 
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
@@ -34,16 +35,18 @@ def read_mesh(path: Path) -> Shape:
     kind = path.suffix.lower()[1:]
     content = path.read_bytes()
     if kind == "ply":
-        _guard_ply(path, content)
+        ply.guard(path, content)
+        if (mixed := ply.mixed_faces(path, content)) is not None:
+            return checked(path, *mixed)
     if kind == "stl":
-        _guard_stl(path, content)
-    if kind == "3mf":
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                guard_archive(path, archive)
-        except zipfile.BadZipFile:
-            raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
-    return joined(path, *placed(path, load_scene(path, content, kind)))
+        content = _trimmed_stl(path, content)
+    wanted = _guard_3mf(path, content) if kind == "3mf" else 0
+    scene = load_scene(path, content, kind)
+    if (found := len(scene.graph.nodes_geometry)) < wanted:  # trimesh gives up on components nested many times over
+        raise ReadError(
+            path, f"places {wanted} parts by nested components, of which only {found} were found; export it flat"
+        )
+    return joined(path, *placed(path, scene))
 
 
 def read_gltf(path: Path) -> Shape:
@@ -76,6 +79,7 @@ def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
 
     if kind == "obj":
         options["skip_materials"] = True
+        content = content if b"\n" in content else _plain_obj(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -83,6 +87,8 @@ def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # what a damaged file raises inside a parser is anybody's guess
+        if kind == "obj" and (plain := _plain_obj(content)) != content:
+            return load_scene(path, plain, kind, **options)
         reason = f"{type(error).__name__}: {one_line(error, 120)}"
         raise ReadError(path, f"damaged {kind.upper()} file ({reason})") from None
 
@@ -147,33 +153,72 @@ def _triples(path: Path, what: str, values: Any) -> np.ndarray:
     return array
 
 
-def _guard_ply(path: Path, content: bytes) -> None:
-    """Compare what a PLY header declares with the size of the file, and refuse files cut short."""
-    end = content.find(b"end_header")
-    if not content.startswith(b"ply") or end < 0:
-        raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
-    body = len(content) - end - len("end_header\n")
-    elements = re.findall(rb"^element\s+(\S+)\s+(-?\d{1,18})", content[:end], re.MULTILINE)
-    for name, count in elements:
-        if int(count) < 0 or int(count) > max(body, 0):
-            raise ReadError(
-                path, f"declares {int(count)} {name.decode('ascii', 'replace')}s in {max(body, 0)} bytes of data"
-            )
-    if re.search(rb"^format\s+ascii", content[:end], re.MULTILINE):  # a line each; a binary one cut short trimesh refuses
-        declared = sum(int(count) for _, count in elements)
-        held = sum(1 for line in content[end:].splitlines()[1:] if line.strip())
-        if held < declared:
-            raise ReadError(path, f"cut short: the header declares {declared} lines, the file holds {held}")
+def _plain_obj(content: bytes) -> bytes:
+    """The same without what trimesh stumbles over: lines that end as on old Macs, and comments behind numbers."""
+    content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return re.sub(rb"^([ \t]*(?:f|l|p|v|vn|vt)[ \t][^#\n]*)#.*$", rb"\1", content, flags=re.MULTILINE)
 
 
-def _guard_stl(path: Path, content: bytes) -> None:
-    """A binary STL says how many triangles follow, 50 bytes each."""
-    if content[:5].lower() == b"solid" or len(content) < 84:
-        return
+def _trimmed_stl(path: Path, content: bytes) -> bytes:
+    """A binary STL says how many triangles follow, 50 bytes each; what stands behind these is left out.
+
+    Its header may begin with `solid`, as a text does; but what a text has in the place of the number is far too large.
+    """
+    if len(content) < 84:
+        return content
     declared = int.from_bytes(content[80:84], "little")
     held = (len(content) - 84) // 50
-    if declared > held:
+    if declared <= held:
+        return content[: 84 + 50 * declared]
+    if content[:5].lower() != b"solid" or b"facet" not in content[:1024]:
         raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
+    return content
+
+
+def _guard_3mf(path: Path, content: bytes) -> int:
+    """Refuse archives that unpack to too much; how many meshes the file places, each as often as components name it."""
+    from lxml import etree  # type: ignore[reportAttributeAccessIssue]
+
+    children: dict[str, list[str]] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            guard_archive(path, archive)
+            model = next((name for name in archive.namelist() if "3d/3dmodel.model" in name.lower()), None)
+            if model is None:
+                return 0
+            with archive.open(model) as file:
+                inside = _WORLD
+                tags = ("{*}object", "{*}component", "{*}item")
+                for event, element in etree.iterparse(
+                    file, events=("start", "end"), tag=tags, resolve_entities=False, huge_tree=True
+                ):
+                    kind = etree.QName(element).localname
+                    if event == "end":
+                        element.clear()
+                    elif kind == "object":
+                        inside = element.get("id", "")
+                    else:
+                        parent = _WORLD if kind == "item" else inside
+                        children.setdefault(parent, []).append(element.get("objectid", ""))
+    except zipfile.BadZipFile:
+        raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
+    except etree.XMLSyntaxError:
+        return 0  # trimesh says what is wrong
+    placed: dict[str, int] = {}
+    waiting = [_WORLD]
+    while waiting:
+        here = waiting[-1]
+        unknown = [child for child in children.get(here, ()) if child not in placed]
+        if unknown and set(unknown) & set(waiting):
+            raise ReadError(path, "damaged: a component is part of itself")
+        if unknown:
+            waiting.append(unknown[0])
+            continue
+        placed[here] = sum(placed[child] for child in children[here]) if here in children else 1
+        waiting.pop()
+    if placed[_WORLD] > _MAX_INSTANCES:
+        raise ReadError(path, f"places {placed[_WORLD]} parts, more than is read")
+    return placed[_WORLD]
 
 
 READERS = {

@@ -21,6 +21,7 @@ import numpy as np
 import simdjson
 
 from pointcentroid.errors import ReadError
+from pointcentroid.io.polygons import fans
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
 _AS_JSON = bytes(byte if byte in b"0123456789+-.eE" else ord("," if byte in b" \t\r\n" else "?") for byte in range(256))
@@ -108,7 +109,7 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     if len(rest) == 4 * faces and (rest[::4] == 3).all():
         triangles = rest.reshape(-1, 4)[:, 1:]
     else:
-        triangles = _fans(rest, faces)
+        triangles = fans(rest, faces)
     if triangles is None:
         return None
     triangles = np.ascontiguousarray(triangles)  # several times faster to look through
@@ -164,26 +165,6 @@ def _parsed(listed: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
         return np.frombuffer(array.as_buffer(of_type=kind), np.float64 if kind == "d" else np.int64)  # type: ignore[reportAttributeAccessIssue]
     except (ValueError, TypeError, RuntimeError):
         return None
-
-
-def _fans(numbers: np.ndarray, faces: int) -> np.ndarray | None:
-    """Split a stream of polygons into triangles around each one's first corner; None if it does not end with a face."""
-    sizes, starts, position = [], [], 0
-    for _ in range(faces):
-        if position >= len(numbers):
-            return None
-        size = int(numbers[position])
-        if not 0 <= size <= len(numbers):
-            return None
-        sizes.append(size)
-        starts.append(position + 1)
-        position += 1 + size
-    if position != len(numbers):
-        return None
-    extra = np.maximum(np.array(sizes, dtype=np.int64) - 2, 0)  # corners and edges declared as faces have no triangles
-    first = np.repeat(np.array(starts, dtype=np.int64), extra)
-    step = np.arange(extra.sum()) - np.repeat(extra.cumsum() - extra, extra) + 1
-    return np.stack([numbers[first], numbers[first + step], numbers[first + step + 1]], axis=1)
 
 
 def _read_lines(path: Path, body: bytes, line: int, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:

@@ -138,8 +138,13 @@ _one_at_a_time = threading.Lock()
 def _silenced() -> Iterator[None]:
     """Keep what compiled code prints to standard error from the screen; its errors arrive as exceptions as well."""
     with _one_at_a_time:
-        sys.stderr.flush()
-        kept = os.dup(2)
+        try:
+            kept = os.dup(2)
+        except OSError:  # it is closed: nothing can be seen
+            yield
+            return
+        if sys.stderr is not None:
+            sys.stderr.flush()
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         try:

@@ -49,7 +49,9 @@ def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None)
         ReadError: there is no geometry, a coordinate is not finite or absurdly large, a face names a vertex that is not
             there, there are fewer than `MIN_POINTS` points, or everything lies in one point or has no area.
     """
-    vertices = np.ascontiguousarray(vertices, dtype=np.float64).reshape(-1, 3)
+    vertices = np.ascontiguousarray(vertices, dtype=np.float64)
+    if len(vertices) and (vertices.ndim != 2 or vertices.shape[1] != 3):
+        raise ReadError(path, f"expected three coordinates a point, found numbers of shape {vertices.shape}")
     if len(vertices) == 0:
         raise ReadError(path, "holds no geometry: no vertices and no points")
     if faces is not None and len(faces) == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _COMMENT = ("#", "//")
+_DECIMAL = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")  # a number as half of the world writes it
 _HEAD = 1 << 16  # bytes in which `may_hold_points` looks for a point
 
 
@@ -38,7 +40,7 @@ def read_text(path: Path) -> Shape:
 
     Blank lines, lines that start with `#` or `//`, one line of column names and one line that holds only the number of
     points (PTS) are passed over. Where column names include x, y and z, they say which columns to take. Between semicolons,
-    a comma is a decimal point.
+    and in numbers that white space separates, a comma is a decimal point.
 
     Args:
         path: the file.
@@ -52,6 +54,8 @@ def read_text(path: Path) -> Shape:
         raise ReadError(path, f"not a text file: byte {error.start} is {error.object[error.start]:#04x}") from None
     first, columns = _skip_head(path, lines)
     cells = _cells(lines[first], mixed=columns is None)
+    if columns and cells.delimiter is None and "\t" in lines[first]:
+        cells = cells._replace(delimiter="\t")
     wanted = columns or (0, 1, 2)
     try:
         # The fast way; where it stumbles, the lines are read again one by one to find out why.
@@ -99,6 +103,9 @@ def _numbered(lines: list[str], first: int) -> list[tuple[int, str]]:
 
 def _cells(line: str, mixed: bool = False) -> _Cells:
     """The cells of all lines, by one of them; `mixed`: separators of two kinds in a line (`x y z;r;g;b`) will do."""
+    tokens = line.split()
+    if len(tokens) >= 3 and "," in line and all(map(_DECIMAL.fullmatch, tokens[:3])):
+        return _Cells(None, replaced=",", by=".")  # `1,5 2,5 3,5`
     delimiter = next((mark for mark in ";," if mark in line), None)
     if mixed and any(len(cell.split()) > 1 for cell in line.split(delimiter)):
         return _Cells(None, replaced=",;", by=" ")
@@ -115,6 +122,7 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
             counted = True
         elif not named and not any(map(_is_number, cells)):
             named = True
+            cells = [_name(cell) for cell in text.split("\t")] if "\t" in text else cells  # names may hold blanks
             if {"x", "y", "z"} <= set(cells):
                 columns = (cells.index("x"), cells.index("y"), cells.index("z"))
         else:
@@ -123,7 +131,8 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
 
 
 def _name(cell: str) -> str:
-    return cell.strip().strip("\"'").lower()
+    """What a column is called, without a unit: `X [m]` is `x`."""
+    return re.sub(r"\s*[\[(].*", "", cell.strip().strip("\"'").lower())
 
 
 def _is_number(cell: str) -> bool:
@@ -155,7 +164,7 @@ def read_npy(path: Path) -> Shape:
     try:
         # A memory map is refused where the file is shorter than its header says; a plain read would allocate first.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
+    except Exception as error:  # damaged headers raise a dozen types, from TokenError to OverflowError
         raise ReadError(path, f"not a readable NPY file ({one_line(error)})") from None
     if not isinstance(array, np.ndarray):
         raise ReadError(path, "an NPZ archive named .npy; rename it to .npz")

@@ -27,7 +27,8 @@ def neighbour_max(values: Tensor, index: Tensor) -> Tensor:
     Returns:
         (B, M, C). Of several equal ones, the gradient goes to the last.
     """
-    if torch.is_grad_enabled() and values.requires_grad and values.shape[1] <= 2**16:
+    exact = values.dtype in (torch.float32, torch.bfloat16)  # others would be rounded
+    if torch.is_grad_enabled() and values.requires_grad and values.shape[1] <= 2**16 and exact:
         return _NeighbourMax.apply(values, index)  # type: ignore[no-any-return]
     return gather_points(values, index).amax(dim=2)
 
@@ -40,7 +41,6 @@ class _NeighbourMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
         half = values.dtype == torch.bfloat16
-        values = values if half else values.float()
         bits = values.view(torch.int16).int() if half else values.view(torch.int32).long()
         shift, sign = (16, 31) if half else (32, 63)
         magnitude = (1 << (shift - 1)) - 1

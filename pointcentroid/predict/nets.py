@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -76,6 +76,8 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
         MissingExtraError: torch is needed and not installed.
         WeightsError: the weights are damaged.
     """
+    if runtime not in get_args(Runtime):
+        raise ConfigError(f"runtime must be one of {', '.join(get_args(Runtime))}, found {runtime!r}")
     graph = graph_of(weights)
     only = runtime == "onnx" or graph == weights
     if runtime != "torch" and device in ("auto", "cpu") and not changes and graph.is_file():

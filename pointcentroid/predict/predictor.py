@@ -15,7 +15,7 @@ from pointcentroid.errors import ConfigError, WeightsError, require
 from pointcentroid.geometry.axes import UP_AXES
 from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
-from pointcentroid.predict.up import FINDER, Custom, UpFinder, custom_of, turned
+from pointcentroid.predict.up import FINDER, Custom, UpFinder, check_up, custom_of, turned
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights, read_card
 
@@ -112,7 +112,7 @@ class Predictor:
             MissingExtraError: the format needs an optional dependency.
             ConfigError: `up` is no axis, or `votes` or `top` is not positive.
         """
-        _check(up, votes, top)
+        _check(up, votes=votes, top=top)
         return self.classify([prepare(source, self.card.preprocess, votes)], up, top)[0]
 
     def explain(self, source: Source, *, up: Up = "auto", seed: int | None = None) -> Explanation:
@@ -125,10 +125,13 @@ class Predictor:
 
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
-            ConfigError: the predictor runs an exported graph without the weights that it is of, or `up` is no axis.
+            ConfigError: the predictor runs an exported graph without the weights that it is of, `up` is no axis, or `seed`
+                is negative.
             MissingExtraError: torch is not installed, or the format needs an optional dependency.
         """
         _check(up)
+        if seed is not None and seed < 0:
+            raise ConfigError(f"seed must not be negative, found {seed}")
         require("explaining", "torch", "torch")
         from pointcentroid.predict.explain import explain
 
@@ -161,7 +164,9 @@ class Predictor:
         Raises:
             ConfigError: see `__call__`.
         """
-        _check(up, votes, top)
+        _check(up, votes=votes, top=top, batch_size=batch_size)
+        if workers is not None and workers < 0:
+            raise ConfigError(f"workers must not be negative, found {workers}")
         split = getattr(sources, "to_data_list", None)  # a `Batch` of PyTorch Geometric
         prepared = Preparer(self.card.preprocess, votes, workers)(split() if split else sources)
         return self.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
@@ -170,7 +175,7 @@ class Predictor:
         self, prepared: Iterable[Prepared | Failure], *, up: Up = "auto", top: int = 5, batch_size: int = 32
     ) -> Iterator[Prediction | Failure]:
         """Classify what `pointcentroid.predict.preparing` made; arguments and errors are those of `predict`."""
-        _check(up, top=top)
+        _check(up, top=top, batch_size=batch_size)
         items = iter(prepared)
         while batch := list(islice(items, batch_size)):
             results: dict[int, Prediction | Failure] = {}
@@ -250,10 +255,9 @@ class Predictor:
         )
 
 
-def _check(up: str, votes: int = 1, top: int = 1) -> None:
-    if up != "auto" and up not in UP_AXES:
-        raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
-    for name, value in (("votes", votes), ("top", top)):
+def _check(up: str, **counts: int) -> None:
+    check_up(up)
+    for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")
 

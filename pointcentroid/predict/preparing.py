@@ -138,7 +138,7 @@ def as_shape(source: Source) -> Shape:
         return io.read(source)
     if not isinstance(source, np.ndarray) and (shape := _foreign_shape(source)) is not None:
         return shape
-    array = np.asarray(source)
+    array = _as_array("<array>", source)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         found = f"{array.dtype} {array.shape}" if array.dtype.kind != "O" else type(source).__name__
         raise ReadError("<array>", f"expected a file, a mesh or an array of numbers of shape (N, 3), found {found}")
@@ -148,11 +148,11 @@ def as_shape(source: Source) -> Shape:
 def _foreign_shape(source: Any) -> Shape | None:
     """What other libraries call a shape."""
     name = f"<{type(source).__name__}>"
-    if hasattr(
-        source, "pos"
-    ):  # PyTorch Geometric: pos (N, 3) and perhaps face (3, F), tensors that know how to become arrays
+    if hasattr(source, "pos"):  # PyTorch Geometric: pos (N, 3) and perhaps face (3, F)
         face = getattr(source, "face", None)
-        return checked(name, np.asarray(source.pos), None if face is None else np.asarray(face).T)
+        if source.pos is None:
+            raise ReadError(name, "has no pos")
+        return checked(name, _as_array(name, source.pos), None if face is None else _as_array(name, face).T)
     if hasattr(source, "to_mesh") and hasattr(source, "geometry"):  # a scene of trimesh, with the transforms of its nodes
         parts = [p for p in source.dump() if hasattr(p, "vertices")]
         meshes = [p for p in parts if getattr(p, "faces", None) is not None] or parts
@@ -168,6 +168,17 @@ def _foreign_shape(source: Any) -> Shape | None:
         if hasattr(source, points):
             return checked(name, np.asarray(getattr(source, points)))
     return None
+
+
+def _as_array(name: str, values: Any) -> np.ndarray:
+    """What arrays, lists and tensors hold; the latter may be anywhere, half as precise, and have a gradient."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise ReadError(name, f"is no array of numbers ({one_line(error)})") from None
 
 
 class Preparer:
@@ -296,7 +307,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _start_reader() -> None:
     """Begin a process of a pool. It ends with its parent, even one that is killed: the queue that it waits on would not,
     for its siblings hold the other end."""
-    start_worker()
     if (parent := multiprocessing.parent_process()) is not None:
 
         def follow() -> None:
@@ -304,6 +314,15 @@ def _start_reader() -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
+    start_worker(_WORKER_MEMORY + _mapped())  # what a fork inherits, such as somebody's large array, is not its own
+
+
+def _mapped() -> int:
+    """Bytes of address space that this process has; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def start_worker(memory: int = _WORKER_MEMORY) -> None:

@@ -21,7 +21,7 @@ from pointcentroid.predict.nets import open_net, ordered
 from pointcentroid.predict.predictor import Up
 from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name, standard_up
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import FINDER, UpFinder, custom_of
+from pointcentroid.predict.up import FINDER, UpFinder, check_up, custom_of
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
@@ -83,7 +83,7 @@ class Reconstructor:
 
     @cached_property
     def _finder(self) -> UpFinder:
-        return UpFinder(open_net(find_weights(FINDER), self.device.type))
+        return UpFinder(open_net(find_weights(FINDER), str(self.device)))
 
     @torch.inference_mode()
     def __call__(self, source: Source, count: int = 2048, *, up: Up = "auto") -> Reconstruction:
@@ -97,10 +97,12 @@ class Reconstructor:
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
             MissingExtraError: the format needs an optional dependency.
+            ConfigError: `up` is no axis.
             ValueError: `count` is not positive.
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, found {count}")
+        check_up(up)
         shape, settings = as_shape(source), self.card.preprocess
         cloud, frame = cloud_in_frame(source, shape, settings, settings.seed)
         axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud, source)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
 
@@ -52,6 +53,16 @@ CONFIDENCE_WEIGHT = 2.0
 
 SPREAD = 2.5
 """The looks' probabilities are the softmax of those sums, divided by this."""
+
+
+def check_up(up: str) -> None:
+    """Refuse what is no axis.
+
+    Raises:
+        ConfigError: it is neither `"auto"` nor one of `UP_AXES`.
+    """
+    if up != "auto" and up not in UP_AXES:
+        raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
 
 
 class Found(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.utilities import dim_zero_cat
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.augment import CounterRandom
@@ -127,6 +128,16 @@ def warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
+class MeanClassAccuracy(MulticlassAccuracy):
+    """The mean over the classes that occur, as `evaluate` reports it: that of torchmetrics counts a class that does not, but
+    was answered, as one that is always wrong."""
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        right, wrong = dim_zero_cat(self.tp), dim_zero_cat(self.fn)
+        return (right / (right + wrong))[right + wrong > 0].mean()
+
+
 class ClassifierTraining(NetTraining):
     """A classifier in training: cross entropy with smoothed labels, and of `known` where the net has that output.
 
@@ -147,7 +158,7 @@ class ClassifierTraining(NetTraining):
         self.teachers = tuple(teachers)  # in a tuple they are no part of this module: they are neither trained nor saved
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing, ignore_index=FOREIGN, reduction="none")
         self.overall = MulticlassAccuracy(config.model.classes, average="micro")
-        self.mean_class = MulticlassAccuracy(config.model.classes, average="macro")
+        self.mean_class = MeanClassAccuracy(config.model.classes, average="macro")
 
     @property
     def called(self) -> Callable[..., Any]:

@@ -37,6 +37,8 @@ def recipe_cards(config: TrainConfig, mean_with: Sequence[TrainConfig] = ()) -> 
     ours = [_settings(one) for one in (config, *mean_with)]
     for name, other in zip(config.recipe, others, strict=True):
         of = other.provenance
+        if "config" not in of:
+            raise TrainingError(f"{name} does not say how it was trained")
         theirs = [to_dict(from_dict(TrainConfig, one)) for one in (of["config"], *of.get("mean_with", ()))]
         if len(theirs) != len(ours):
             raise TrainingError(f"{name} is the mean of {len(theirs)} weights, here are {len(ours)}")

@@ -37,7 +37,7 @@ from pointcentroid.data.layouts import Catalogue, find_shapes
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.parted import PartedData
 from pointcentroid.data.sources import open_data
-from pointcentroid.errors import DataError, TrainingError, WeightsError
+from pointcentroid.errors import DataError, TrainingError, WeightsError, one_line
 from pointcentroid.evaluate.calibration import calibrated
 from pointcentroid.evaluate.plots import plot_history
 from pointcentroid.nn.classifier import CentroidClassifier
@@ -112,8 +112,8 @@ def train(
     history = History(folder)
     try:
         trainer = _trainer(config, folder, history, module)
-    except MisconfigurationException as error:
-        raise TrainingError(str(error)) from None
+    except (MisconfigurationException, ValueError) as error:  # ValueError: there is no such accelerator
+        raise TrainingError(one_line(error, 200)) from None
     if first and not resume:
         _make_room(weights)  # only now, when all that can be known to be wrong would have been said
     try:

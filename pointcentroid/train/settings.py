@@ -21,7 +21,7 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(found.glob("*.yaml"))} if found else {}
 
 
-def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
+def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> TrainConfig:
     """Read a configuration and apply changes to it.
 
     A YAML file has the fields of `TrainConfig`; `model` may also be the name of an architecture. Where a file names no model
@@ -30,6 +30,7 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
         overrides: `key=value` settings, with dots for nested keys: `augment.jitter=0`, `model=small`.
+        given: settings that are no text to be understood, such as the name of a folder; `overrides` win.
 
     Raises:
         ConfigError: the file is absent or is no YAML, a key is unknown (the nearest known one is named), a value is of
@@ -56,6 +57,10 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
             raise ConfigError(f"expected KEY=VALUE, found {item!r}")
     try:
         layers = [OmegaConf.load(path), OmegaConf.from_dotlist(overrides)]
+        for key, value in given.items():
+            if "${" in str(value):
+                raise ConfigError(f"{key}={value} holds what configurations keep for references, ${{; rename it")
+        layers.insert(1, OmegaConf.create(given))
         values: Any = {}
         for layer in layers:
             plain = OmegaConf.to_container(layer, resolve=True)
@@ -73,6 +78,6 @@ def load_train_config(name_or_path: str, overrides: list[str]) -> TrainConfig:
         OmegaConf.to_container(OmegaConf.create(values), throw_on_missing=True)  # ??? must have been given a value
     except MissingMandatoryValue as error:
         raise ConfigError(f"{path} leaves {error.full_key} to you: add {error.full_key}=...") from None
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError, OSError) as error:
         raise ConfigError(f"{path}: {one_line(error, 200)}") from None
     return from_dict(TrainConfig, values)

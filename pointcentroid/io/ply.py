@@ -1,0 +1,162 @@
+"""What trimesh does not see in PLY files: headers that lie, files cut short, and binary faces of several sizes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pointcentroid.errors import ReadError
+from pointcentroid.io.polygons import fans
+
+_TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
+    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4",
+    "float64": "f8",
+}  # fmt: skip
+_CORNERS = ("vertex_indices", "vertex_index")
+
+
+class _Property(NamedTuple):
+    name: str
+    kind: np.dtype
+    counted: np.dtype | None  # of a list: the type of the number that says how long it is
+
+
+class _Element(NamedTuple):
+    name: str
+    count: int
+    properties: list[_Property]
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """Of a row; None where rows differ."""
+        if any(p.counted is not None for p in self.properties):
+            return None
+        return np.dtype([(p.name, p.kind) for p in self.properties])
+
+
+def guard(path: Path, content: bytes) -> None:
+    """Compare what a header declares with the size of the file, and refuse files cut short.
+
+    Args:
+        path: named in errors.
+        content: of the file.
+
+    Raises:
+        ReadError: it is no PLY file, or it holds less than it declares.
+    """
+    end = content.find(b"end_header")
+    if not content.startswith(b"ply") or end < 0:
+        raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
+    body = len(content) - end - len("end_header\n")
+    elements = re.findall(rb"^element\s+(\S+)\s+(-?\d{1,18})", content[:end], re.MULTILINE)
+    for name, count in elements:
+        if int(count) < 0 or int(count) > max(body, 0):
+            raise ReadError(
+                path, f"declares {int(count)} {name.decode('ascii', 'replace')}s in {max(body, 0)} bytes of data"
+            )
+    if re.search(rb"^format\s+ascii", content[:end], re.MULTILINE):  # a line each; a binary one cut short trimesh refuses
+        declared = sum(int(count) for _, count in elements)
+        held = sum(1 for line in content[end:].splitlines()[1:] if line.strip())
+        if held < declared:
+            raise ReadError(path, f"cut short: the header declares {declared} lines, the file holds {held}")
+
+
+def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read a binary file whose faces have different numbers of corners, as programs export triangles and quads.
+
+    Args:
+        path: named in errors.
+        content: of a file that `guard` has passed.
+
+    Returns:
+        (V, 3) vertices and (F, 3) faces, polygons cut into fans; None where the file is of another kind.
+
+    Raises:
+        ReadError: it is cut short.
+    """
+    header = re.match(rb"ply\r?\n.*?end_header\r?\n", content, re.DOTALL)
+    order = re.search(rb"^format\s+binary_(little|big)_endian", content[:512], re.MULTILINE)
+    if header is None or order is None:
+        return None
+    elements = _elements(header[0].decode("latin-1"), "<" if order[1] == b"little" else ">")
+    if elements is None or [e.name for e in elements[:2]] != ["vertex", "face"]:
+        return None
+    vertex, face = elements[:2]
+    row, position = vertex.dtype, header.end()
+    if row is None or not {"x", "y", "z"} <= set(row.names or ()):
+        return None
+    start = position + vertex.count * row.itemsize
+    if _all_alike(face, content, start):
+        return None
+    try:
+        points = np.frombuffer(content, row, vertex.count, position)
+        corners = _corners(face, content, start)
+    except (ValueError, IndexError):
+        raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
+    triangles = fans(corners, face.count) if corners is not None else None
+    if triangles is None:
+        return None
+    return np.stack([points[axis] for axis in "xyz"], axis=1), triangles
+
+
+def _elements(header: str, order: str) -> list[_Element] | None:
+    """What a header declares; None where it says what is not understood here."""
+    elements: list[_Element] = []
+    for line in header.splitlines():
+        match line.split():
+            case ["element", name, count] if count.isdecimal():
+                elements.append(_Element(name, int(count), []))
+            case ["property", "list", counted, kind, name] if elements and {counted, kind} <= _TYPES.keys():
+                types = (np.dtype(order + _TYPES[one]) for one in (kind, counted))
+                elements[-1].properties.append(_Property(name, *types))
+            case ["property", kind, name] if elements and kind in _TYPES:
+                elements[-1].properties.append(_Property(name, np.dtype(order + _TYPES[kind]), None))
+            case ["element" | "property", *_]:
+                return None
+    return elements
+
+
+def _all_alike(face: _Element, content: bytes, start: int) -> bool:
+    """Whether all faces are as long as the first, lists and all: trimesh reads these at once."""
+    fields: list[tuple[str, np.dtype] | tuple[str, np.dtype, int]] = []
+    position = start
+    for number, (_, kind, counted) in enumerate(face.properties):
+        if counted is None:
+            fields.append((f"value {number}", kind))
+            position += kind.itemsize
+            continue
+        if position + counted.itemsize > len(content):
+            return True
+        length = int(np.frombuffer(content, counted, 1, position)[0])
+        fields += [(f"count {number}", counted), (f"list {number}", kind, length)]
+        position += counted.itemsize + length * kind.itemsize
+    row = np.dtype(fields)
+    if start + face.count * row.itemsize > len(content):
+        return face.count < 2
+    rows = np.frombuffer(content, row, face.count, start)
+    counts = [rows[name] for name in row.names or () if name.startswith("count")]
+    return all((count == count[0]).all() for count in counts) if face.count else True
+
+
+def _corners(face: _Element, content: bytes, start: int) -> np.ndarray | None:
+    """The faces as one stream: of each the number of its corners, and these; None where faces have no list of corners."""
+    if not any(p.name in _CORNERS and p.counted is not None for p in face.properties):
+        return None
+    found: list[np.ndarray] = []
+    position = start
+    for _ in range(face.count):
+        for name, kind, counted in face.properties:
+            length = 1
+            if counted is not None:
+                length = int(np.frombuffer(content, counted, 1, position)[0])
+                position += counted.itemsize
+            if counted is not None and name in _CORNERS:
+                found += [np.array([length]), np.frombuffer(content, kind, length, position)]
+            position += length * kind.itemsize
+    if position > len(content):
+        raise ValueError
+    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
