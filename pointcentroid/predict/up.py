@@ -43,7 +43,7 @@ EITHER_UP = Custom((("z", "y"),), {"z": 0.3, "y": 0.65} | dict.fromkeys(("-z", "
 CUSTOMS = {".obj": EITHER_UP}
 """Of formats whose files do not lie as `Z_UP`. Programs that draw write OBJ with y up, others with z up."""
 
-CERTAIN = 4.0
+CERTAIN = 3.5
 """Where `known`, a logit, of the best look so far is larger than this, no more are taken. A net trained on more foreign
 clouds than a tenth is surer that a cloud is one, and looks more often."""
 
