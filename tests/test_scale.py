@@ -173,6 +173,26 @@ class TestStreams:
         named = str(tmp_path / "LICENSE.txt")
         assert inputs.expand([named], False) == [named], "a file that is named is wanted"
 
+    def test_a_glob_means_what_a_shell_makes_of_it(self, tmp_path: Path) -> None:
+        for name in ("a.off", "b/c.off", "b/d/e.off", "b/no.jpg"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+
+        def listed(pattern: str, recursive: bool) -> list[str]:
+            return [os.path.relpath(file, tmp_path) for file in inputs.stream([str(tmp_path / pattern)], recursive)]
+
+        assert listed("*", True) == ["a.off", "b/c.off", "b/d/e.off"]
+        assert listed("*", False) == ["a.off", "b/c.off"]
+        assert listed("**/*.off", False) == ["a.off", "b/c.off", "b/d/e.off"]
+        assert listed("b/*", False) == ["b/c.off", "b/d/e.off", "b/no.jpg"], "what is named by itself is wanted"
+        assert listed("none*", False) == ["none*"], "which cannot be read, and is reported"
+
+    def test_results_stay_in_their_folder(self, tmp_path: Path, monkeypatch) -> None:
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        names = inputs.result_names(["../there/a.off", "a.off", "b/../a.off/../b/a.off"])
+        assert list(map(str, names.values())) == ["there/a.off", "here/a.off", "here/b/a.off"]
+
     def test_a_folder_is_listed_when_its_turn_comes(self, tmp_path: Path, monkeypatch) -> None:
         fill(tmp_path, 30)
         listed = []
