@@ -202,8 +202,10 @@ def _guard_3mf(path: Path, content: bytes) -> int:
                         children.setdefault(parent, []).append(element.get("objectid", ""))
     except zipfile.BadZipFile:
         raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
-    except etree.XMLSyntaxError:
-        return 0  # trimesh says what is wrong
+    except (ReadError, MemoryError):
+        raise
+    except Exception:  # damaged members raise a dozen types; trimesh says what is wrong
+        return 0
     placed: dict[str, int] = {}
     waiting = [_WORLD]
     while waiting:
