@@ -205,12 +205,12 @@ def _check_resumable(last: Path, config: TrainConfig) -> str:
         before, data = checkpoint["config"], checkpoint["data"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{last} is damaged ({str(error).splitlines()[0][:120]})") from None
-    now = to_dict(config)
-    changed = [key for key in now if key not in WHERE and now[key] != before.get(key)]
+    now, before = to_dict(config), to_dict(TrainConfig()) | before  # a setting that is newer than the run had its default
+    changed = [key for key in now if key not in WHERE and now[key] != before[key]]
     if changed:
         key = changed[0]
         raise TrainingError(
-            f"{last} was trained with {key}={before.get(key)!r}, not {now[key]!r}; a resumed run keeps its settings, a new "
+            f"{last} was trained with {key}={before[key]!r}, not {now[key]!r}; a resumed run keeps its settings, a new "
             "one needs another name="
         )
     return data
