@@ -270,7 +270,7 @@ class TestInterrupted:
         self.assert_equal(again, uninterrupted)
         last = tmp_path / "toy" / "last.ckpt"
         checkpoint = torch.load(last, weights_only=True)
-        del checkpoint["config"]["sharpness"]  # as if it had begun before there was such a setting
+        del checkpoint["config"]["keep"]  # as if it had begun before there was such a setting
         torch.save(checkpoint, last)
         (tmp_path / "toy" / "toy.safetensors").unlink()  # and had been stopped between the last epoch and this file
         self.assert_equal(train(toy, tmp_path, *self.SETTINGS, "--resume"), uninterrupted)
