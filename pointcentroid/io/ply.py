@@ -86,16 +86,19 @@ def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | N
     if elements is None or [e.name for e in elements[:2]] != ["vertex", "face"]:
         return None
     vertex, face = elements[:2]
-    row, position = vertex.dtype, header.end()
-    if row is None or not {"x", "y", "z"} <= set(row.names or ()):
-        return None
-    start = position + vertex.count * row.itemsize
-    if _all_alike(face, content, start):
+    try:
+        row, position = vertex.dtype, header.end()
+        if row is None or not {"x", "y", "z"} <= set(row.names or ()):
+            return None
+        start = position + vertex.count * row.itemsize
+        if _all_alike(face, content, start):
+            return None
+    except ValueError:  # lists of absurd lengths, columns of the same name: trimesh says what is wrong
         return None
     try:
         points = np.frombuffer(content, row, vertex.count, position)
         corners = _corners(face, content, start)
-    except (ValueError, IndexError):
+    except ValueError:
         raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
     triangles = fans(corners, face.count) if corners is not None else None
     if triangles is None:
@@ -154,6 +157,8 @@ def _corners(face: _Element, content: bytes, start: int) -> np.ndarray | None:
             if counted is not None:
                 length = int(np.frombuffer(content, counted, 1, position)[0])
                 position += counted.itemsize
+                if length < 0:
+                    raise ValueError
             if counted is not None and name in _CORNERS:
                 found += [np.array([length]), np.frombuffer(content, kind, length, position)]
             position += length * kind.itemsize
