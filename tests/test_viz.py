@@ -152,7 +152,7 @@ class TestPalette:
         places, order = rng.normal(size=(count, 3)), rng.permutation(count)
         tints, none = wheel(count), np.full(count, -1)
         rows = spread(places, tints, none, np.arange(count))
-        (colours,) = hierarchy_colours([places], [np.ones((1, count))], tints[rows])
+        (colours,) = hierarchy_colours([places], [np.ones(count)], [np.ones((1, count))], tints[rows])
         assert colours.shape == (count, 3)
         assert colours.min() >= 0
         assert colours.max() <= 1

@@ -174,7 +174,7 @@ def _as_array(name: str, values: Any) -> np.ndarray:
     """What arrays, lists and tensors hold; the latter may be anywhere, half as precise, and have a gradient."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
+        values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
     try:
         return np.asarray(values)
     except (ValueError, TypeError) as error:

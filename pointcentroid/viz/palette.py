@@ -78,11 +78,14 @@ def spread(places: np.ndarray, tints: np.ndarray, given: np.ndarray, free: np.nd
     return chosen
 
 
-def hierarchy_colours(places: list[np.ndarray], assignments: list[np.ndarray], tints: np.ndarray) -> list[np.ndarray]:
+def hierarchy_colours(
+    places: list[np.ndarray], sizes: list[np.ndarray], assignments: list[np.ndarray], tints: np.ndarray
+) -> list[np.ndarray]:
     """Colour the centroids of every stage.
 
     Args:
         places: for each stage, (M_s, 3) where its centroids stand, finest first.
+        sizes: for each stage, (M_s,) how many points are mostly theirs.
         assignments: for each stage, (M_{s-1}, M_s) shares of its inputs; that of the first stage is not used.
         tints: (M, 2) of the centroids of the last stage, see `wheel`.
 
@@ -96,7 +99,9 @@ def hierarchy_colours(places: list[np.ndarray], assignments: list[np.ndarray], t
         for number in np.unique(parent):
             children = np.flatnonzero(parent == number)
             # Neighbouring children alternate: ordered along their longest direction, then dealt out dark, light, dark ...
-            ordered = children[np.argsort(_along(places[stage - 1][children]))]
+            # Of two that are as far along, coordinates and sizes decide: not rounding, nor how centroids are numbered.
+            where, size = places[stage - 1][children], sizes[stage - 1][children]
+            ordered = children[np.lexsort((-size, *where.T, _along(where).round(4)))]
             steps = np.linspace(-1, 1, len(children)) if len(children) > 1 else np.zeros(1)
             light[ordered] += _SHADE * np.concatenate([steps[0::2], steps[1::2]]) / (1 if stage == len(places) - 1 else 2)
         hues.insert(0, hues[0][parent])
@@ -138,4 +143,4 @@ def _along(points: np.ndarray) -> np.ndarray:
     """Coordinates of points along the direction in which they spread most, upward where it is not level."""
     centred = points - points.mean(axis=0)
     direction = np.linalg.svd(centred, full_matrices=False)[2][0]
-    return centred @ direction * np.sign(direction[np.abs(direction).argmax()])
+    return centred @ direction * np.sign(direction[np.abs(direction).round(4).argmax()])

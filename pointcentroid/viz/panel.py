@@ -201,8 +201,10 @@ class Panel:
     def _colours(self) -> list[np.ndarray]:
         combined = [stage.assignment.mean(axis=0) for stage in self.explanation.stages]
         places = [self._stand(stage)[0] for stage in range(1, self.stages + 1)]
+        hard = [self._seen_hard(stage) for stage in range(1, self.stages + 1)]
+        sizes = [np.bincount(one[one >= 0], minlength=len(place)) for one, place in zip(hard, places, strict=True)]
         tints, rows = self._dress
-        return hierarchy_colours(places, combined, tints[rows])
+        return hierarchy_colours(places, sizes, combined, tints[rows])
 
     # Centroids and inputs
 
