@@ -75,6 +75,8 @@ def test_largest_neighbours_and_their_gradients_are_those_of_the_plain_way(data:
     made, expected = neighbour_max(ours, index), gather_points(plain, index).max(dim=2).values
     assert torch.equal(made, expected)
     assert torch.equal(neighbour_max(values, index), expected)
+    exact = values.double().requires_grad_()
+    assert neighbour_max(exact, index).dtype == torch.float64, "doubles are not rounded"
     weights = torch.randn(made.shape, generator=generator).to(kind)
     made.backward(weights)
     expected.backward(weights)

@@ -42,7 +42,7 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.norm import BatchNorm
 from pointcentroid.nn.parts import PartsNet
 from pointcentroid.train.callbacks import moving_average
-from pointcentroid.train.module import ClassifierTraining, decayed
+from pointcentroid.train.module import ClassifierTraining, MeanClassAccuracy, decayed
 from pointcentroid.train.run import start_from
 from pointcentroid.train.sharpness import SharpnessAware
 from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights
@@ -708,6 +708,27 @@ class TestStartFromAnAutoencoder:
         net = PartsNet(PartsConfig(encoder=card.model.encoder, names=3))
         start_from(net, TrainConfig(start=str(autoencoder), model=net.config), ())
         assert all(torch.equal(net.state_dict()[name], tensors[name]) for name in tensors if name.startswith("encoder."))
+
+
+def test_the_mean_over_classes_is_over_those_that_occur() -> None:
+    """As `evaluate` has it: class 2 was answered once, but does not occur."""
+    metric = MeanClassAccuracy(4, average="macro")
+    metric.update(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]))
+    metric.update(torch.tensor([2]), torch.tensor([1]))
+    assert float(metric.compute()) == 0.75
+
+
+def test_what_is_no_recipe_or_accelerator_is_one_line(trained: Path, toy: Path, tmp_path: Path) -> None:
+    tensors, card = load_weights(trained)
+    save_weights(tmp_path / "bare.safetensors", tensors, dataclasses.replace(card, provenance={}))
+    for settings, says in [
+        (["split=all", f"recipe=[{tmp_path / 'bare.safetensors'}]"], "does not say how it was trained"),
+        (["accelerator=foo"], "accelerator"),
+    ]:
+        done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, *settings)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "internal error" not in done.stderr
 
 
 def test_classes_in_another_order_keep_their_rows(trained: Path) -> None:
