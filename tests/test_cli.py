@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -171,16 +172,16 @@ class TestClassify:
 
     @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
     def test_ctrl_c_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        many = [str(EXAMPLES / "bottle.stl")] * 3000
         target = tmp_path / "out.json"
         target.write_text("as it was")
         command = [*COMMAND, "classify", "-", "--format", "json", "-o", str(target), "--workers", "2"]
-        # As in a terminal, the whole group gets the signal.
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        assert process.stdin
+        # A minute of work, in a file: a pipe would be written only as fast as it is read. As in a terminal, the whole group
+        # gets the signal.
+        with tempfile.TemporaryFile("w+") as many:
+            many.write(f"{EXAMPLES / 'bottle.stl'}\n" * 50_000)
+            many.seek(0)
+            process = subprocess.Popen(command, stdin=many, stderr=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stderr
-        process.stdin.write("\n".join(many))
-        process.stdin.close()
         time.sleep(6)
         os.killpg(process.pid, signal.SIGINT)
         errors = process.stderr.read()
