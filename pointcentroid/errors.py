@@ -63,6 +63,11 @@ def one_line(error: BaseException, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def unforeseen(error: BaseException) -> str:
+    """What is said of a file where a library raised what nobody expects of it."""
+    return f"unexpected {type(error).__name__}: {one_line(error)}; if the file is sound, please report this"
+
+
 def require(purpose: str, extra: str, *modules: str) -> None:
     """Check that optional dependencies are there, without importing them.
 

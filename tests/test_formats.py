@@ -128,13 +128,16 @@ def test_a_comma_between_semicolons_is_a_decimal_point(tmp_path: Path, points: n
     np.testing.assert_allclose(read(tmp_path / "t.csv").vertices, points, atol=6e-4)
 
 
-@pytest.mark.parametrize("between", ["\t", " ", "   "])
-@pytest.mark.parametrize("head", ["", "X [m]{0}Y [m]{0}Z [m]\n", "x{0}y{0}z\n"])
+@pytest.mark.parametrize(
+    ("between", "head"),
+    [
+        *itertools.product(["\t", " ", "   "], ["", "x{0}y{0}z\n"]),
+        ("\t", "X [m]{0}Y [m]{0}Z [m]\n"),  # names with blanks between blanks mean nothing
+    ],
+)
 def test_a_comma_in_numbers_between_blanks_is_a_decimal_point(
     tmp_path: Path, points: np.ndarray, between: str, head: str
 ) -> None:
-    if " " in between and "[" in head:
-        return  # names with blanks between blanks mean nothing
     rows = [between.join(f"{value:.3f}".replace(".", ",") for value in point) for point in points]
     (tmp_path / "a.txt").write_text(head.format(between) + "\n".join(rows) + "\n")
     np.testing.assert_allclose(read(tmp_path / "a.txt").vertices, points, atol=6e-4)

@@ -22,6 +22,7 @@ Up = Annotated[
     typer.Option(help="The axis that points up; auto follows the format's standard or estimates it."),
 ]
 Votes = Annotated[int, typer.Option(min=1, help="Independent samplings of each shape to average.")]
+Points = Annotated[int, typer.Option(min=1, max=10_000_000, help="Points that an autoencoder makes of each shape.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Shapes the net sees at once.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Reading processes; 0 reads in this one.  [default: by need]")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]

@@ -14,7 +14,7 @@ def reconstruct(
     paths: options.Paths,
     to: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the reconstructions go.")],
     recursive: options.Recursive = False,
-    points: Annotated[int, typer.Option(min=1, max=10_000_000, help="Points to make of each shape.")] = 2048,
+    points: options.Points = 2048,
     kind: Annotated[Literal["ply", "xyz", "npy"], typer.Option("--format", help="Of the files to write.")] = "ply",
     weights: Annotated[str, typer.Option(metavar="NAME|FILE", help="Weights of an autoencoder.")] = "autoencoder",
     up: options.Up = "auto",

@@ -39,7 +39,7 @@ def view(
     names: Annotated[
         str | None, typer.Option(metavar="FILE", help="A file with parts, whose names the centroids get that lie there.")
     ] = None,
-    points: Annotated[int, typer.Option(min=1, max=10_000_000, help="Points that an autoencoder makes.")] = 2048,
+    points: options.Points = 2048,
     device: options.Device = "auto",
 ) -> None:
     """See the centroids of shapes: in a window, or with --html, --png, --gif in a file.

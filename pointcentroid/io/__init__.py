@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pointcentroid.errors import PointCentroidError, ReadError, one_line
+from pointcentroid.errors import PointCentroidError, ReadError, unforeseen
 from pointcentroid.io import meshes, off, parts, scans, tables
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
@@ -100,8 +100,7 @@ def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
     except PointCentroidError:
         raise
     except Exception as error:  # whatever a library makes of a damaged file
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise ReadError(path, f"unexpected {reason}; if the file is sound, please report this") from error
+        raise ReadError(path, unforeseen(error)) from error
 
 
 def _folder(path: Path) -> ReadError:

@@ -150,9 +150,11 @@ class _Rewriter:
 
     def _scenes(self) -> list[dict]:
         """Those of the file; where there are none, one of all that hangs on nothing."""
+        if scenes := self.tree.get("scenes"):
+            return scenes
         nodes = self.tree.get("nodes", [])
         below = {child for node in nodes for child in node.get("children", [])}
-        return self.tree.get("scenes") or [{"nodes": [number for number in range(len(nodes)) if number not in below]}]
+        return [{"nodes": [number for number in range(len(nodes)) if number not in below]}]
 
     def _primitive(self, primitive: dict) -> dict:
         new: dict[str, Any] = {"attributes": {}, "mode": primitive.get("mode", 4)}

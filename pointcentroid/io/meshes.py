@@ -176,7 +176,7 @@ def _trimmed_stl(path: Path, content: bytes) -> bytes:
 
 
 def _guard_3mf(path: Path, content: bytes) -> int:
-    """Refuse archives that unpack to too much; how many meshes the file places, each as often as components name it."""
+    """Refuse archives that unpack to too much; how many meshes components place, 0 where there are none."""
     from lxml import etree  # type: ignore[reportAttributeAccessIssue]
 
     children: dict[str, list[str]] = {}
@@ -186,20 +186,20 @@ def _guard_3mf(path: Path, content: bytes) -> int:
             model = next((name for name in archive.namelist() if "3d/3dmodel.model" in name.lower()), None)
             if model is None:
                 return 0
-            with archive.open(model) as file:
-                inside = _WORLD
-                tags = ("{*}object", "{*}component", "{*}item")
-                for event, element in etree.iterparse(
-                    file, events=("start", "end"), tag=tags, resolve_entities=False, huge_tree=True
-                ):
-                    kind = etree.QName(element).localname
-                    if event == "end":
-                        element.clear()
-                    elif kind == "object":
-                        inside = element.get("id", "")
-                    else:
-                        parent = _WORLD if kind == "item" else inside
-                        children.setdefault(parent, []).append(element.get("objectid", ""))
+            text = archive.read(model)
+        if b"component" not in text.replace(b"\0", b""):  # it may be UTF-16
+            return 0  # nothing is nested, and parsing takes as long as all the rest
+        inside, tags = _WORLD, ("{*}object", "{*}component", "{*}item")
+        options: dict[str, Any] = {"events": ("start", "end"), "resolve_entities": False, "huge_tree": True}
+        for event, element in etree.iterparse(io.BytesIO(text), tag=tags, **options):
+            kind = etree.QName(element).localname
+            if event == "end":
+                element.clear()
+            elif kind == "object":
+                inside = element.get("id", "")
+            else:
+                parent = _WORLD if kind == "item" else inside
+                children.setdefault(parent, []).append(element.get("objectid", ""))
     except zipfile.BadZipFile:
         raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
     except (ReadError, MemoryError):

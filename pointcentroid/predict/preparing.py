@@ -23,7 +23,7 @@ import numpy as np
 
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.errors import ConfigError, PointCentroidError, ReadError, one_line
+from pointcentroid.errors import ConfigError, PointCentroidError, ReadError, one_line, unforeseen
 from pointcentroid.geometry.sampling import Frame, preprocess, preprocess_in_frame
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
@@ -111,8 +111,7 @@ def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     except PointCentroidError as error:
         return Failure(source_name(source), error.reason)
     except Exception as error:  # whatever a library makes of a damaged file
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        return Failure(source_name(source), f"unexpected {reason}; if the file is sound, please report this")
+        return Failure(source_name(source), unforeseen(error))
 
 
 def source_name(source: Source) -> str:

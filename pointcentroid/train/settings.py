@@ -55,12 +55,11 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
     for item in overrides:
         if "=" not in item:
             raise ConfigError(f"expected KEY=VALUE, found {item!r}")
+    for key, value in given.items():
+        if "${" in str(value):
+            raise ConfigError(f"{key}={value} holds what configurations keep for references, ${{; rename it")
     try:
-        layers = [OmegaConf.load(path), OmegaConf.from_dotlist(overrides)]
-        for key, value in given.items():
-            if "${" in str(value):
-                raise ConfigError(f"{key}={value} holds what configurations keep for references, ${{; rename it")
-        layers.insert(1, OmegaConf.create(given))
+        layers = [OmegaConf.load(path), OmegaConf.create(given), OmegaConf.from_dotlist(overrides)]
         values: Any = {}
         for layer in layers:
             plain = OmegaConf.to_container(layer, resolve=True)
