@@ -15,13 +15,19 @@ from typing import TypeVar
 import numpy as np
 
 from pointcentroid.errors import PointCentroidError, ReadError, unforeseen
-from pointcentroid.io import meshes, off, parts, scans, tables
+from pointcentroid.io import meshes, off, parts, scans, tables, threemf
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
 
 _Read = TypeVar("_Read")
 
-READERS: dict[str, Callable[[Path], Shape]] = {**off.READERS, **meshes.READERS, **tables.READERS, **scans.READERS}
+READERS: dict[str, Callable[[Path], Shape]] = {
+    **off.READERS,
+    **meshes.READERS,
+    **threemf.READERS,
+    **tables.READERS,
+    **scans.READERS,
+}
 
 STANDARD_UP: dict[str, str] = {".glb": "y", ".gltf": "y", ".3mf": "z", ".las": "z", ".laz": "z"}
 

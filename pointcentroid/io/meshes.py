@@ -1,4 +1,4 @@
-"""Mesh formats read through trimesh: OBJ, PLY, STL, GLB / glTF, 3MF."""
+"""Mesh formats read through trimesh: OBJ, PLY, STL, GLB / glTF."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import logging
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ import numpy as np
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io import gltf, ply
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
-from pointcentroid.io.tables import guard_archive
 
-_MAX_INSTANCES = 100_000
-_WORLD = ""  # what items of a 3MF file are placed in: no object has this name
+MAX_INSTANCES = 100_000
+"""No file may place more parts than this."""
 
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
 def read_mesh(path: Path) -> Shape:
-    """Read OBJ, PLY, STL or 3MF; parts are placed by the scene's transforms and merged.
+    """Read OBJ, PLY or STL; parts are placed by the scene's transforms and merged.
 
     Args:
         path: the file. Materials, textures and other files it names are not opened.
@@ -40,13 +38,7 @@ def read_mesh(path: Path) -> Shape:
             return checked(path, *mixed)
     if kind == "stl":
         content = _trimmed_stl(path, content)
-    wanted = _guard_3mf(path, content) if kind == "3mf" else 0
-    scene = load_scene(path, content, kind)
-    if (found := len(scene.graph.nodes_geometry)) < wanted:  # trimesh gives up on components nested many times over
-        raise ReadError(
-            path, f"places {wanted} parts by nested components, of which only {found} were found; export it flat"
-        )
-    return joined(path, *placed(path, scene))
+    return joined(path, *placed(path, load_scene(path, content, kind)))
 
 
 def read_gltf(path: Path) -> Shape:
@@ -110,7 +102,7 @@ def placed(path: Path, scene: Any) -> tuple[list[tuple[str, np.ndarray, np.ndarr
     clouds: list[np.ndarray] = []
     nodes = list(scene.graph.nodes_geometry)
     total = sum(len(getattr(scene.geometry[scene.graph[node][1]], "vertices", ())) for node in nodes)
-    if len(nodes) > _MAX_INSTANCES or total > MAX_ELEMENTS:
+    if len(nodes) > MAX_INSTANCES or total > MAX_ELEMENTS:
         raise ReadError(path, f"places {len(nodes)} parts with {total} vertices in all, more than is read")
     for node in nodes:
         transform, name = scene.graph[node]
@@ -175,59 +167,10 @@ def _trimmed_stl(path: Path, content: bytes) -> bytes:
     return content
 
 
-def _guard_3mf(path: Path, content: bytes) -> int:
-    """Refuse archives that unpack to too much; how many meshes components place, 0 where there are none."""
-    from lxml import etree  # type: ignore[reportAttributeAccessIssue]
-
-    children: dict[str, list[str]] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            guard_archive(path, archive)
-            model = next((name for name in archive.namelist() if "3d/3dmodel.model" in name.lower()), None)
-            if model is None:
-                return 0
-            text = archive.read(model)
-        if b"component" not in text.replace(b"\0", b""):  # it may be UTF-16
-            return 0  # nothing is nested, and parsing takes as long as all the rest
-        inside, tags = _WORLD, ("{*}object", "{*}component", "{*}item")
-        options: dict[str, Any] = {"events": ("start", "end"), "resolve_entities": False, "huge_tree": True}
-        for event, element in etree.iterparse(io.BytesIO(text), tag=tags, **options):
-            kind = etree.QName(element).localname
-            if event == "end":
-                element.clear()
-            elif kind == "object":
-                inside = element.get("id", "")
-            else:
-                parent = _WORLD if kind == "item" else inside
-                children.setdefault(parent, []).append(element.get("objectid", ""))
-    except zipfile.BadZipFile:
-        raise ReadError(path, "not a 3MF file: it is no zip archive, or one cut short") from None
-    except (ReadError, MemoryError):
-        raise
-    except Exception:  # damaged members raise a dozen types; trimesh says what is wrong
-        return 0
-    placed: dict[str, int] = {}
-    waiting = [_WORLD]
-    while waiting:
-        here = waiting[-1]
-        unknown = [child for child in children.get(here, ()) if child not in placed]
-        if unknown and set(unknown) & set(waiting):
-            raise ReadError(path, "damaged: a component is part of itself")
-        if unknown:
-            waiting.append(unknown[0])
-            continue
-        placed[here] = sum(placed[child] for child in children[here]) if here in children else 1
-        waiting.pop()
-    if placed[_WORLD] > _MAX_INSTANCES:
-        raise ReadError(path, f"places {placed[_WORLD]} parts, more than is read")
-    return placed[_WORLD]
-
-
 READERS = {
     ".obj": read_mesh,
     ".ply": read_mesh,
     ".stl": read_mesh,
-    ".3mf": read_mesh,
     ".glb": read_gltf,
     ".gltf": read_gltf,
 }
