@@ -103,7 +103,7 @@ class _Package:
         root = self._root()
         self._parse(root)
         waiting = [(item, np.eye(4), 0) for item in reversed(self.items[root])]
-        seen = vertices = 0
+        seen = elements = 0
         while waiting:
             (model, number, transform), outer, depth = waiting.pop()
             if model not in self.items:
@@ -113,9 +113,9 @@ class _Package:
                 raise ReadError(self.path, f"damaged 3MF file: it places object {number!r}, which {model} does not hold")
             if depth > len(self.objects):
                 raise ReadError(self.path, "damaged 3MF file: a component is part of itself")
-            vertices += len(found.vertices)
-            if seen > MAX_INSTANCES or vertices > MAX_ELEMENTS:
-                most = f"{MAX_INSTANCES} objects or {MAX_ELEMENTS} vertices"
+            elements += max(len(found.vertices), len(found.faces))
+            if seen > MAX_INSTANCES or elements > MAX_ELEMENTS:
+                most = f"{MAX_INSTANCES} objects or {MAX_ELEMENTS} vertices or faces"
                 raise ReadError(self.path, f"places more than {most}, which is more than is read")
             waiting += [(component, inner, depth + 1) for component in reversed(found.components)]
             if len(found.vertices):
