@@ -108,11 +108,13 @@ class _Package:
             (model, number, transform), outer, depth = waiting.pop()
             if model not in self.items:
                 self._parse(model)
-            found, inner, seen = self.objects.get((model, number)), transform @ outer, seen + 1
+            found = self.objects.get((model, number))
+            seen += 1
             if found is None:
                 raise ReadError(self.path, f"damaged 3MF file: it places object {number!r}, which {model} does not hold")
             if depth > len(self.objects):
                 raise ReadError(self.path, "damaged 3MF file: a component is part of itself")
+            inner = transform @ outer
             elements += max(len(found.vertices), len(found.faces))
             if seen > MAX_INSTANCES or elements > MAX_ELEMENTS:
                 most = f"{MAX_INSTANCES} objects or {MAX_ELEMENTS} vertices or faces"
@@ -148,21 +150,21 @@ class _Package:
         vertices, faces, components = _NO_VERTICES, _NO_FACES, []
         try:
             for _, element in etree.iterparse(io.BytesIO(self._content(name)), tag=_TAGS, **_PARSING):
-                kind, parent = etree.QName(element).localname, element.getparent()
+                tag, parent = etree.QName(element).localname, element.getparent()
                 of_mesh = parent is not None and etree.QName(parent).localname.endswith("mesh")  # slices have vertices, too
-                if kind == "vertices" and of_mesh:
+                if tag == "vertices" and of_mesh:
                     vertices = _numbers(element.iterchildren("{*}vertex"), ("x", "y", "z"), np.float64)
-                elif kind == "triangles" and of_mesh:
+                elif tag == "triangles" and of_mesh:
                     faces = _numbers(element.iterchildren("{*}triangle"), ("v1", "v2", "v3"), np.int64)
-                elif kind == "component":
+                elif tag == "component":
                     components.append(_placement(element, name))
-                elif kind == "item":
+                elif tag == "item":
                     items.append(_placement(element, name))
-                elif kind == "object":
-                    number, sort = element.get("id", ""), element.get("type", "model")
+                elif tag == "object":
+                    number, kind = element.get("id", ""), element.get("type", "model")
                     if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
                         raise ValueError(f"object {number} has {len(vertices)} vertices, a triangle names others")
-                    self.objects[name, number] = _Object(sort, vertices, faces, components)
+                    self.objects[name, number] = _Object(kind, vertices, faces, components)
                     vertices, faces, components = _NO_VERTICES, _NO_FACES, []
                 element.clear()
         except (etree.XMLSyntaxError, TypeError, ValueError, OverflowError) as error:
