@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -101,6 +102,12 @@ def cube(tmp_path: Path) -> Path:
     lines = ["OFF", "8 6 12", *(" ".join(map(str, c)) for c in corners), *(f"4 {q}" for q in quads)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture
+def sphere() -> trimesh.Trimesh:
+    """One of radius 1, of 320 triangles."""
+    return trimesh.creation.icosphere(subdivisions=2)
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
 """glTF as trimesh can read it: plain, uncompressed, geometry only.
 
 Files on the web are often compressed (EXT_meshopt_compression, KHR_draco_mesh_compression) and quantised
-(KHR_mesh_quantization). `unpacked` rewrites any of them, in memory, as a GLB that holds the nodes and, for every
-primitive, its positions as float32 and its indices. Draco data stay as they are: trimesh decodes them.
+(KHR_mesh_quantization), and their people and animals follow skeletons. `unpacked` rewrites any of them, in memory, as a
+GLB that holds the nodes and, for every primitive, its positions as float32 and its indices.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import struct
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.errors import MissingExtraError, ReadError, one_line
-from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED
+from pointcentroid.errors import ReadError, one_line
+from pointcentroid.io.gltf_arrays import DRACO, FLOAT, MESHOPT, TRIANGLES, UNSIGNED_INT, GltfArrays
+from pointcentroid.io.shape import MAX_UNPACKED
+from pointcentroid.io.skin import posed, world_transforms
 
-_MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
-_DRACO = "KHR_draco_mesh_compression"
-_INTEGERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32}
-_FLOAT = 5126
-_FAN = 6  # of triangles
+_POINTS = 0
+_LINES = 1, 2, 3
+_FAN = 6
 _INSTANCES = "EXT_mesh_gpu_instancing"
-_KNOWN = {*_MESHOPT, _DRACO, "KHR_mesh_quantization"}
-_LOOKS = tuple(f"{who}_{what}" for who in ("KHR", "EXT", "MSFT") for what in ("materials", "texture", "lights", "xmp"))
+_KNOWN = {*MESHOPT, DRACO, "KHR_mesh_quantization"}
+_LOOKS = tuple(
+    f"{who}_{what}" for who in ("KHR", "EXT", "MSFT") for what in ("materials", "texture", "technique", "lights", "xmp")
+)
 """How extensions begin that say how things look, not where they are."""
 
 
@@ -48,7 +47,8 @@ def unpacked(path: Path) -> bytes:
     """
     with _told_of_damage(path):
         content = path.read_bytes()
-        return _Rewriter(path, *_tree(path, content), len(content)).glb()
+        tree, binary = _tree(path, content)
+        return _Rewriter(path, tree, GltfArrays(path, tree, binary, len(content))).glb()
 
 
 def node_names(path: Path) -> list[str]:
@@ -80,7 +80,12 @@ def _told_of_damage(path: Path) -> Iterator[None]:
 
 
 def _tree(path: Path, content: bytes) -> tuple[dict, bytes]:
-    return _split_glb(path, content) if content[:4] == b"glTF" else (json.loads(content), b"")
+    """The JSON of a file, and the buffer within it."""
+    tree, binary = _split_glb(path, content) if content[:4] == b"glTF" else (json.loads(content), b"")
+    version = tree.get("asset", {}).get("version", "2.0")
+    if str(version).startswith("1"):
+        raise ReadError(path, f"glTF version {version} is not supported; expected version 2")
+    return tree, binary
 
 
 def _split_glb(path: Path, content: bytes) -> tuple[dict, bytes]:
@@ -101,36 +106,31 @@ def _split_glb(path: Path, content: bytes) -> tuple[dict, bytes]:
 class _Rewriter:
     """Copies what is needed from one glTF tree into a new one."""
 
-    def __init__(self, path: Path, tree: dict[str, Any], binary: bytes, size: int) -> None:
-        self.path, self.tree, self.binary, self.size = path, tree, binary, size
+    def __init__(self, path: Path, tree: dict[str, Any], arrays: GltfArrays) -> None:
+        self.path, self.tree, self.arrays = path, tree, arrays
         self.data = bytearray()
         self.views: list[dict] = []
         self.accessors: list[dict] = []
-        self._copied: dict[tuple[int, bool], int] = {}
-        # Many accessors may share a view, and many views a buffer; each is decoded once.
-        self._buffers: dict[int, memoryview] = {}
-        self._decoded: dict[int, memoryview] = {}
+        self.meshes: list[dict] = []
+        self._copied: dict[tuple[int, int | None], int] = {}
+        self._shared: dict[tuple[int | None, int, int | None], int] = {}
+        self._skins: dict[int, np.ndarray] = {}
 
     def glb(self) -> bytes:
-        if _DRACO in self.tree.get("extensionsUsed", ()):
-            _require("DracoPy", "Draco-compressed glTF files")
         for name in self.tree.get("extensionsRequired", ()):
             if name not in _KNOWN and not name.startswith(_LOOKS):
                 raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
         if any(_INSTANCES in node.get("extensions", {}) for node in self.tree.get("nodes", ())):
             raise ReadError(self.path, f"places copies by {_INSTANCES}, which is not supported; save it without")
-        meshes = [{"primitives": [self._primitive(p) for p in m["primitives"]]} for m in self.tree.get("meshes", [])]
-        nodes = self.tree.get("nodes", [])
-        kept = ("mesh", "children", "matrix", "translation", "rotation", "scale")
+        nodes, scenes = self._placed()
         new: dict[str, Any] = {
             "asset": {"version": "2.0"},
-            "nodes": [{key: node[key] for key in kept if key in node} for node in nodes],
-            "meshes": meshes,
+            "nodes": nodes,
+            "meshes": self.meshes,
             "accessors": self.accessors,
             "bufferViews": self.views,
             "buffers": [{"byteLength": len(self.data)}],
-            "scenes": [{"nodes": scene.get("nodes", [])} for scene in self._scenes()],
-            "extensionsUsed": [_DRACO],
+            "scenes": scenes,
         }
         if "scene" in self.tree:
             new["scene"] = self.tree["scene"]
@@ -148,6 +148,34 @@ class _Rewriter:
             ]
         )
 
+    def _placed(self) -> tuple[list[dict], list[dict]]:
+        """The nodes and the scenes.
+
+        Where a node shows a skinned mesh, its own transform and its parents' do not count (glTF 2.0, section 3.7.3.3): it
+        becomes a root that shows the posed mesh, under its old number, and a node without a mesh takes its old place.
+        """
+        old = self.tree.get("nodes", [])
+        kept = ("children", "matrix", "translation", "rotation", "scale")
+        nodes = [{key: node[key] for key in kept if key in node} for node in old]
+        scenes = [list(scene.get("nodes", [])) for scene in self._scenes()]
+        moved: dict[int, int] = {}
+        for number, node in enumerate(old):
+            if "mesh" not in node:
+                continue
+            if not self._is_skinned(node):
+                nodes[number]["mesh"] = self._mesh(node["mesh"], None)
+                continue
+            moved[number] = len(nodes)
+            nodes.append(nodes[number])
+            nodes[number] = {"mesh": self._mesh(node["mesh"], node["skin"])}
+        for node in nodes:
+            if "children" in node:
+                node["children"] = [moved.get(child, child) for child in node["children"]]
+        for shown in scenes:
+            reached = self._reached(shown) if moved else set()
+            shown[:] = [moved.get(number, number) for number in shown] + [n for n in moved if n in reached]
+        return nodes, [{"nodes": shown} for shown in scenes]
+
     def _scenes(self) -> list[dict]:
         """Those of the file; where there are none, one of all that hangs on nothing."""
         if scenes := self.tree.get("scenes"):
@@ -156,123 +184,79 @@ class _Rewriter:
         below = {child for node in nodes for child in node.get("children", [])}
         return [{"nodes": [number for number in range(len(nodes)) if number not in below]}]
 
-    def _primitive(self, primitive: dict) -> dict:
-        new: dict[str, Any] = {"attributes": {}, "mode": primitive.get("mode", 4)}
-        if new["mode"] == _FAN:
-            return self._unfolded(primitive)
-        draco = primitive.get("extensions", {}).get(_DRACO)
-        if draco is not None:
-            view = self._add_view(self._view_bytes(draco["bufferView"]))
-            attributes = {"POSITION": draco["attributes"]["POSITION"]}
-            new["extensions"] = {_DRACO: {"bufferView": view, "attributes": attributes}}
-        new["attributes"]["POSITION"] = self._accessor(primitive["attributes"]["POSITION"], draco is not None)
-        if "indices" in primitive:
-            new["indices"] = self._accessor(primitive["indices"], draco is not None)
+    def _reached(self, roots: list[int]) -> set[int]:
+        reached: set[int] = set()
+        below = list(roots)
+        while below:
+            number = below.pop()
+            if number not in reached:
+                reached.add(number)
+                below.extend(self.tree["nodes"][number].get("children", ()))
+        return reached
+
+    def _is_skinned(self, node: dict) -> bool:
+        primitives = self.tree["meshes"][node["mesh"]]["primitives"]
+        return "skin" in node and all({"JOINTS_0", "WEIGHTS_0"} <= set(p["attributes"]) for p in primitives)
+
+    def _bones(self, number: int) -> np.ndarray:
+        """(J, 4, 4) of a skin: from its mesh's coordinates to the world's, for each joint."""
+        if number not in self._skins:
+            skin = self.tree["skins"][number]
+            bones = world_transforms(self.tree["nodes"])[skin["joints"]]
+            if "inverseBindMatrices" in skin:
+                inverse = self.arrays.values(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
+                bones = bones @ inverse[: len(bones)]
+            self._skins[number] = bones
+        return self._skins[number]
+
+    def _mesh(self, number: int, skin: int | None) -> int:
+        """Copy a mesh, posed by a skin if there is one."""
+        if (number, skin) not in self._copied:
+            mesh = {"primitives": [self._primitive(p, skin) for p in self.tree["meshes"][number]["primitives"]]}
+            self._copied[number, skin] = len(self.meshes)
+            self.meshes.append(mesh)
+        return self._copied[number, skin]
+
+    def _primitive(self, primitive: dict, skin: int | None) -> dict:
+        mode, positions, corners = self._positions(primitive, skin)
+        if mode in _LINES:  # their ends are points, as in other formats
+            mode, corners = _POINTS, None
+        elif mode == _FAN:  # as single triangles, for trimesh passes over fans
+            mode, corners = (
+                TRIANGLES,
+                _unfolded(np.arange(self.accessors[positions]["count"]) if corners is None else corners),
+            )
+        new: dict[str, Any] = {"attributes": {"POSITION": positions}, "mode": mode}
+        if corners is not None:
+            new["indices"] = self._add_accessor(corners.astype("<u4"))
         return new
 
-    def _unfolded(self, primitive: dict) -> dict:
-        """A fan as single triangles, for trimesh passes over fans."""
-        position = primitive["attributes"]["POSITION"]
-        count = int(self.tree["accessors"][position]["count"])
-        if "indices" in primitive:
-            old = self.tree["accessors"][primitive["indices"]]
-            corners = self._array(old, int(old["count"]), 1)[:, 0].astype("<u4")
-        else:
-            corners = np.arange(min(count, MAX_ELEMENTS), dtype="<u4")
-        triangles = np.stack([np.broadcast_to(corners[:1], max(len(corners) - 2, 0)), corners[1:-1], corners[2:]], axis=1)
-        self.accessors.append(
-            {
-                "componentType": 5125,
-                "type": "SCALAR",
-                "count": triangles.size,
-                "bufferView": self._add_view(triangles.tobytes()),
-            }
-        )
-        indices = len(self.accessors) - 1
-        return {"attributes": {"POSITION": self._accessor(position, empty=False)}, "mode": 4, "indices": indices}
+    def _positions(self, primitive: dict, skin: int | None) -> tuple[int, int, np.ndarray | None]:
+        """A primitive's mode, the accessor of its positions in the new tree, and its corners."""
+        numbers = primitive["attributes"]
+        # One array of vertices may serve many primitives, each with its own corners.
+        key = (skin, numbers["POSITION"], numbers.get("JOINTS_0"))
+        shared = None if DRACO in primitive.get("extensions", {}) else self._shared.get(key)
+        if shared is not None:
+            mode, _, corners = self.arrays.primitive(primitive, [])
+            return mode, shared, corners
+        sets = [n for n in range(len(numbers)) if f"JOINTS_{n}" in numbers] if skin is not None else []
+        influences = [f"{name}_{n}" for name in ("JOINTS", "WEIGHTS") for n in sets]
+        mode, attributes, corners = self.arrays.primitive(primitive, ["POSITION", *influences])
+        positions = attributes["POSITION"]
+        if skin is not None:
+            joints, weights = (
+                np.concatenate([attributes[f"{name}_{n}"] for n in sets], axis=1) for name in ("JOINTS", "WEIGHTS")
+            )
+            positions = posed(positions, joints.astype(np.int64), weights, self._bones(skin))
+        self._shared[key] = self._add_accessor(positions.astype("<f4"))
+        return mode, self._shared[key], corners
 
-    def _accessor(self, number: int, empty: bool) -> int:
-        """Copy an accessor; with `empty`, only its declaration, for a decoder to fill in."""
-        key = (number, empty)
-        if key in self._copied:
-            return self._copied[key]
-        old = self.tree["accessors"][number]
-        width = {"SCALAR": 1, "VEC3": 3}[old["type"]]
-        count = int(old["count"])
-        # Compression gains less than a factor of a thousand, so a larger promise is a lie.
-        if not 0 <= count <= min(MAX_ELEMENTS, 1000 * self.size):
-            raise ReadError(self.path, f"declares {count} elements in a file of {self.size} bytes")
-        kind = old["componentType"]
-        new = {"componentType": kind, "type": old["type"], "count": count}
-        if not empty:
-            array = self._array(old, count, width)
-            if old["type"] == "VEC3":
-                new["componentType"] = _FLOAT
-            new["bufferView"] = self._add_view(array.tobytes())
-        self._copied[key] = len(self.accessors)
-        self.accessors.append(new)
-        return self._copied[key]
-
-    def _array(self, accessor: dict, count: int, width: int) -> np.ndarray:
-        """The values of an accessor; normalised integers become the numbers they stand for."""
-        kind = accessor["componentType"]
-        dtype: Any = np.dtype(np.float32 if kind == _FLOAT else _INTEGERS[kind]).newbyteorder("<")
-        if "sparse" in accessor:
-            raise ReadError(self.path, "sparse accessors are not supported; save the file without them")
-        view = self.tree["bufferViews"][accessor["bufferView"]]
-        data = self._view_bytes(accessor["bufferView"])
-        start, row = accessor.get("byteOffset", 0), width * dtype.itemsize
-        stride = view.get("byteStride", row)
-        end = start + (count - 1) * stride + row if count else start
-        if start < 0 or stride < row or end > len(data):
-            raise ReadError(self.path, f"cut short: {count} elements declared in {len(data)} bytes of data")
-        block = np.frombuffer(data, np.uint8)
-        rows = np.lib.stride_tricks.as_strided(block[start:end], (count, row), (stride, 1), writeable=False)
-        array = np.ascontiguousarray(rows).view(dtype).reshape(count, width)
-        if width == 1:
-            return array
-        if kind != _FLOAT and accessor.get("normalized"):
-            return np.maximum(array / np.float32(np.iinfo(dtype).max), np.float32(-1)).astype("<f4")
-        return array.astype("<f4")
-
-    def _view_bytes(self, number: int) -> memoryview:
-        view = self.tree["bufferViews"][number]
-        packed = next((view["extensions"][name] for name in _MESHOPT if name in view.get("extensions", {})), None)
-        if packed is None:
-            return self._slice(view)
-        if number not in self._decoded:
-            self._decoded[number] = memoryview(_decode_meshopt(self.path, self._slice(packed), packed))
-        return self._decoded[number]
-
-    def _slice(self, view: dict) -> memoryview:
-        number = view["buffer"]
-        if number not in self._buffers:
-            self._buffers[number] = memoryview(self._buffer(number))
-        buffer = self._buffers[number]
-        start, length = view.get("byteOffset", 0), view["byteLength"]
-        if start < 0 or length < 0 or start + length > len(buffer):
-            raise ReadError(self.path, f"cut short: bytes {start}..{start + length} of a buffer of {len(buffer)}")
-        return buffer[start : start + length]
-
-    def _buffer(self, number: int) -> bytes:
-        uri = self.tree["buffers"][number].get("uri")
-        if uri is None:
-            if number != 0:
-                raise ReadError(self.path, f"its buffer {number} says nowhere where it is")
-            return self.binary
-        if uri.startswith("data:"):
-            try:
-                return base64.b64decode(uri.partition(",")[2], validate=True)
-            except binascii.Error:
-                raise ReadError(self.path, "an embedded buffer is not valid base64") from None
-        folder = self.path.parent.resolve()
-        file = (folder / urllib.parse.unquote(uri)).resolve()
-        if not file.is_relative_to(folder) or "://" in uri:
-            raise ReadError(self.path, f"names the buffer {uri!r} outside its own folder, which is not opened")
-        try:
-            return file.read_bytes()
-        except OSError as error:
-            raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
+    def _add_accessor(self, array: np.ndarray) -> int:
+        kind, shape = (FLOAT, "VEC3") if array.ndim == 2 else (UNSIGNED_INT, "SCALAR")
+        view = self._add_view(array.tobytes())
+        self.accessors.append({"componentType": kind, "type": shape, "count": len(array), "bufferView": view})
+        return len(self.accessors) - 1
 
     def _add_view(self, data: bytes | memoryview) -> int:
         if len(self.data) + len(data) > MAX_UNPACKED:
@@ -283,28 +267,7 @@ class _Rewriter:
         return len(self.views) - 1
 
 
-def _decode_meshopt(path: Path, data: memoryview, packed: dict) -> bytes:
-    """Decode one buffer view; see the specification of EXT_meshopt_compression."""
-    meshoptimizer = _require("meshoptimizer", "meshopt-compressed glTF files")
-    count, stride, mode = int(packed["count"]), int(packed["byteStride"]), packed["mode"]
-    if count * stride > 1000 * len(data) + 2**16:
-        raise ReadError(path, f"{len(data)} compressed bytes cannot be {count} elements of {stride} bytes")
-    if mode == "ATTRIBUTES":
-        # The decoder writes raw bytes; the binding wants to know a type for them.
-        raw = meshoptimizer.decode_vertex_buffer(count, stride, data, dtype=np.dtype((np.void, stride)))
-    elif mode == "TRIANGLES":
-        raw = meshoptimizer.decode_index_buffer(count, stride, data)
-    elif mode == "INDICES":
-        raw = meshoptimizer.decode_index_sequence(count, stride, data)
-    else:
-        raise ReadError(path, f"unknown meshopt mode {mode!r}")
-    if packed.get("filter", "NONE") == "EXPONENTIAL":
-        raw = meshoptimizer.decode_filter_exp(raw, count, stride)
-    return raw.tobytes()[: count * stride]
-
-
-def _require(module: str, what: str) -> Any:
-    try:
-        return __import__(module)
-    except ImportError:
-        raise MissingExtraError(f"reading {what}", "gltf", module) from None
+def _unfolded(fan: np.ndarray) -> np.ndarray:
+    """The corners of a fan's triangles, three each."""
+    around = max(len(fan) - 2, 0)
+    return np.stack([np.broadcast_to(fan[:1], around), fan[1 : around + 1], fan[2:]], axis=1).reshape(-1)

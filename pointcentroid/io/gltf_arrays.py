@@ -1,0 +1,202 @@
+"""The arrays of a glTF file: buffers, their views, and the accessors that say what the bytes are.
+
+They may be compressed (EXT_meshopt_compression, KHR_draco_mesh_compression), quantised (KHR_mesh_quantization) or sparse.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import urllib.parse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pointcentroid.errors import MissingExtraError, ReadError
+from pointcentroid.io.shape import MAX_ELEMENTS
+
+MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
+DRACO = "KHR_draco_mesh_compression"
+TRIANGLES = 4
+UNSIGNED_INT, FLOAT = 5125, 5126
+_INTEGERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, UNSIGNED_INT: np.uint32}
+_WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+
+
+class Primitive(NamedTuple):
+    """What a primitive is made of.
+
+    Attributes:
+        mode: how corners make faces, as glTF numbers it.
+        attributes: (V, width) each, by name.
+        corners: (C,) numbers of vertices, None where they come in their own order.
+    """
+
+    mode: int
+    attributes: dict[str, np.ndarray]
+    corners: np.ndarray | None
+
+
+class GltfArrays:
+    """Reads the arrays of one glTF tree.
+
+    Args:
+        path: of the file, named in errors. Buffers that it names are looked for in its own folder and nowhere else.
+        tree: its JSON.
+        binary: the buffer within a GLB.
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, path: Path, tree: dict[str, Any], binary: bytes, size: int) -> None:
+        self.path, self.tree, self.binary, self.size = path, tree, binary, size
+        # Many accessors may share a view, and many views a buffer; each is decoded once.
+        self._buffers: dict[int, memoryview] = {}
+        self._decoded: dict[int, memoryview] = {}
+
+    def primitive(self, primitive: dict, names: Iterable[str]) -> Primitive:
+        """Read what a primitive is made of.
+
+        Args:
+            primitive: of the tree, Draco-compressed or not.
+            names: of the attributes to read, such as POSITION.
+
+        Raises:
+            MissingExtraError: it is compressed and the decoder is not installed.
+            ReadError: it is cut short, or holds less than it declares.
+        """
+        numbers = primitive["attributes"]
+        packed = primitive.get("extensions", {}).get(DRACO)
+        if packed is None:
+            corners = self.values(primitive["indices"])[:, 0] if "indices" in primitive else None
+            return Primitive(primitive.get("mode", TRIANGLES), {name: self.values(numbers[name]) for name in names}, corners)
+        draco = _require("DracoPy", "Draco-compressed glTF files")
+        self._checked_count(self.tree["accessors"][numbers["POSITION"]])
+        mesh = draco.decode(bytes(self._view(packed["bufferView"])))
+        attributes = {}
+        for name in names:
+            values = np.asarray(mesh.get_attribute_by_unique_id(packed["attributes"][name])["data"])
+            attributes[name] = _as_numbers(values, self.tree["accessors"][numbers[name]])
+        return Primitive(TRIANGLES, attributes, np.asarray(mesh.faces).reshape(-1))
+
+    def values(self, number: int) -> np.ndarray:
+        """The (count, width) values of an accessor; normalised integers become the numbers they stand for.
+
+        Args:
+            number: of the accessor in the tree.
+
+        Raises:
+            MissingExtraError: they are compressed and the decoder is not installed.
+            ReadError: they are cut short, or fewer than declared.
+        """
+        accessor = self.tree["accessors"][number]
+        count, width = self._checked_count(accessor), _WIDTHS[accessor["type"]]
+        dtype = _dtype(accessor["componentType"])
+        if "bufferView" in accessor:
+            values = self._rows(accessor, count, width, dtype)
+        else:  # which only a sparse accessor may lack
+            values = np.zeros((count, width), dtype)
+        if sparse := accessor.get("sparse"):
+            changed = int(sparse["count"])
+            if not 0 <= changed <= count:
+                raise ReadError(self.path, f"changes {changed} of {count} elements")
+            where = self._rows(sparse["indices"], changed, 1, _dtype(sparse["indices"]["componentType"]))[:, 0]
+            values = values.copy()
+            values[where] = self._rows(sparse["values"], changed, width, dtype)
+        return _as_numbers(values, accessor)
+
+    def _checked_count(self, accessor: dict) -> int:
+        count = int(accessor["count"])
+        # Compression gains less than a factor of a thousand, so a larger promise is a lie.
+        if not 0 <= count <= min(MAX_ELEMENTS, 1000 * self.size):
+            raise ReadError(self.path, f"declares {count} elements in a file of {self.size} bytes")
+        return count
+
+    def _rows(self, place: dict, count: int, width: int, dtype: np.dtype) -> np.ndarray:
+        """(count, width) elements as they lie in a buffer view."""
+        data = self._view(place["bufferView"])
+        start, row = place.get("byteOffset", 0), width * dtype.itemsize
+        stride = self.tree["bufferViews"][place["bufferView"]].get("byteStride", row)
+        end = start + (count - 1) * stride + row if count else start
+        if start < 0 or stride < row or end > len(data):
+            raise ReadError(self.path, f"cut short: {count} elements declared in {len(data)} bytes of data")
+        block = np.frombuffer(data, np.uint8)
+        rows = np.lib.stride_tricks.as_strided(block[start:end], (count, row), (stride, 1), writeable=False)
+        return np.ascontiguousarray(rows).view(dtype).reshape(count, width)
+
+    def _view(self, number: int) -> memoryview:
+        view = self.tree["bufferViews"][number]
+        packed = next((view["extensions"][name] for name in MESHOPT if name in view.get("extensions", {})), None)
+        if packed is None:
+            return self._slice(view)
+        if number not in self._decoded:
+            self._decoded[number] = memoryview(_decode_meshopt(self.path, self._slice(packed), packed))
+        return self._decoded[number]
+
+    def _slice(self, view: dict) -> memoryview:
+        number = view["buffer"]
+        if number not in self._buffers:
+            self._buffers[number] = memoryview(self._buffer(number))
+        buffer = self._buffers[number]
+        start, length = view.get("byteOffset", 0), view["byteLength"]
+        if start < 0 or length < 0 or start + length > len(buffer):
+            raise ReadError(self.path, f"cut short: bytes {start}..{start + length} of a buffer of {len(buffer)}")
+        return buffer[start : start + length]
+
+    def _buffer(self, number: int) -> bytes:
+        uri = self.tree["buffers"][number].get("uri")
+        if uri is None:
+            if number != 0:
+                raise ReadError(self.path, f"its buffer {number} says nowhere where it is")
+            return self.binary
+        if uri.startswith("data:"):
+            try:
+                return base64.b64decode(uri.partition(",")[2], validate=True)
+            except binascii.Error:
+                raise ReadError(self.path, "an embedded buffer is not valid base64") from None
+        folder = self.path.parent.resolve()
+        file = (folder / urllib.parse.unquote(uri)).resolve()
+        if not file.is_relative_to(folder) or "://" in uri:
+            raise ReadError(self.path, f"names the buffer {uri!r} outside its own folder, which is not opened")
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
+
+
+def _dtype(kind: int) -> np.dtype:
+    return np.dtype(np.float32 if kind == FLOAT else _INTEGERS[kind]).newbyteorder("<")
+
+
+def _as_numbers(values: np.ndarray, accessor: dict) -> np.ndarray:
+    if accessor.get("normalized") and values.dtype.kind in "iu":
+        return np.maximum(values / np.float32(np.iinfo(values.dtype).max), np.float32(-1))
+    return values
+
+
+def _decode_meshopt(path: Path, data: memoryview, packed: dict) -> bytes:
+    """Decode one buffer view; see the specification of EXT_meshopt_compression."""
+    meshoptimizer = _require("meshoptimizer", "meshopt-compressed glTF files")
+    count, stride, mode = int(packed["count"]), int(packed["byteStride"]), packed["mode"]
+    if count * stride > 1000 * len(data) + 2**16:
+        raise ReadError(path, f"{len(data)} compressed bytes cannot be {count} elements of {stride} bytes")
+    if mode == "ATTRIBUTES":
+        # The decoder writes raw bytes; the binding wants to know a type for them.
+        raw = meshoptimizer.decode_vertex_buffer(count, stride, data, dtype=np.dtype((np.void, stride)))
+    elif mode == "TRIANGLES":
+        raw = meshoptimizer.decode_index_buffer(count, stride, data)
+    elif mode == "INDICES":
+        raw = meshoptimizer.decode_index_sequence(count, stride, data)
+    else:
+        raise ReadError(path, f"unknown meshopt mode {mode!r}")
+    if packed.get("filter", "NONE") == "EXPONENTIAL":
+        raw = meshoptimizer.decode_filter_exp(raw, count, stride)
+    return raw.tobytes()[: count * stride]
+
+
+def _require(module: str, what: str) -> Any:
+    try:
+        return __import__(module)
+    except ImportError:
+        raise MissingExtraError(f"reading {what}", "gltf", module) from None

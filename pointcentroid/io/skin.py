@@ -1,0 +1,85 @@
+"""Skinned glTF meshes as they stand at rest: vertices that follow the bones of a skeleton."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BLOCK = 2**16
+"""Vertices moved at once; each takes 96 bytes a bone it follows."""
+
+
+def world_transforms(nodes: list[dict]) -> np.ndarray:
+    """Where every node of a glTF tree stands.
+
+    Args:
+        nodes: of the tree.
+
+    Returns:
+        (N, 4, 4) float64, from each node's own coordinates to the world's.
+
+    Raises:
+        ValueError: a node is below itself, or has two parents.
+    """
+    parents = np.full(len(nodes), -1)
+    for number, node in enumerate(nodes):
+        for child in node.get("children", ()):
+            if parents[child] != -1:
+                raise ValueError(f"node {child} has two parents")
+            parents[child] = number
+    world = np.empty((len(nodes), 4, 4))
+    below = [int(number) for number in np.flatnonzero(parents == -1)]
+    reached = 0
+    while below:
+        number = below.pop()
+        reached += 1
+        own = _local_transform(nodes[number])
+        world[number] = own if parents[number] == -1 else world[parents[number]] @ own
+        below.extend(nodes[number].get("children", ()))
+    if reached < len(nodes):
+        raise ValueError("a node is below itself")
+    return world
+
+
+def posed(positions: np.ndarray, joints: np.ndarray, weights: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """Linear blend skinning (glTF 2.0, section 3.7.3.3).
+
+    Args:
+        positions: (V, 3) vertices as the mesh holds them.
+        joints: (V, K) the bones that each follows.
+        weights: (V, K) how much. They are made to sum to one; a vertex that follows none follows the first.
+        bones: (J, 4, 4) from the mesh's coordinates to the world's, for a vertex that follows this bone alone.
+
+    Returns:
+        (V, 3) float64, where the vertices stand in the world.
+
+    Raises:
+        IndexError: a vertex follows a bone that is not there.
+    """
+    weights = weights.astype(np.float64)
+    weights[weights.sum(axis=1) <= 0, 0] = 1
+    weights /= weights.sum(axis=1, keepdims=True)
+    moved = np.zeros((len(positions), 3))
+    for start in range(0, len(positions), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        for joint, weight in zip(joints[block].T, weights[block].T, strict=True):
+            matrices = bones[joint, :3]
+            turned = np.einsum("vij,vj->vi", matrices[:, :, :3], positions[block])
+            moved[block] += weight[:, None] * (turned + matrices[:, :, 3])
+    return moved
+
+
+def _local_transform(node: dict) -> np.ndarray:
+    if "matrix" in node:
+        return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T  # the file has it column by column
+    x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), dtype=np.float64)
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    transform = np.eye(4)
+    transform[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)), dtype=np.float64)
+    transform[:3, 3] = node.get("translation", (0, 0, 0))
+    return transform

@@ -1,0 +1,63 @@
+"""Mesh files made for tests, and what is measured on files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from pointcentroid.io import read
+
+
+def area(path: Path) -> float:
+    shape = read(path)
+    assert shape.faces is not None
+    return trimesh.Trimesh(shape.vertices, shape.faces, process=False).area
+
+
+def glb(tree: dict, binary: bytes) -> bytes:
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    binary += b"\0" * (-len(binary) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def quantised_sphere(sphere: trimesh.Trimesh, meshopt: bool) -> bytes:
+    """A sphere of radius 1 as normalised int16, moved to x = 5 by its node; optionally meshopt-compressed."""
+    import meshoptimizer
+
+    positions = np.zeros((len(sphere.vertices), 4), dtype=np.int16)
+    positions[:, :3] = np.round(sphere.vertices * 32767)
+    indices = sphere.faces.ravel().astype(np.uint32)
+    parts = [positions.tobytes(), indices.tobytes()]
+    views: list[dict] = [{"buffer": 0, "byteLength": len(p)} for p in parts]
+    views[0]["byteStride"] = 8
+    if meshopt:
+        packed = [
+            bytes(meshoptimizer.encode_vertex_buffer(positions.view(np.float32), len(positions), 8)),
+            bytes(meshoptimizer.encode_index_buffer(indices, len(indices), len(positions))),
+        ]
+        modes = [("ATTRIBUTES", 8, len(positions)), ("TRIANGLES", 4, len(indices))]
+        for view, data, (mode, stride, count) in zip(views, packed, modes, strict=True):
+            extension = {"buffer": 0, "byteLength": len(data), "mode": mode, "byteStride": stride, "count": count}
+            view["buffer"], view["extensions"] = 1, {"EXT_meshopt_compression": extension}
+        views[1]["extensions"]["EXT_meshopt_compression"]["byteOffset"] = len(packed[0])
+        parts = packed
+    else:
+        views[1]["byteOffset"] = len(parts[0])
+    short = {"bufferView": 0, "componentType": 5122, "normalized": True, "type": "VEC3", "count": len(positions)}
+    tree = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "translation": [5, 0, 0]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
+        "accessors": [short, {"bufferView": 1, "componentType": 5125, "type": "SCALAR", "count": len(indices)}],
+        "bufferViews": views,
+        "buffers": [{"byteLength": sum(map(len, parts))}, {"byteLength": 10**6}],
+    }
+    return glb(tree, b"".join(parts))

@@ -1,0 +1,313 @@
+"""glTF: compressed, quantised and sparse arrays, fans, and vertices that follow skeletons."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from pointcentroid.errors import ReadError
+from pointcentroid.io import gltf, read
+from pointcentroid.io.parts import read_gltf_parts
+
+from .meshes import area, glb, quantised_sphere
+
+
+@pytest.mark.parametrize("meshopt", [False, True])
+def test_quantised_and_meshopt_compressed_gltf(tmp_path: Path, sphere: trimesh.Trimesh, meshopt: bool) -> None:
+    path = tmp_path / "sphere.glb"
+    path.write_bytes(quantised_sphere(sphere, meshopt))
+    assert area(path) == pytest.approx(sphere.area, rel=1e-3)
+    np.testing.assert_allclose(read(path).vertices.mean(axis=0), (5, 0, 0), atol=1e-3)
+
+
+def test_draco_compressed_gltf(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    path = tmp_path / "sphere.glb"
+    path.write_bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(sphere), extension_draco=True))
+    assert b"KHR_draco_mesh_compression" in path.read_bytes()
+    assert area(path) == pytest.approx(sphere.area, rel=1e-3)
+
+
+def test_gltf_reads_its_buffers_from_its_own_folder_only(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(sphere)).items():
+        (tmp_path / "in" / name).write_bytes(data)
+    path = tmp_path / "in" / "model.gltf"
+    assert area(path) == pytest.approx(sphere.area, rel=1e-5)
+    tree = json.loads(path.read_text())
+    tree["buffers"][0]["uri"] = "../" + tree["buffers"][0]["uri"]
+    path.write_text(json.dumps(tree))
+    with pytest.raises(ReadError, match="outside its own folder"):
+        read(path)
+
+
+def tree_of(positions: np.ndarray, **primitive: object) -> tuple[dict, bytes]:
+    """A glTF tree of one primitive."""
+    accessor = {"bufferView": 0, "componentType": 5126, "type": "VEC3", "count": len(positions)}
+    tree = {
+        "asset": {"version": "2.0"},
+        "nodes": [{"mesh": 0}],
+        "scenes": [{"nodes": [0]}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, **primitive}]}],
+        "accessors": [accessor],
+        "bufferViews": [{"buffer": 0, "byteLength": 12 * len(positions)}],
+        "buffers": [{"byteLength": 12 * len(positions)}],
+    }
+    return tree, positions.astype("<f4").tobytes()
+
+
+def test_a_fan_of_gltf_is_its_triangles(tmp_path: Path) -> None:
+    turns = np.linspace(0, 2 * np.pi, 41)
+    positions = np.concatenate([[[0, 0, 0]], np.stack([np.cos(turns), np.sin(turns), 0 * turns], axis=1)])
+    tree, binary = tree_of(positions, mode=6)
+    (tmp_path / "fan.glb").write_bytes(glb(tree, binary))
+    assert area(tmp_path / "fan.glb") == pytest.approx(20 * np.sin(2 * np.pi / 40), rel=1e-5)
+    order = np.arange(len(positions))[::-1].astype("<u2")
+    tree, binary = tree_of(positions[::-1], mode=6, indices=1)
+    tree["accessors"].append({"bufferView": 1, "componentType": 5123, "type": "SCALAR", "count": len(order)})
+    tree["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": order.nbytes})
+    tree["buffers"][0]["byteLength"] += order.nbytes
+    (tmp_path / "fan.glb").write_bytes(glb(tree, binary + order.tobytes()))
+    assert area(tmp_path / "fan.glb") == pytest.approx(20 * np.sin(2 * np.pi / 40), rel=1e-5)
+
+
+def test_gltf_that_asks_for_what_is_not_done_is_refused(tmp_path: Path) -> None:
+    positions = np.random.default_rng(0).normal(size=(30, 3))
+    path = tmp_path / "a.glb"
+
+    def changed(change: Callable[[dict], object]) -> Path:
+        tree, binary = tree_of(positions)
+        change(tree)
+        path.write_bytes(glb(tree, binary))
+        return path
+
+    instances = {"extensions": {"EXT_mesh_gpu_instancing": {"attributes": {}}}}
+    for change, says in [
+        (lambda tree: tree.update(extensionsRequired=["EXT_new_geometry"]), "needs the extension EXT_new_geometry"),
+        (lambda tree: tree["nodes"][0].update(instances), "places copies by EXT_mesh_gpu_instancing"),
+        (
+            lambda tree: (tree["buffers"].append({"byteLength": 360}), tree["bufferViews"][0].update(buffer=1)),
+            "its buffer 1",
+        ),
+    ]:
+        with pytest.raises(ReadError, match=says):
+            read(changed(change))
+    plain = read(changed(lambda _: None))
+    for same in (
+        lambda tree: tree.update(extensionsRequired=["KHR_texture_transform", "KHR_materials_unlit"]),
+        lambda tree: tree.pop("scenes"),
+    ):
+        assert area(changed(same)) == trimesh.Trimesh(plain.vertices, plain.faces, process=False).area
+
+
+def test_an_embedded_buffer_is_decoded_once_however_many_parts_share_it(
+    tmp_path: Path, sphere: trimesh.Trimesh, monkeypatch
+) -> None:
+    scene = trimesh.Scene([sphere.copy().apply_translation((x, 0, 0)) for x in range(8)])
+    files = trimesh.exchange.gltf.export_gltf(scene, merge_buffers=True)
+    tree = json.loads(files["model.gltf"])
+    (buffer,) = tree["buffers"]
+    buffer["uri"] = "data:application/octet-stream;base64," + base64.b64encode(files[buffer["uri"]]).decode()
+    (tmp_path / "a.gltf").write_text(json.dumps(tree))
+    decoded = []
+    plain = base64.b64decode
+    monkeypatch.setattr(base64, "b64decode", lambda text, **how: decoded.append(len(text)) or plain(text, **how))
+    assert area(tmp_path / "a.gltf") == pytest.approx(8 * sphere.area, rel=1e-5)
+    assert len(decoded) == 1
+
+
+def skinned(rng: np.random.Generator, bones: int, small: bool) -> tuple[dict, bytes, np.ndarray]:
+    """A glTF tree of 50 vertices that follow a chain of bones, its buffer, and where they stand (one by one)."""
+    turn = trimesh.transformations.quaternion_matrix
+    own = [turn(rng.normal(size=4)) for _ in range(bones)]
+    for matrix in own:
+        matrix[:3, :3] *= rng.uniform(0.5, 2, size=3)
+        matrix[:3, 3] = rng.normal(size=3)
+    inverse = [turn(rng.normal(size=4)) for _ in range(bones)]
+    positions = rng.normal(size=(50, 3)).astype("<f4")
+    joints = rng.integers(bones, size=(2, 50, 4)).astype("<u1" if small else "<u2")
+    weights = rng.integers(256, size=(2, 50, 4)).astype("<u1") if small else rng.uniform(size=(2, 50, 4)).astype("<f4")
+    weights[:, 7] = 0  # this one follows no bone; by custom it follows its first
+    corners = np.arange(48).astype("<u2")
+
+    world = list(np.cumsum([0] * bones))
+    for number, matrix in enumerate(own):
+        world[number] = matrix if number == 0 else world[number - 1] @ matrix
+    stands = np.zeros((50, 3))
+    for vertex in range(50):
+        followed = [(int(joints[s, vertex, k]), float(weights[s, vertex, k])) for s in range(2) for k in range(4)]
+        if vertex == 7:
+            followed = [(int(joints[0, 7, 0]), 1.0)]
+        total = sum(weight for _, weight in followed)
+        for joint, weight in followed:
+            there = world[joint] @ inverse[joint] @ [*positions[vertex], 1]
+            stands[vertex] += weight / total * there[:3]
+
+    inverses = np.stack(inverse).transpose(0, 2, 1).astype("<f4")  # column by column
+    arrays = [positions, *joints, *weights, inverses, corners]
+    views, accessors, binary = [], [], b""
+    codes = {"<f4": 5126, "|u1": 5121, "<u2": 5123}
+    for array, kind in zip(arrays, ["VEC3", *["VEC4"] * 4, "MAT4", "SCALAR"], strict=True):
+        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": array.nbytes})
+        accessor = {"bufferView": len(accessors), "componentType": codes[array.dtype.str], "type": kind, "count": len(array)}
+        accessors.append(accessor | ({"normalized": True} if 3 <= len(accessors) <= 4 and small else {}))
+        binary += array.tobytes() + b"\0" * (-array.nbytes % 4)
+    attributes = {"POSITION": 0, "JOINTS_0": 1, "JOINTS_1": 2, "WEIGHTS_0": 3, "WEIGHTS_1": 4}
+    chain = [{"matrix": matrix.T.ravel().tolist(), "children": [number + 1]} for number, matrix in enumerate(own)]
+    chain[-1]["children"] = [bones]  # the mesh hangs on the last bone, whose place does not count for it
+    body = {"name": "body", "mesh": 0, "skin": 0, "translation": [100, 0, 0], "children": [bones + 1]}
+    tree = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [*chain, body, {"name": "hat"}],
+        "skins": [{"joints": list(range(bones)), "inverseBindMatrices": 5}],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": 6}]}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    return tree, binary, stands
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_vertices_follow_their_bones(tmp_path: Path, seed: int, small: bool) -> None:
+    rng = np.random.default_rng(seed)
+    tree, binary, stands = skinned(rng, int(rng.integers(1, 6)), small)
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    np.testing.assert_allclose(read(tmp_path / "a.glb").vertices, stands, atol=1e-4 * np.abs(stands).max())
+
+
+def test_what_hangs_on_a_skinned_mesh_stays_with_its_bones(tmp_path: Path) -> None:
+    tree, binary, stands = skinned(np.random.default_rng(0), 2, small=False)
+    plain = {"attributes": {"POSITION": 0}, "indices": 6}
+    tree["meshes"].append({"primitives": [plain, plain]})
+    tree["nodes"][3]["mesh"] = 1
+    path = tmp_path / "a.glb"
+    path.write_bytes(glb(tree, binary))
+    own = [np.reshape(node["matrix"], (4, 4)).T for node in tree["nodes"][:2]]
+    world = own[0] @ own[1] @ trimesh.transformations.translation_matrix((100, 0, 0))
+    hat = np.frombuffer(binary, "<f4", 150).reshape(50, 3) @ world[:3, :3].T + world[:3, 3]
+    parted = read_gltf_parts(path)
+    assert sorted(parted.names) == ["body", "hat"]
+    for name, there, faces in (("body", stands, 16), ("hat", hat, 32)):
+        chosen = parted.shape.faces[parted.parts == parted.names.index(name)]
+        assert len(chosen) == faces
+        expected = there[:48].reshape(16, 3, 3)
+        np.testing.assert_allclose(parted.shape.vertices[chosen[:16]], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_skeletons_that_cannot_be_are_one_line_errors(tmp_path: Path) -> None:
+    def read_with(change: Callable[[dict], object]) -> None:
+        tree, binary, _ = skinned(np.random.default_rng(0), 3, small=False)
+        change(tree)
+        (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+        read(tmp_path / "a.glb")
+
+    for change, says in [
+        (lambda tree: tree["nodes"][2].update(children=[0, 3]), "a node is below itself"),
+        (lambda tree: tree["nodes"][4].update(children=[2]), "node 2 has two parents"),
+        (lambda tree: tree["skins"][0].update(joints=[0]), "damaged glTF file .IndexError"),
+        (lambda tree: tree["skins"][0].update(joints=[9, 1, 2]), "damaged glTF file .IndexError"),
+        (lambda tree: tree["accessors"][5].update(count=2), "damaged glTF file .ValueError"),
+        (lambda tree: tree["accessors"][3].update(count=49), "damaged glTF file .ValueError"),
+        (lambda tree: tree["meshes"][0]["primitives"][0]["attributes"].pop("WEIGHTS_1"), "damaged glTF file .KeyError"),
+    ]:
+        with pytest.raises(ReadError, match=says):
+            read_with(change)
+
+
+def test_draco_compressed_vertices_follow_their_bones(tmp_path: Path) -> None:
+    draco = pytest.importorskip("DracoPy")
+    tree, binary, stands = skinned(np.random.default_rng(0), 3, small=False)
+    arrays = [np.frombuffer(binary, "<f4", 150).reshape(50, 3)]
+    for number, dtype in ((1, "<u2"), (2, "<u2"), (3, "<f4"), (4, "<f4")):
+        start = tree["bufferViews"][number]["byteOffset"]
+        arrays.append(np.frombuffer(binary, dtype, 200, start).reshape(50, 4))
+    names = ["POSITION", "JOINTS_0", "JOINTS_1", "WEIGHTS_0", "WEIGHTS_1"]
+    generic = {number: np.ascontiguousarray(arrays[number]) for number in range(1, 5)}
+    packed = draco.encode(
+        arrays[0], np.arange(48).reshape(16, 3), quantization_bits=20, preserve_order=True, generic_attributes=generic
+    )
+    mesh = draco.decode(packed)
+    ids = {name: number for number, name in enumerate(names)}
+    ids["POSITION"] = next(a["unique_id"] for a in mesh.attributes if a["attribute_type"] == draco.AttributeType.POSITION)
+    tree["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(packed)})
+    extension = {"bufferView": 7, "attributes": ids}
+    tree["meshes"][0]["primitives"][0]["extensions"] = {"KHR_draco_mesh_compression": extension}
+    for number in (0, 1, 2, 3, 4, 6):
+        del tree["accessors"][number]["bufferView"]
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary + packed))
+    shape = read(tmp_path / "a.glb")
+    there = stands[:48].reshape(16, 3, 3)
+    np.testing.assert_allclose(shape.vertices[shape.faces], there, atol=1e-4 * np.abs(there).max())
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_sparse_positions_of_gltf_are_those_written_out(tmp_path: Path, base: bool) -> None:
+    positions = np.random.default_rng(0).normal(size=(30, 3)).astype("<f4")
+    changed = np.array([3, 5, 4]).astype("<u2")
+    values = np.float32([[1, 2, 3], [4, 5, 6], [7, 8, 0]])
+    tree, binary = tree_of(positions)
+    tree["bufferViews"] += [
+        {"buffer": 0, "byteOffset": 360, "byteLength": 6},
+        {"buffer": 0, "byteOffset": 368, "byteLength": 36},
+    ]
+    accessor = tree["accessors"][0]
+    accessor["sparse"] = {
+        "count": 3,
+        "indices": {"bufferView": 1, "componentType": 5123},
+        "values": {"bufferView": 2},
+    }
+    expected = positions.copy() if base else np.zeros((30, 3), np.float32)
+    if not base:
+        del accessor["bufferView"]
+    expected[changed] = values
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary + changed.tobytes() + b"\0\0" + values.tobytes()))
+    np.testing.assert_array_equal(read(tmp_path / "a.glb").vertices, expected)
+    for lie in ({"count": 31}, {"count": -1}, {"indices": {"bufferView": 2, "componentType": 5125}}):
+        accessor["sparse"] |= lie
+        (tmp_path / "a.glb").write_bytes(glb(tree, binary + changed.tobytes() + b"\0\0" + values.tobytes()))
+        with pytest.raises(ReadError):
+            read(tmp_path / "a.glb")
+        accessor["sparse"] |= {"count": 3, "indices": {"bufferView": 1, "componentType": 5123}}
+
+
+def test_vertices_that_many_primitives_of_gltf_share_are_kept_once(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    tree, binary = tree_of(np.asarray(sphere.vertices))
+    corners = sphere.faces.astype("<u4")
+    primitives = []
+    for number in range(len(corners) // 8):
+        tree["bufferViews"].append({"buffer": 0, "byteOffset": len(binary) + 96 * number, "byteLength": 96})
+        tree["accessors"].append({"bufferView": number + 1, "componentType": 5125, "type": "SCALAR", "count": 24})
+        primitives.append({"attributes": {"POSITION": 0}, "indices": number + 1})
+    tree["meshes"][0]["primitives"] = primitives
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary + corners.tobytes()))
+    assert area(tmp_path / "a.glb") == pytest.approx(sphere.area, rel=1e-5)
+    assert len(gltf.unpacked(tmp_path / "a.glb")) < len(binary) + corners.nbytes + 400 * len(primitives)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2, 3])
+def test_points_and_lines_of_gltf_are_points_and_count_only_without_triangles(tmp_path: Path, mode: int) -> None:
+    positions = np.random.default_rng(0).normal(size=(30, 3)).astype("<f4")
+    tree, binary = tree_of(positions, mode=mode)
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    shape = read(tmp_path / "a.glb")
+    assert shape.faces is None
+    np.testing.assert_array_equal(shape.vertices, positions)
+    tree["meshes"][0]["primitives"].append({"attributes": {"POSITION": 0}})
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    assert len(read(tmp_path / "a.glb").faces) == 10
+
+
+@pytest.mark.parametrize("version", ["1.0", "1", 1])
+def test_gltf_of_the_first_version_is_said_to_be_that(tmp_path: Path, version: object) -> None:
+    first = {"asset": {"version": version}, "meshes": {"a": {"primitives": []}}, "nodes": {"b": {"meshes": ["a"]}}}
+    (tmp_path / "a.gltf").write_text(json.dumps(first))
+    with pytest.raises(ReadError, match=r"glTF version 1(.0)? is not supported; expected version 2"):
+        read(tmp_path / "a.gltf")
