@@ -404,7 +404,7 @@ class TestSplit:
         assert "--split or --correspondence" in lone.stderr
         done = run("assignments", EXAMPLES / "chair.off", "--split", tmp_path / "out", "--names", EXAMPLES / "chair.off")
         assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].endswith("glTF nodes, OBJ objects or groups, two at least")
+        assert done.stderr.splitlines()[-1].endswith("glTF nodes, objects of OBJ or 3MF, two at least")
         assert not (tmp_path / "out").exists()
 
 

@@ -51,7 +51,7 @@ def assignments(
 
     Sizes of the clusters, entropy of a point's shares (0 sharp, 1 even), share of points that go to no centroid, mean
     distance to the centroid, stability: the adjusted Rand index against other samplings of the same shape; and, for files
-    with glTF nodes or OBJ groups, the normalised mutual information with those.
+    with parts (glTF nodes, OBJ groups, 3MF objects), the normalised mutual information with those.
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, parted_example, result_names
@@ -87,7 +87,7 @@ def assignments(
                 write_split(explanation, split / places[file].parent, places[file].name, example, colours)
             if correspondence:
                 if parted is None:
-                    raise ReadError(file, "has no parts: glTF nodes, OBJ objects or groups, two at least")
+                    raise ReadError(file, "has no parts: glTF nodes, objects of OBJ or 3MF, two at least")
                 itself = example if names and Path(file).samefile(names) else None
                 named.setdefault(str(Path(file).parent), []).append(itself or named_shape(explanation, parted))
             else:

@@ -103,7 +103,7 @@ def parted_example(predictor: Predictor, file: str, up: Any) -> tuple[Explanatio
     from pointcentroid.io import read_parts
 
     if (parted := read_parts(file)) is None:
-        raise ReadError(file, "has no parts to lend names from: glTF nodes, OBJ objects or groups, two at least")
+        raise ReadError(file, "has no parts to lend names from: glTF nodes, objects of OBJ or 3MF, two at least")
     return predictor.explain(file, up=up), parted
 
 

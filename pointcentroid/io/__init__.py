@@ -69,7 +69,7 @@ def read(path: str | Path) -> Shape:
 
 
 def read_parts(path: str | Path) -> PartedShape | None:
-    """Read a mesh with the parts its author modelled: glTF nodes, OBJ objects and groups.
+    """Read a mesh with the parts its author modelled: glTF nodes, OBJ objects and groups, 3MF objects.
 
     Args:
         path: a file of any format.

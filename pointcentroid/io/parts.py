@@ -1,4 +1,4 @@
-"""The parts that a file's author modelled: glTF nodes, OBJ objects and groups."""
+"""The parts that a file's author modelled: glTF nodes, OBJ objects and groups, objects that a 3MF places."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcentroid.io import gltf, meshes
+from pointcentroid.io import gltf, meshes, threemf
 from pointcentroid.io.shape import Shape
 
 
@@ -60,6 +60,20 @@ def read_obj_parts(path: Path) -> PartedShape:
     return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(names)), names)
 
 
+def read_3mf_parts(path: Path) -> PartedShape:
+    """Read 3MF: a part is a mesh that is placed, as often as it is.
+
+    Args:
+        path: see `threemf.read_3mf`.
+
+    Raises:
+        ReadError: see `threemf.read_3mf`.
+    """
+    placed, clouds = threemf.placed(path)
+    names = [name for name, _, _ in placed]
+    return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(names)), names)
+
+
 def _parted(
     shape: Shape, placed: list[tuple[str, np.ndarray, np.ndarray]], part: np.ndarray, names: list[str]
 ) -> PartedShape:
@@ -67,4 +81,4 @@ def _parted(
     return PartedShape(shape, np.repeat(part.astype(np.int64), counts), names)
 
 
-READERS = {".glb": read_gltf_parts, ".gltf": read_gltf_parts, ".obj": read_obj_parts}
+READERS = {".glb": read_gltf_parts, ".gltf": read_gltf_parts, ".obj": read_obj_parts, ".3mf": read_3mf_parts}

@@ -46,12 +46,14 @@ class _Object(NamedTuple):
     """An object: a mesh, or components.
 
     Attributes:
+        name: its own, or `object 3`.
         kind: its type, `model` for most.
         vertices: (V, 3) float64.
         faces: (F, 3) int64.
         components: other objects, placed in this one.
     """
 
+    name: str
     kind: str
     vertices: np.ndarray
     faces: np.ndarray
@@ -67,16 +69,31 @@ def read_3mf(path: Path) -> Shape:
     Raises:
         ReadError: the file is damaged or holds no geometry, or places more than is read.
     """
+    return joined(path, *placed(path))
+
+
+def placed(path: Path) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[np.ndarray]]:
+    """What a 3MF file builds, where it stands.
+
+    Args:
+        path: the file.
+
+    Returns:
+        As of `meshes.placed`: meshes, each with the name of its object; and clouds, which are objects without triangles.
+
+    Raises:
+        ReadError: see `read_3mf`.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             guard_archive(path, archive)
-            placed = list(_Package(path, archive).placed())
+            parts = list(_Package(path, archive).placed())
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, or an unknown way
         raise ReadError(path, f"not a 3MF file: it is no zip archive, or a damaged one ({one_line(error, 120)})") from None
-    shown = [part for part in placed if part[0].kind not in _ASIDE] or placed
-    moved = [(part.vertices @ transform[:3, :3] + transform[3, :3], part.faces) for part, transform in shown]
-    meshes = [("", vertices, faces) for vertices, faces in moved if len(faces)]
-    return joined(path, meshes, [vertices for vertices, faces in moved if not len(faces)])
+    shown = [part for part in parts if part[0].kind not in _ASIDE] or parts
+    moved = [(part.name, part.vertices @ transform[:3, :3] + transform[3, :3], part.faces) for part, transform in shown]
+    meshes = [each for each in moved if len(each[2])]
+    return meshes, [vertices for _, vertices, faces in moved if not len(faces)]
 
 
 class _Package:
@@ -164,7 +181,8 @@ class _Package:
                     number, kind = element.get("id", ""), element.get("type", "model")
                     if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
                         raise ValueError(f"object {number} has {len(vertices)} vertices, a triangle names others")
-                    self.objects[name, number] = _Object(kind, vertices, faces, components)
+                    called = element.get("name") or f"object {number}"
+                    self.objects[name, number] = _Object(called, kind, vertices, faces, components)
                     vertices, faces, components = _NO_VERTICES, _NO_FACES, []
                 element.clear()
         except (etree.XMLSyntaxError, TypeError, ValueError, OverflowError) as error:
