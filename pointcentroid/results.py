@@ -24,9 +24,11 @@ class Prediction:
         label: the most probable class.
         confidence: its probability.
         top: (class, probability) pairs, most probable first.
-        up: the axis of the file's frame that was taken to point up.
+        up: what was taken to point up: an axis of the file's frame; or, where the shape leans, a direction in it, as
+            `0.00,-0.71,0.71`.
         points: number of points the net was shown.
         feature: (F,) float32 global feature of the shape, for search and clustering.
+        turn: (3, 3) float64, R; `points @ R.T` is the shape as it was taken to stand, with z up.
         known: how far the shape is like those the net was trained on, in [0, 1]: 95 of 100 shapes of the trained classes
             are above 0.5. None where the net was not trained to say.
     """
@@ -38,6 +40,7 @@ class Prediction:
     up: str
     points: int
     feature: np.ndarray = field(repr=False)
+    turn: np.ndarray = field(repr=False)
     known: float | None = None
 
     def _repr_html_(self) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcentroid.geometry import nearest as nearest_module
 from pointcentroid.geometry import neighbours as neighbours_module
-from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES, up_name
+from pointcentroid.geometry.box import angle, box_frame
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
@@ -267,3 +271,53 @@ class TestOrientation:
 
     def test_y_up_becomes_x_minus_z_y(self) -> None:
         np.testing.assert_array_equal(np.array([[1.0, 2.0, 3.0]]) @ TO_Z_UP["y"].T, [[1, -3, 2]])
+
+
+def half_surface(points: np.ndarray) -> float:
+    x, y, z = np.ptp(points, axis=0)
+    return x * y + y * z + x * z
+
+
+class TestBox:
+    @given(seeds)
+    def test_the_frame_of_a_turned_box_is_that_of_the_box(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        rotation = trimesh.transformations.random_rotation_matrix(rng.random(3))[:3, :3]
+        size = rng.uniform(0.3, 1, size=3)
+        corners = np.array(list(itertools.product((-1, 1), repeat=3))) * size
+        box = np.concatenate([corners, rng.uniform(-size, size, size=(200, 3))])
+        frame = box_frame(box @ rotation.T)
+        np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(frame) == pytest.approx(1)
+        assert half_surface(box @ rotation.T @ frame.T) == pytest.approx(half_surface(corners), rel=0.01)
+
+    @given(seeds)
+    def test_no_rotation_of_many_leads_to_a_box_much_smaller(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(int(rng.integers(16, 400)), 3)) * rng.uniform(0.1, 1, size=3)
+        found = half_surface(points @ box_frame(points).T)
+        others = [trimesh.transformations.random_rotation_matrix(rng.random(3))[:3, :3] for _ in range(300)]
+        assert found <= 1.01 * min(half_surface(points @ other.T) for other in [np.eye(3), *others])
+
+    @given(seeds)
+    def test_of_all_frames_of_a_box_it_is_the_nearest(self, seed: int) -> None:
+        points = np.random.default_rng(seed).normal(size=(60, 3)) * (1, 0.7, 0.4)
+        frame = box_frame(points)
+        for axis in UP_AXES:
+            for quarter in range(4):
+                about = np.linalg.matrix_power(np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), quarter)
+                assert angle(frame) <= angle(about @ TO_Z_UP[axis] @ frame) + 1e-6
+
+    def test_a_cloud_in_its_box_stays_as_it_is(self) -> None:
+        corners = np.array(list(itertools.product((-1, 1), repeat=3))) * (1, 0.7, 0.4)
+        assert angle(box_frame(np.repeat(corners, 3, axis=0))) == 0
+
+
+def test_directions_are_called_by_their_axes() -> None:
+    turn = trimesh.transformations.rotation_matrix
+    for name in UP_AXES:
+        assert up_name(TO_Z_UP[name]) == name
+        assert up_name(turn(1.0, (0, 0, 1))[:3, :3] @ TO_Z_UP[name]) == name, "headings do not matter"
+        assert up_name(turn(np.deg2rad(1.9), (1, 0, 0))[:3, :3] @ TO_Z_UP[name]) == name
+    assert up_name(turn(np.pi / 4, (1, 0, 0))[:3, :3]) == "0.00,0.71,0.71"
+    assert up_name(turn(np.deg2rad(2.1), (-1, 0, 0))[:3, :3]) == "0.00,-0.04,1.00"

@@ -643,7 +643,7 @@ class TestTool:
             return tmp_path / name
 
         def said(file: str, **changes: Any) -> Prediction:
-            said = Prediction(file, "chair", 0.9, [("chair", 0.9)], "z", 64, np.zeros(1, np.float32), 0.5)
+            said = Prediction(file, "chair", 0.9, [("chair", 0.9)], "z", 64, np.zeros(1, np.float32), np.eye(3), 0.5)
             return replace(said, **changes)
 
         right: list[Prediction | Failure] = [said("a"), said("b"), Failure("c", "cut short")]

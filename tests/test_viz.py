@@ -101,7 +101,7 @@ def clustered(points: np.ndarray, hard: np.ndarray, count: int, label: str = "ch
     composed[np.flatnonzero(hard >= 0), hard[hard >= 0]] = 1
     places = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
     stage = StageExplanation(places, np.zeros((count, 1), np.float32), composed[None], composed)
-    said = Prediction("x.off", label, 1.0, [(label, 1.0)], "z", len(points), np.zeros(1))
+    said = Prediction("x.off", label, 1.0, [(label, 1.0)], "z", len(points), np.zeros(1), np.eye(3))
     return Hierarchy(points, [stage], np.eye(4), points.astype(np.float64), None, said)
 
 

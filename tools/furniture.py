@@ -26,6 +26,7 @@ from rich.table import Table
 
 from pointcentroid import load
 from pointcentroid.evaluate.calibration import calibration_error
+from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.predict.predictor import Predictor, Up
 from pointcentroid.predict.preparing import Prepared, Preparer
 from pointcentroid.predict.up import turned
@@ -93,7 +94,7 @@ def measure(predictor: Predictor, prepared: list[Prepared], found: list[Model], 
 def foreign(predictor: Predictor, prepared: list[Prepared], found: list[Model], console: Console) -> None:
     """Compare what tells things of no class from the others, with y given."""
     clouds = np.concatenate([item.clouds for item in prepared])
-    seen = answers(predictor.net, turned(clouds, ["y"] * len(clouds)), "models")
+    seen = answers(predictor.net, turned(clouds, np.stack([TO_Z_UP["y"]] * len(clouds))), "models")
     compare(seen, np.array([model.right != NONE for model in found]), console)
 
 

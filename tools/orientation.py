@@ -4,15 +4,17 @@
     python tools/orientation.py WEIGHTS DATA.npz --foreign  # of weights that were trained without some of the data's
                                                             # classes: are shapes of those known as foreign?
     python tools/orientation.py small DATA.npz --headings   # are several looks about the up axis worth their price?
+    python tools/orientation.py small DATA.npz --leaning    # shapes turned by any rotation at all
 
 The constants of `pointcentroid.predict.up` were chosen by the first, among those of its grid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,12 +23,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pointcentroid import load
 from pointcentroid.data.augment import about_z
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.predict import up as rule
 from pointcentroid.predict.nets import Answer, PredictingNet, energy, log_softmax, open_net, ordered
+from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights
 
 Z = UP_AXES.index("z")
@@ -98,7 +102,7 @@ class Lying:
         """
         looks = self.looks[way]
         seen = Answer(*(output[:, looks] for output in self.seen))
-        score, rows = rule.scores(seen, list(UP_AXES), custom.prior), np.arange(len(self.labels))
+        score, rows = rule.scores(seen, np.array([custom.prior[axis] for axis in UP_AXES])), np.arange(len(self.labels))
         tried, pending = np.zeros(score.shape, bool), np.ones(len(rows), bool)
         for axes in rule.steps(custom):
             tried |= pending[:, None] & np.isin(UP_AXES, axes)
@@ -192,6 +196,53 @@ def headings(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     console.print(table)
 
 
+def leaning(weights: str, clouds: CloudSet, console: Console) -> None:
+    """Compare what to make of shapes that are turned by rotations drawn evenly, each by its own."""
+    predictor = load(weights)
+    labels = [clouds.classes[label] for label in clouds.labels]
+    rotations = random_rotations(len(clouds.points))
+    turned = [(points @ rotation.T).astype(np.float32) for points, rotation in zip(clouds.points, rotations, strict=True)]
+    table = Table("rule", "right", "up within 15 degrees", "ECE", box=None)
+
+    def row(name: str, answers: Iterable[Prediction | Failure]) -> None:
+        said = cast("list[Prediction]", list(track(answers, name, len(labels))))
+        right = np.array([answer.label == label for answer, label in zip(said, labels, strict=True)])
+        cosines = [answer.turn[2] @ rotation[:, 2] for answer, rotation in zip(said, rotations, strict=True)]
+        error = calibration_error(np.array([answer.confidence for answer in said]), right)
+        table.add_row(
+            name, f"{right.mean():.1%}", f"{np.mean(np.array(cosines) > np.cos(np.deg2rad(15))):.1%}", f"{error:.1%}"
+        )
+
+    pairs = zip(turned, rotations, strict=True)
+    row("the rotation is given", (predictor(points, up=rotation.T) for points, rotation in pairs))
+    row("z is believed", predictor.predict(turned, up="z"))
+    frame, least = rule.box_frame, rule.LEAST_ANGLE
+    rule.LEAST_ANGLE = np.inf
+    row("the file's axes alone", predictor.predict(turned))
+    rule.LEAST_ANGLE, rule.box_frame = least, principal_axes
+    row("as it ships, but principal axes in the place of the box", predictor.predict(turned))
+    rule.box_frame = frame
+    row("as it ships", predictor.predict(turned))
+    console.print(table)
+
+
+def random_rotations(count: int) -> np.ndarray:
+    """(count, 3, 3) rotations, drawn evenly from all; the same at every call."""
+    w, x, y, z = (q := np.random.default_rng(0).normal(size=(count, 4))).T / np.linalg.norm(q, axis=1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def principal_axes(cloud: np.ndarray) -> np.ndarray:
+    """(3, 3) the rotation that turns an (N, 3) cloud into its principal axes."""
+    axes = np.linalg.svd(cloud - cloud.mean(axis=0), full_matrices=False)[2].astype(np.float64)
+    return axes * np.sign(np.linalg.det(axes))
+
+
 def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: Console) -> None:
     """Compare what tells shapes of other classes from those of the net's."""
     own = np.array([clouds.classes[label] in net.card.classes for label in clouds.labels])
@@ -239,10 +290,13 @@ def main(
         bool, typer.Option("--foreign", help="Measure `known` on classes that the weights do not know.")
     ] = False,
     about: Annotated[bool, typer.Option("--headings", help="Measure what looks at several headings bring.")] = False,
+    any_way: Annotated[bool, typer.Option("--leaning", help="Measure on shapes turned by any rotation.")] = False,
 ) -> None:
     """Measure how the up axis is found, how foreign shapes are, or what headings bring."""
     net, clouds = open_net(find_weights(weights)), load_npz(data)
     validation = clouds.subset(clouds.part("validation"))
+    if any_way:
+        return leaning(weights, validation, Console())
     if about:
         return headings(net, validation, Console())
     if not others:

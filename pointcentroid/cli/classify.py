@@ -102,9 +102,10 @@ def _lay_out(
     from rich.text import Text
 
     from pointcentroid.cli.output import short_paths
+    from pointcentroid.geometry.axes import UP_AXES
 
     # The rest of a row: label, percentage, bar, axis, and two spaces between columns.
-    free = max(width - max(map(len, classes)) - 28, 40)
+    free = max(width - max(map(len, classes)) - 31, 40)
     asked = max((len(_others(result)) for result in first), default=0)
     name, shown = short_paths([result.file for result in first], max(free - max(asked, len("runners-up")), free // 2))
     paths = max(len(name), *(len(shown(result.file)) for result in first))
@@ -116,7 +117,7 @@ def _lay_out(
         table.add_column("", justify="right", no_wrap=True, width=4)
         table.add_column("", width=12)
         table.add_column("runners-up", style="dim", overflow="fold", width=min(max(asked, len("runners-up")), free - paths))
-        table.add_column("up", no_wrap=True, width=2)
+        table.add_column("up", no_wrap=True, width=len("leans"))
         for result in results:
             file = escape(shown(result.file))
             if isinstance(result, Failure):
@@ -125,7 +126,7 @@ def _lay_out(
             colour = "yellow" if result.uncertain else "green"
             percent = Text(f"{result.confidence:.0%}", colour)
             bar = Bar(1, 0, result.confidence, width=12, color=colour)
-            table.add_row(file, result.label, percent, bar, _others(result), result.up)
+            table.add_row(file, result.label, percent, bar, _others(result), result.up if result.up in UP_AXES else "leans")
         return table
 
     return table

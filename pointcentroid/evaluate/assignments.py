@@ -125,7 +125,7 @@ def _figures(points: np.ndarray, clusters: Clusters) -> tuple[int, int, int, flo
 
 
 def resampled(predictor: Predictor, explanation: Explanation, times: int) -> list[Explanation]:
-    """Explain a shape again, with other points of the same surface and the same axis up.
+    """Explain a shape again, with other points of the same surface and the same way up.
 
     Args:
         predictor: the one that made the explanation.
@@ -134,8 +134,8 @@ def resampled(predictor: Predictor, explanation: Explanation, times: int) -> lis
     """
     shape = Shape(explanation.vertices, explanation.faces)
     first = predictor.card.preprocess.seed + 1
-    up: Any = explanation.prediction.up
-    return [predictor.explain(shape, up=up, seed=first + number) for number in range(times)]
+    turn = explanation.prediction.turn
+    return [predictor.explain(shape, up=turn, seed=first + number) for number in range(times)]
 
 
 def _nearest(one: Explanation, other: Explanation) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which axis points up, and the rotations that bring it to z."""
+"""Which way points up, and the rotations that bring it to z."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ TO_Z_UP: dict[str, np.ndarray] = {
 
 The rotations are permutations with signs, so no digit is lost: y-up data become (x, -z, y).
 """
+
+
+_ALONG = float(np.cos(np.deg2rad(2)))
+
+
+def up_name(turn: np.ndarray) -> str:
+    """What a rotation brings to z: an entry of `UP_AXES`, where it is within two degrees of one; else as `0.00,-0.71,0.71`.
+
+    Args:
+        turn: (3, 3), R; `points @ R.T` is the cloud with z up.
+    """
+    for name in UP_AXES:
+        if TO_Z_UP[name][2] @ turn[2] > _ALONG:
+            return name
+    return ",".join(f"{round(number, 2) + 0.0:.2f}" for number in turn[2].tolist())
 
 
 def transformed(points: np.ndarray, transform: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pointcentroid.config import PartsConfig, PreprocessConfig
 from pointcentroid.errors import MissingExtraError
-from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.sampling import Frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.encoder import StageOutput, compose
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import trimesh
 
     from pointcentroid.predict.naming import Labelled
-    from pointcentroid.predict.predictor import Predictor
+    from pointcentroid.predict.predictor import Predictor, Up
 
 _SEEDS_APART = 1000  # between further samplings of a surface, so that explanations with other seeds share none
 
@@ -105,13 +104,13 @@ class Explanation(Hierarchy):
 
 
 @torch.inference_mode()
-def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> Explanation:
+def explain(predictor: Predictor, source: Source, up: Up | np.ndarray, seed: int | None) -> Explanation:
     """Classify one shape and show the centroids it was seen through; see `Predictor.explain`.
 
     Args:
         predictor: what classifies.
         source: the shape.
-        up: the axis that points up, or `"auto"`.
+        up: see `Predictor.__call__`.
         seed: of the sampling; the one of predictions if None.
     """
     shape, net = as_shape(source), predictor.abstraction
@@ -124,7 +123,7 @@ def explain(predictor: Predictor, source: Source, up: str, seed: int | None) -> 
     points, _ = sampled(predictor.card.preprocess, 0)
     prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
     samplings, frames = zip(*(sampled(net.card.preprocess, number) for number in range(net.samplings)), strict=True)
-    turn = TO_Z_UP[prediction.up]
+    turn = prediction.turn
     clouds = torch.from_numpy(ordered(np.stack(samplings), net.card) @ turn.T.astype(np.float32)).to(net.device)
     seen = hierarchy(net.see(clouds), clouds[:1], shape, frames[0], turn)
     named = isinstance(net.card.model, PartsConfig) and net.card.model.names > 0

@@ -12,10 +12,10 @@ import numpy as np
 
 from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import ConfigError, WeightsError, require
-from pointcentroid.geometry.axes import UP_AXES
+from pointcentroid.geometry.axes import TO_Z_UP, up_name
 from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
-from pointcentroid.predict.up import FINDER, Custom, UpFinder, check_up, custom_of, turned
+from pointcentroid.predict.up import FINDER, Custom, UpFinder, custom_of, given_turn, turned
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights, read_card
 
@@ -97,25 +97,26 @@ class Predictor:
         net = self.torch_net
         return Abstraction(partial(net.module.encoder, ordered=True, assignments=True), net.card, net.device)
 
-    def __call__(self, source: Source, *, up: Up = "auto", votes: int = 1, top: int = 5) -> Prediction:
+    def __call__(self, source: Source, *, up: Up | np.ndarray = "auto", votes: int = 1, top: int = 5) -> Prediction:
         """Classify one shape.
 
         Args:
             source: a file; an (N, 3) array of points; a `pointcentroid.io.shape.Shape`; a mesh, cloud or scene of trimesh; a
                 mesh or cloud of open3d; or `Data` of PyTorch Geometric.
-            up: the axis that points up in the source; `"auto"` follows the format's standard or estimates it.
+            up: the axis that points up in the source; `"auto"` follows the format's standard or estimates it; or the (3, 3)
+                rotation R with which `points @ R.T` has z up.
             votes: independent samplings of the surface whose probabilities are averaged.
             top: how many classes to list.
 
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
             MissingExtraError: the format needs an optional dependency.
-            ConfigError: `up` is no axis, or `votes` or `top` is not positive.
+            ConfigError: `up` is no axis and no rotation, or `votes` or `top` is not positive.
         """
         _check(up, votes=votes, top=top)
         return self.classify([prepare(source, self.card.preprocess, votes)], up, top)[0]
 
-    def explain(self, source: Source, *, up: Up = "auto", seed: int | None = None) -> Explanation:
+    def explain(self, source: Source, *, up: Up | np.ndarray = "auto", seed: int | None = None) -> Explanation:
         """Classify one shape and show the centroids it was seen through.
 
         Args:
@@ -125,8 +126,8 @@ class Predictor:
 
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
-            ConfigError: the predictor runs an exported graph without the weights that it is of, `up` is no axis, or `seed`
-                is negative.
+            ConfigError: the predictor runs an exported graph without the weights that it is of, `up` is no axis and no
+                rotation, or `seed` is negative.
             MissingExtraError: torch is not installed, or the format needs an optional dependency.
         """
         _check(up)
@@ -141,7 +142,7 @@ class Predictor:
         self,
         sources: Iterable[Source],
         *,
-        up: Up = "auto",
+        up: Up | np.ndarray = "auto",
         votes: int = 1,
         top: int = 5,
         batch_size: int = 32,
@@ -172,7 +173,7 @@ class Predictor:
         return self.predict_prepared(prepared, up=up, top=top, batch_size=batch_size)
 
     def predict_prepared(
-        self, prepared: Iterable[Prepared | Failure], *, up: Up = "auto", top: int = 5, batch_size: int = 32
+        self, prepared: Iterable[Prepared | Failure], *, up: Up | np.ndarray = "auto", top: int = 5, batch_size: int = 32
     ) -> Iterator[Prediction | Failure]:
         """Classify what `pointcentroid.predict.preparing` made; arguments and errors are those of `predict`."""
         _check(up, top=top, batch_size=batch_size)
@@ -189,20 +190,22 @@ class Predictor:
                 results.update(zip(group, self.classify(list(group.values()), up, top), strict=True))
             yield from (results[number] for number in range(len(batch)))
 
-    def classify(self, items: list[Prepared], up: str, top: int) -> list[Prediction]:
+    def classify(self, items: list[Prepared], up: Up | np.ndarray, top: int) -> list[Prediction]:
         """Classify prepared shapes whose clouds have the same shape (V, N, 3)."""
         clouds = np.stack([item.clouds for item in items])
         batch, votes, points = clouds.shape[:3]
         clouds = self.ordered(clouds.reshape(batch * votes, points, 3)).reshape(batch, votes, -1, 3)
-        given = [up if up != "auto" else item.standard_up for item in items]
-        axes, first, others = self._look(clouds[:, 0], given, [custom_of(item.name) for item in items])
-        answers = [first, *(self.net(turned(clouds[:, vote], axes)) for vote in range(1, votes))]
+        turn = given_turn(up)
+        standard = [None if item.standard_up is None else TO_Z_UP[item.standard_up] for item in items]
+        given = standard if turn is None else [turn] * batch
+        turns, first, others = self._look(clouds[:, 0], given, [custom_of(item.name) for item in items])
+        answers = [first, *(self.net(turned(clouds[:, vote], turns)) for vote in range(1, votes))]
         probabilities = np.mean([self._probabilities(answer.logits) for answer in answers], axis=0)
         probabilities = (1 - others.sum(axis=1, keepdims=True)) * probabilities + others
         features = np.mean([answer.features for answer in answers], axis=0)
         known = np.mean([familiarity(answer, self.card.known) for answer in answers], axis=0)
         return [
-            self._prediction(item, axes[row], probabilities[row], features[row], float(known[row]), top)
+            self._prediction(item, turns[row], probabilities[row], features[row], float(known[row]), top)
             for row, item in enumerate(items)
         ]
 
@@ -210,53 +213,62 @@ class Predictor:
         return np.exp(log_softmax(logits / self.card.temperature))
 
     def _look(
-        self, clouds: np.ndarray, given: list[str | None], customs: list[Custom]
-    ) -> tuple[list[str], Answer, np.ndarray]:
-        """Look at (B, N, 3) clouds along the axis that points up, which is found where it is not given.
+        self, clouds: np.ndarray, given: list[np.ndarray | None], customs: list[Custom]
+    ) -> tuple[np.ndarray, Answer, np.ndarray]:
+        """Look at (B, N, 3) clouds as they stand, which is found where it is not given.
 
         Returns:
-            The axes; what the net says with them up; and (B, classes) what it says along the others, by their probability.
+            (B, 3, 3) the turns that put them upright; what the net says of them then; and (B, classes) what it says of the
+            other looks, by their probability.
         """
-        axes = [axis or "" for axis in given]
+        turns = np.stack([np.eye(3) if turn is None else turn for turn in given])
         others = np.zeros((len(clouds), len(self.classes)))
         answers: list[tuple[list[int], Answer]] = []
-        unseen = [row for row, axis in enumerate(given) if axis is not None]
-        unknown = [row for row, axis in enumerate(given) if axis is None]
+        unseen = [row for row, turn in enumerate(given) if turn is not None]
+        unknown = [row for row, turn in enumerate(given) if turn is None]
         own = self._knows_up
         for custom in dict.fromkeys(customs[row] for row in unknown):
             rows = [row for row in unknown if customs[row] is custom]
             found = self._finder(clouds[rows] if own else ordered(clouds[rows], self._finder.net.card), custom)
-            for row, axis in zip(rows, found.axes, strict=True):
-                axes[row] = axis
+            turns[rows] = found.turns
             if own:
                 answers.append((rows, found.answer))
-                shares = np.where([[axis == up for up in UP_AXES] for axis in found.axes], 0, found.shares)
+                shares = found.shares.copy()
+                shares[np.arange(len(rows)), found.chosen] = 0
                 others[rows] = (shares[:, :, None] * self._probabilities(found.logits)).sum(axis=1)
             else:
                 unseen += rows
         if unseen:
-            answers.append((unseen, self.net(turned(clouds[unseen], [axes[row] for row in unseen]))))
+            answers.append((unseen, self.net(turned(clouds[unseen], turns[unseen]))))
         order = np.argsort(np.concatenate([rows for rows, _ in answers]))
         outputs = zip(*(answer for _, answer in answers), strict=True)
-        return axes, Answer(*(np.concatenate(parts)[order] for parts in outputs)), others
+        return turns, Answer(*(np.concatenate(parts)[order] for parts in outputs)), others
 
     def ordered(self, clouds: np.ndarray) -> np.ndarray:
         """(B, N, 3) clouds as the net wants them, see `pointcentroid.predict.nets.ordered`."""
         return ordered(clouds, self.card)
 
     def _prediction(
-        self, item: Prepared, up: str, probability: np.ndarray, feature: np.ndarray, known: float, top: int
+        self, item: Prepared, turn: np.ndarray, probability: np.ndarray, feature: np.ndarray, known: float, top: int
     ) -> Prediction:
         points = min(item.clouds.shape[1], self.card.preprocess.points)
         order = np.argsort(-probability, kind="stable")[:top]
         ranked = [(self.classes[i], float(probability[i])) for i in order]
         return Prediction(
-            item.name, ranked[0][0], ranked[0][1], ranked, up, points, feature, None if np.isnan(known) else known
+            file=item.name,
+            label=ranked[0][0],
+            confidence=ranked[0][1],
+            top=ranked,
+            up=up_name(turn),
+            points=points,
+            feature=feature,
+            turn=turn,
+            known=None if np.isnan(known) else known,
         )
 
 
-def _check(up: str, **counts: int) -> None:
-    check_up(up)
+def _check(up: Up | np.ndarray, **counts: int) -> None:
+    given_turn(up)
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")

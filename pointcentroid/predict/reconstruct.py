@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.geometry.axes import TO_Z_UP, transformed
+from pointcentroid.geometry.axes import TO_Z_UP, transformed, up_name
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.sampling import Frame, normalise
@@ -21,7 +21,7 @@ from pointcentroid.predict.nets import open_net, ordered
 from pointcentroid.predict.predictor import Up
 from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name, standard_up
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import FINDER, UpFinder, check_up, custom_of
+from pointcentroid.predict.up import FINDER, UpFinder, custom_of, given_turn
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
@@ -41,7 +41,7 @@ class Reconstruction:
         centroids: (M, 3) float64 positions of the latent centroids, there too.
         patch: (count,) int64, the centroid that grew each point.
         latent: (M, 3 + code) float32, all that the decoder saw: positions, in the frame of the net, and codes.
-        up: the axis of the file that was taken to point up.
+        up: what was taken to point up, see `Prediction`.
         chamfer: of what was made from one sampling of the surface, to another; squared, both directions added, radius 1.
         oracle: the same of the two samplings, the floor.
         f_score: of what was made, to the other sampling, within `F_THRESHOLD`.
@@ -86,7 +86,7 @@ class Reconstructor:
         return UpFinder(open_net(find_weights(FINDER), str(self.device)))
 
     @torch.inference_mode()
-    def __call__(self, source: Source, count: int = 2048, *, up: Up = "auto") -> Reconstruction:
+    def __call__(self, source: Source, count: int = 2048, *, up: Up | np.ndarray = "auto") -> Reconstruction:
         """Reconstruct one shape.
 
         Args:
@@ -102,11 +102,13 @@ class Reconstructor:
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, found {count}")
-        check_up(up)
+        turn = given_turn(up)
         shape, settings = as_shape(source), self.card.preprocess
         cloud, frame = cloud_in_frame(source, shape, settings, settings.seed)
-        axis = up if up != "auto" else standard_up(source) or self._estimated_up(cloud, source)
-        turn = TO_Z_UP[axis]
+        if turn is None and (axis := standard_up(source)) is not None:
+            turn = TO_Z_UP[axis]
+        if turn is None:
+            turn = self._estimated_turn(cloud, source)
         shown = self._ordered(cloud @ turn.T)
         latent = self.net.encode(shown, ordered=True)
         grown = self.net.decode(latent, count)
@@ -122,7 +124,7 @@ class Reconstructor:
             centroids=back(latent.positions),
             patch=np.arange(count) % latent.positions.shape[1],
             latent=torch.cat(latent, dim=2)[0].cpu().numpy(),
-            up=axis,
+            up=up_name(turn),
             chamfer=float(chamfer_distance(scored, other)),
             oracle=float(chamfer_distance(seen, other)),
             f_score=float(f_score(scored, other, F_THRESHOLD)),
@@ -149,9 +151,9 @@ class Reconstructor:
         points = self._tensor(cloud)
         return farthest_first(points, self.net.config.seeds)
 
-    def _estimated_up(self, cloud: np.ndarray, source: Source) -> str:
+    def _estimated_turn(self, cloud: np.ndarray, source: Source) -> np.ndarray:
         clouds = ordered(cloud[None].astype(np.float32), self._finder.net.card)
-        return self._finder(clouds, custom_of(source_name(source))).axes[0]
+        return self._finder(clouds, custom_of(source_name(source))).turns[0]
 
 
 def panels(made: Reconstruction) -> list[Panel]:

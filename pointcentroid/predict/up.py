@@ -19,6 +19,7 @@ import numpy as np
 
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+from pointcentroid.geometry.box import angle, box_frame
 from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
 
 FINDER = "small"
@@ -55,36 +56,61 @@ SPREAD = 2.5
 """The looks' probabilities are the softmax of those sums, divided by this."""
 
 
-def check_up(up: str) -> None:
-    """Refuse what is no axis.
+LEANING = 0.1
+"""Prior of all looks along a box together, beside the axes' prior, which sums to one."""
+
+LEAST_ANGLE = 15.0
+"""Degrees; a box that is nearer to the file's axes shows nothing new."""
+
+_AXES = list(range(len(UP_AXES)))
+_BOX = [len(UP_AXES) + axis for axis in _AXES]
+_TURNS = np.stack([TO_Z_UP[axis] for axis in UP_AXES])
+
+
+def given_turn(up: str | np.ndarray) -> np.ndarray | None:
+    """The rotation that a given `up` stands for.
+
+    Args:
+        up: `"auto"`, one of `UP_AXES`, or the rotation itself.
+
+    Returns:
+        (3, 3) float64; None for `"auto"`.
 
     Raises:
-        ConfigError: it is neither `"auto"` nor one of `UP_AXES`.
+        ConfigError: it is none of these.
     """
-    if up != "auto" and up not in UP_AXES:
-        raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
+    if isinstance(up, str):
+        if up != "auto" and up not in UP_AXES:
+            raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
+        return TO_Z_UP.get(up)
+    turn = np.asarray(up, dtype=np.float64)
+    if turn.shape != (3, 3) or not np.allclose(turn @ turn.T, np.eye(3), atol=1e-6) or np.linalg.det(turn) < 0:
+        raise ConfigError("up must be 'auto', an axis, or a (3, 3) rotation; found an array that is none")
+    return turn
 
 
 class Found(NamedTuple):
-    """What looking at clouds along their axes found.
+    """What looking at clouds found. Of the W = 12 looks, six are along `UP_AXES` and six along the axes of the box.
 
     Attributes:
-        axes: for each cloud the most probable entry of `UP_AXES`.
-        answer: what the net says of it with that axis up.
-        shares: (B, A) float64 the probability of each of `UP_AXES`, 0 for those that were not tried.
-        logits: (B, A, classes) what the net says of each look; 0 for those that were not taken.
+        turns: (B, 3, 3) float64, R; `cloud @ R.T` is the cloud as the most probable look shows it.
+        answer: what the net says of that look.
+        chosen: (B,) int64, which one it is.
+        shares: (B, W) float64 the probability of each look, 0 for those that were not taken.
+        logits: (B, W, classes) what the net says of each look; 0 for those that were not taken.
         looks: how many all took.
     """
 
-    axes: list[str]
+    turns: np.ndarray
     answer: Answer
+    chosen: np.ndarray
     shares: np.ndarray
     logits: np.ndarray
     looks: int
 
 
 class UpFinder:
-    """Finds the axis that points up in clouds in their files' own frames.
+    """Finds how clouds in their files' own frames stand upright.
 
     Args:
         net: a classifier with the output `known`.
@@ -94,35 +120,49 @@ class UpFinder:
         self.net = net
 
     def __call__(self, clouds: np.ndarray, custom: Custom = Z_UP) -> Found:
-        """Look until an axis is found.
+        """Look until a shape is known.
 
         Args:
             clouds: (B, N, 3) preprocessed clouds, in the order that the net wants, B >= 1.
             custom: how clouds of their kind lie.
         """
         lists = self.net.neighbours(clouds)
-        score = np.full((len(clouds), len(UP_AXES)), -np.inf)
+        prior = np.array([*(custom.prior[axis] for axis in UP_AXES), *([LEANING / len(_BOX)] * len(_BOX))])
+        turns = np.tile(_TURNS, (len(clouds), 2, 1, 1))
+        score = np.full(turns.shape[:2], -np.inf)
         table: list[np.ndarray] = []  # of logits, features and known of all looks
         every, pending, looks = np.arange(len(clouds)), np.arange(len(clouds)), 0
-        for axes in steps(custom):
-            rows = np.repeat(pending, len(axes))
-            looks += len(rows)
-            seen = self.net(turned(clouds[rows], axes * len(pending)), {name: list_[rows] for name, list_ in lists.items()})
-            table = table or [np.zeros((*score.shape, *output.shape[1:]), output.dtype) for output in seen]
-            places = rows, np.tile([UP_AXES.index(axis) for axis in axes], len(pending))
-            for outputs, output in zip(table, seen, strict=True):
-                outputs[places] = output
-            score[places] = scores(seen, axes * len(pending), custom.prior)
-            pending = pending[table[-1][pending, score[pending].argmax(axis=1)] <= CERTAIN]
+        for ways in [*([UP_AXES.index(axis) for axis in axes] for axes in steps(custom)), _BOX]:
+            if ways is _BOX:
+                pending = _put_in_boxes(clouds, pending, turns)
             if not len(pending):
                 break
-        best = score.argmax(axis=1)
-        answer = Answer(*(outputs[every, best] for outputs in table))
-        return Found([UP_AXES[axis] for axis in best], answer, shares_of(score), table[0], looks)
+            rows, columns = np.repeat(pending, len(ways)), np.tile(ways, len(pending))
+            looks += len(rows)
+            seen = self.net(turned(clouds[rows], turns[rows, columns]), {name: list_[rows] for name, list_ in lists.items()})
+            table = table or [np.zeros((*score.shape, *output.shape[1:]), output.dtype) for output in seen]
+            for outputs, output in zip(table, seen, strict=True):
+                outputs[rows, columns] = output
+            score[rows, columns] = scores(seen, prior[columns])
+            pending = pending[table[-1][pending, score[pending].argmax(axis=1)] <= CERTAIN]
+        chosen = score.argmax(axis=1)
+        answer = Answer(*(outputs[every, chosen] for outputs in table))
+        return Found(turns[every, chosen], answer, chosen, shares_of(score), table[0], looks)
+
+
+def _put_in_boxes(clouds: np.ndarray, rows: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Set the last six turns of some clouds to those along their boxes; the rows of those that differ from the axes."""
+    leaning = []
+    for row in rows:
+        frame = box_frame(clouds[row])
+        if angle(frame) >= LEAST_ANGLE:
+            turns[row, _BOX] = _TURNS @ frame
+            leaning.append(row)
+    return np.array(leaning, dtype=rows.dtype)
 
 
 def shares_of(score: np.ndarray) -> np.ndarray:
-    """(..., A) `scores` of looks, -inf where none was taken -> (..., A) their probabilities."""
+    """(..., W) `scores` of looks, -inf where none was taken -> (..., W) their probabilities."""
     return np.exp(log_softmax(score / SPREAD))
 
 
@@ -137,24 +177,27 @@ def custom_of(name: str) -> Custom:
     return CUSTOMS.get(Path(name).suffix.lower(), Z_UP)
 
 
-def scores(looks: Answer, axes: list[str], prior: dict[str, float]) -> np.ndarray:
+def scores(looks: Answer, prior: np.ndarray) -> np.ndarray:
     """How much speaks for each look.
 
     Args:
-        looks: what the net says of clouds, (..., A, ...).
-        axes: the A that were up.
-        prior: see `Custom`.
+        looks: what the net says of clouds, (..., W, ...).
+        prior: (W,) the probability of each before the cloud is seen.
 
     Returns:
-        (..., A) sums of which the largest wins.
+        (..., W) sums of which the largest wins.
     """
-    before = np.log([prior[axis] for axis in axes])
-    return looks.known + PRIOR_WEIGHT * before + CONFIDENCE_WEIGHT * log_softmax(looks.logits).max(axis=-1)
+    return looks.known + PRIOR_WEIGHT * np.log(prior) + CONFIDENCE_WEIGHT * log_softmax(looks.logits).max(axis=-1)
 
 
-def turned(clouds: np.ndarray, axes: list[str]) -> np.ndarray:
-    """(B, N, 3) clouds, or (B, V, N, 3) with V votes each, turned so that the given axis of each points up."""
-    if all(axis == "z" for axis in axes):
+def turned(clouds: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Turn clouds.
+
+    Args:
+        clouds: (B, N, 3), or (B, V, N, 3) with V votes each.
+        turns: (B, 3, 3) rotations; `cloud @ R.T` is the cloud turned.
+    """
+    if (turns == np.eye(3)).all():
         return clouds
-    matrices = np.stack([TO_Z_UP[axis].T for axis in axes]).astype(clouds.dtype)
+    matrices = turns.transpose(0, 2, 1).astype(clouds.dtype)
     return clouds @ (matrices if clouds.ndim == 3 else matrices[:, None])
