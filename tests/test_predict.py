@@ -16,8 +16,9 @@ import pointcentroid as pc
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import ConfigError, ReadError
 from pointcentroid.evaluate.accuracy import evaluate
+from pointcentroid.evaluate.assignments import resampled
 from pointcentroid.geometry import farthest, fps
-from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES, transformed
 from pointcentroid.geometry.box import box_frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.predict.nets import Answer
@@ -217,6 +218,27 @@ def test_shapes_that_lean_are_put_upright(predictor: Predictor, seed: int) -> No
     assert np.rad2deg(np.arccos(min(1, result.turn[2] @ rotation[:, 2]))) < 25
     again = predictor(Shape(upright @ rotation.T, shape.faces), up=result.turn)
     assert (again.label, again.up) == (result.label, result.up)
+
+
+def test_a_shape_that_leans_is_shown_upright(predictor: Predictor) -> None:
+    chair = pc.read(EXAMPLES / "chair.off")
+    leaning = trimesh.transformations.euler_matrix(0.6, 0.7, 0.0)[:3, :3]
+    shown = predictor.explain(Shape(chair.vertices @ leaning.T, chair.faces))
+    assert shown.prediction.label == "chair"
+    np.testing.assert_allclose([float(number) for number in shown.prediction.up.split(",")], leaning[:, 2], atol=0.03)
+    turn = shown.transform[:3, :3] / np.cbrt(np.linalg.det(shown.transform[:3, :3]))
+    np.testing.assert_allclose(turn, shown.prediction.turn, atol=1e-9)
+    seen = transformed(chair.vertices @ leaning.T, shown.transform)
+    bounds = np.stack([seen.min(axis=0), seen.max(axis=0)])
+    np.testing.assert_allclose(np.stack([shown.points.min(axis=0), shown.points.max(axis=0)]), bounds, atol=0.05)
+    (other,) = resampled(predictor, shown, 1)
+    np.testing.assert_array_equal(other.prediction.turn, shown.prediction.turn)
+
+
+@pytest.mark.parametrize("bad", [np.eye(2), np.zeros((3, 3)), -np.eye(3), np.diag([1.0, 1.0, 1.1]), "w", ""])
+def test_what_is_no_way_up_is_an_error(predictor: Predictor, bad) -> None:
+    with pytest.raises(ConfigError, match="up must be 'auto'"):
+        predictor(EXAMPLES / "chair.off", up=bad)
 
 
 def test_a_doubtful_axis_makes_a_doubtful_answer(predictor: Predictor) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from .conftest import EXAMPLES, watched_pages
@@ -809,6 +810,19 @@ class TestPage:
         until(lambda: page.locator("article .label").count() == 2, 60)
         assert page.locator("article .label").all_inner_texts() == ["chair", "lamp"]
         assert page.inner_text("#said") == "2 of 2 classified"
+
+    def test_the_cloud_of_a_shape_that_leans_is_shown(self, opened: Callable, tmp_path: Path) -> None:
+        chair = pc.read(EXAMPLES / "chair.off")
+        leaning = trimesh.transformations.euler_matrix(0.6, 0.7, 0.0)[:3, :3]
+        trimesh.Trimesh(chair.vertices @ leaning.T, chair.faces, process=False).export(tmp_path / "leans.off")
+        page = opened()
+        self.drop(page, "leans.off", (tmp_path / "leans.off").read_bytes())
+        page.wait_for_selector("article .label", timeout=60_000)
+        assert page.inner_text("article .label") == "chair"
+        up = re.search(r"up: ([-0-9.,]+), 1024 points", page.inner_text("article"))[1]
+        np.testing.assert_allclose([float(number) for number in up.split(",")], leaning[:, 2], atol=0.03)
+        page.frame(name="cloud").wait_for_selector("body[data-ready=yes]", timeout=120_000)
+        assert page.frame(name="cloud").inner_text("h1").startswith("leans.off: chair")
 
     def test_by_keyboard_at_420_pixels(self, opened: Callable) -> None:
         page = opened(420, 860)
