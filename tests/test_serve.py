@@ -233,6 +233,7 @@ class TestClassify:
                     "bufferViews": [{"buffer": 0, "byteLength": 9}],
                     "accessors": [{"bufferView": 0, "componentType": 5126, "count": 1, "type": "VEC3"}],
                     "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+                    "nodes": [{"mesh": 0}],
                 }
             ).encode(),
         }
