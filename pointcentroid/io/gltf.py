@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +199,15 @@ class _Rewriter:
         primitives = self.tree["meshes"][node["mesh"]]["primitives"]
         return "skin" in node and all({"JOINTS_0", "WEIGHTS_0"} <= set(p["attributes"]) for p in primitives)
 
+    @cached_property
+    def _world(self) -> np.ndarray:
+        return world_transforms(self.tree["nodes"])
+
     def _bones(self, number: int) -> np.ndarray:
         """(J, 4, 4) of a skin: from its mesh's coordinates to the world's, for each joint."""
         if number not in self._skins:
             skin = self.tree["skins"][number]
-            bones = world_transforms(self.tree["nodes"])[skin["joints"]]
+            bones = self._world[skin["joints"]]
             if "inverseBindMatrices" in skin:
                 inverse = self.arrays.values(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
                 bones = bones @ inverse[: len(bones)]
@@ -222,10 +227,8 @@ class _Rewriter:
         if mode in _LINES:  # their ends are points, as in other formats
             mode, corners = _POINTS, None
         elif mode == _FAN:  # as single triangles, for trimesh passes over fans
-            mode, corners = (
-                TRIANGLES,
-                _unfolded(np.arange(self.accessors[positions]["count"]) if corners is None else corners),
-            )
+            count = self.accessors[positions]["count"]
+            mode, corners = TRIANGLES, _unfolded(np.arange(count) if corners is None else corners)
         new: dict[str, Any] = {"attributes": {"POSITION": positions}, "mode": mode}
         if corners is not None:
             new["indices"] = self._add_accessor(corners.astype("<u4"))
