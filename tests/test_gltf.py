@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,7 +215,10 @@ def test_skeletons_that_cannot_be_are_one_line_errors(tmp_path: Path) -> None:
         (lambda tree: tree["nodes"][4].update(children=[2]), "node 2 has two parents"),
         (lambda tree: tree["skins"][0].update(joints=[0]), "damaged glTF file .IndexError"),
         (lambda tree: tree["skins"][0].update(joints=[9, 1, 2]), "damaged glTF file .IndexError"),
-        (lambda tree: tree["accessors"][5].update(count=2), "damaged glTF file .ValueError"),
+        (lambda tree: tree["skins"][0].update(joints=[0, 1, -1]), "names a node -1"),
+        (lambda tree: tree["nodes"][4].update(children=[-1]), "node 4 has the child -1"),
+        (lambda tree: tree["accessors"][5].update(count=2), "3 joints and 2 inverse bind matrices"),
+        (lambda tree: tree["accessors"][5].update(count=1), "3 joints and 1 inverse bind matrices"),
         (lambda tree: tree["accessors"][3].update(count=49), "damaged glTF file .ValueError"),
         (lambda tree: tree["meshes"][0]["primitives"][0]["attributes"].pop("WEIGHTS_1"), "damaged glTF file .KeyError"),
     ]:
@@ -222,30 +226,147 @@ def test_skeletons_that_cannot_be_are_one_line_errors(tmp_path: Path) -> None:
             read_with(change)
 
 
-def test_draco_compressed_vertices_follow_their_bones(tmp_path: Path) -> None:
+def test_primitives_that_share_vertices_follow_their_own_weights(tmp_path: Path) -> None:
+    tree, binary, stands = skinned(np.random.default_rng(0), 3, small=False)
+    (first,) = tree["meshes"][0]["primitives"]
+    swapped = first["attributes"] | {"WEIGHTS_0": 4, "WEIGHTS_1": 3}
+    tree["meshes"][0]["primitives"] = [first, {"attributes": swapped, "indices": 6}, first]
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    shape = read(tmp_path / "a.glb")
+    one, other, again = shape.vertices[shape.faces].reshape(3, 48, 3)
+    np.testing.assert_allclose(one, stands[:48], atol=1e-4 * np.abs(stands).max())
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0.1
+
+
+def test_figures_far_from_the_middle_of_the_world_keep_their_digits(tmp_path: Path) -> None:
+    tree, binary, stands = skinned(np.random.default_rng(0), 3, small=False)
+    far = np.array([4e6, -5e6, 1e6])
+    tree["nodes"].append({"translation": far.tolist(), "children": [0]})
+    tree["scenes"][0]["nodes"] = [len(tree["nodes"]) - 1]
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    np.testing.assert_allclose(read(tmp_path / "a.glb").vertices - far, stands, atol=1e-4 * np.abs(stands).max())
+
+
+def test_the_scene_that_is_shown_is_read(tmp_path: Path) -> None:
+    tree, binary, _ = skinned(np.random.default_rng(0), 2, small=False)
+    tree["nodes"].append({"mesh": 0})
+    tree["scenes"].append({"nodes": [4]})
+    (tmp_path / "a.glb").write_bytes(glb(tree | {"scene": 1}, binary))
+    unposed = np.frombuffer(binary, "<f4", 150).reshape(50, 3)
+    np.testing.assert_array_equal(read(tmp_path / "a.glb").vertices, unposed)
+
+
+def test_trees_that_would_take_for_ever_or_fill_memory_are_refused(tmp_path: Path) -> None:
+    def read_with(change: Callable[[dict], object]) -> None:
+        tree, binary, _ = skinned(np.random.default_rng(0), 3, small=False)
+        change(tree)
+        (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+        read(tmp_path / "a.glb")
+
+    def many_parts(tree: dict) -> None:
+        (primitive,) = tree["meshes"][0]["primitives"]
+        tree["meshes"][0]["primitives"] = [primitive] * 1000
+        tree["nodes"] += [{"mesh": 0}] * 1000
+        tree["scenes"][0]["nodes"] = list(range(5, 1005))
+
+    def many_bones(tree: dict) -> None:
+        attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+        attributes |= {f"{name}_{n}": number for n in range(500) for name, number in (("JOINTS", 1), ("WEIGHTS", 3))}
+
+    absent = {"type": "MAT4", "componentType": 5122, "normalized": True, "count": 90_000_000}
+    start = time.process_time()
+    for change, says in [
+        (many_parts, "places 1000000 parts"),
+        (many_bones, "follow 2000 bones each"),
+        (lambda tree: tree["accessors"].__setitem__(5, absent), "accessor 5 of 90000000 elements says nowhere"),
+        (lambda tree: tree["accessors"].__setitem__(0, {**absent, "type": "VEC3"}), "accessor 0 of 90000000 elements"),
+        (lambda tree: tree["accessors"][0].update(count=10**9), "declares 1000000000 elements"),
+    ]:
+        with pytest.raises(ReadError, match=says):
+            read_with(change)
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "says"),
+    [
+        (0, {"type": "VEC4", "count": 37}, "accessor 0 is of type VEC4, expected VEC3"),
+        (1, {"type": "VEC3"}, "accessor 1 is of type VEC3, expected VEC4"),
+        (5, {"type": "VEC4"}, "accessor 5 is of type VEC4, expected MAT4"),
+        (6, {"type": "VEC3", "count": 16}, "accessor 6 is of type VEC3, expected SCALAR"),
+        (6, {"componentType": 5126, "count": 24}, "indices are of type float32"),
+        (6, {"componentType": 5122}, "indices are of type int16"),
+    ],
+)
+def test_arrays_of_other_types_than_they_must_be_are_errors(tmp_path: Path, number: int, changes: dict, says: str) -> None:
+    tree, binary, _ = skinned(np.random.default_rng(0), 3, small=False)
+    tree["accessors"][number] |= changes
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    with pytest.raises(ReadError, match=says):
+        read(tmp_path / "a.glb")
+
+
+def test_a_short_text_may_name_a_long_buffer(tmp_path: Path) -> None:
+    positions = np.random.default_rng(0).normal(size=(900_000, 3))
+    tree, binary = tree_of(positions)
+    tree["buffers"][0]["uri"] = "a.bin"
+    (tmp_path / "a.bin").write_bytes(binary)
+    (tmp_path / "a.gltf").write_text(json.dumps(tree))
+    assert len(read(tmp_path / "a.gltf").faces) == 300_000
+
+
+def draco_skinned(left_plain: tuple[str, ...] = ()) -> tuple[dict, bytes, np.ndarray, bytes]:
+    """`skinned`, Draco-compressed but for some attributes; and the compressed bytes, the last of the buffer."""
     draco = pytest.importorskip("DracoPy")
     tree, binary, stands = skinned(np.random.default_rng(0), 3, small=False)
-    arrays = [np.frombuffer(binary, "<f4", 150).reshape(50, 3)]
+    positions, generic = np.frombuffer(binary, "<f4", 150).reshape(50, 3), {}
     for number, dtype in ((1, "<u2"), (2, "<u2"), (3, "<f4"), (4, "<f4")):
         start = tree["bufferViews"][number]["byteOffset"]
-        arrays.append(np.frombuffer(binary, dtype, 200, start).reshape(50, 4))
-    names = ["POSITION", "JOINTS_0", "JOINTS_1", "WEIGHTS_0", "WEIGHTS_1"]
-    generic = {number: np.ascontiguousarray(arrays[number]) for number in range(1, 5)}
+        generic[number] = np.ascontiguousarray(np.frombuffer(binary, dtype, 200, start).reshape(50, 4))
     packed = draco.encode(
-        arrays[0], np.arange(48).reshape(16, 3), quantization_bits=20, preserve_order=True, generic_attributes=generic
+        positions, np.arange(48).reshape(16, 3), quantization_bits=20, preserve_order=True, generic_attributes=generic
     )
-    mesh = draco.decode(packed)
-    ids = {name: number for number, name in enumerate(names)}
-    ids["POSITION"] = next(a["unique_id"] for a in mesh.attributes if a["attribute_type"] == draco.AttributeType.POSITION)
+    stored = draco.decode(packed).attributes
+    first = next(one["unique_id"] for one in stored if one["attribute_type"] == draco.AttributeType.POSITION)
+    ids = {"POSITION": first, "JOINTS_0": 1, "JOINTS_1": 2, "WEIGHTS_0": 3, "WEIGHTS_1": 4}
     tree["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(packed)})
-    extension = {"bufferView": 7, "attributes": ids}
-    tree["meshes"][0]["primitives"][0]["extensions"] = {"KHR_draco_mesh_compression": extension}
-    for number in (0, 1, 2, 3, 4, 6):
-        del tree["accessors"][number]["bufferView"]
+    compressed = {name: number for name, number in ids.items() if name not in left_plain}
+    (primitive,) = tree["meshes"][0]["primitives"]
+    primitive["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 7, "attributes": compressed}}
+    for name in compressed:
+        del tree["accessors"][primitive["attributes"][name]]["bufferView"]
+    del tree["accessors"][6]["bufferView"]
+    return tree, binary, stands, packed
+
+
+@pytest.mark.parametrize("left_plain", [(), ("WEIGHTS_0", "JOINTS_1")])
+def test_draco_compressed_vertices_follow_their_bones(tmp_path: Path, left_plain: tuple[str, ...]) -> None:
+    tree, binary, stands, packed = draco_skinned(left_plain)
     (tmp_path / "a.glb").write_bytes(glb(tree, binary + packed))
     shape = read(tmp_path / "a.glb")
     there = stands[:48].reshape(16, 3, 3)
     np.testing.assert_allclose(shape.vertices[shape.faces], there, atol=1e-4 * np.abs(there).max())
+
+
+def test_damaged_draco_data_are_one_line_errors(tmp_path: Path) -> None:
+    tree, binary, _, packed = draco_skinned()
+    path = tmp_path / "a.glb"
+    path.write_bytes(glb(tree, binary + b"\0" * len(packed)))
+    with pytest.raises(ReadError, match="damaged Draco data"):
+        read(path)
+    path.write_bytes(glb(tree, binary + packed[: len(packed) // 2] + bytes(len(packed) - len(packed) // 2)))
+    with pytest.raises(ReadError):
+        read(path)
+    compressed = tree["meshes"][0]["primitives"][0]["extensions"]["KHR_draco_mesh_compression"]["attributes"]
+    compressed["JOINTS_0"] = compressed["POSITION"]
+    path.write_bytes(glb(tree, binary + packed))
+    with pytest.raises(ReadError, match="JOINTS_0 has the shape"):
+        read(path)
+    tree["accessors"][0]["count"] = 10**7
+    path.write_bytes(glb(tree, binary + packed))
+    with pytest.raises(ReadError, match="declares 10000000 elements in"):
+        read(path)
 
 
 @pytest.mark.parametrize("base", [True, False])

@@ -19,12 +19,13 @@ import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.gltf_arrays import DRACO, FLOAT, MESHOPT, TRIANGLES, UNSIGNED_INT, GltfArrays
-from pointcentroid.io.shape import MAX_UNPACKED
+from pointcentroid.io.shape import MAX_INSTANCES, MAX_UNPACKED
 from pointcentroid.io.skin import posed, world_transforms
 
 _POINTS = 0
 _LINES = 1, 2, 3
 _FAN = 6
+_MOST_SETS = 4  # of four bones each; players must know one
 _INSTANCES = "EXT_mesh_gpu_instancing"
 _KNOWN = {*MESHOPT, DRACO, "KHR_mesh_quantization"}
 _LOOKS = tuple(
@@ -114,8 +115,9 @@ class _Rewriter:
         self.accessors: list[dict] = []
         self.meshes: list[dict] = []
         self._copied: dict[tuple[int, int | None], int] = {}
-        self._shared: dict[tuple[int | None, int, int | None], int] = {}
-        self._skins: dict[int, np.ndarray] = {}
+        self._shared: dict[tuple[int | None, ...], int] = {}
+        self._skins: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._matrices: dict[int, np.ndarray] = {}
 
     def glb(self) -> bytes:
         for name in self.tree.get("extensionsRequired", ()):
@@ -123,18 +125,17 @@ class _Rewriter:
                 raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
         if any(_INSTANCES in node.get("extensions", {}) for node in self.tree.get("nodes", ())):
             raise ReadError(self.path, f"places copies by {_INSTANCES}, which is not supported; save it without")
-        nodes, scenes = self._placed()
+        nodes, shown = self._placed()
         new: dict[str, Any] = {
             "asset": {"version": "2.0"},
+            "scene": 0,
+            "scenes": [{"nodes": shown}],
             "nodes": nodes,
             "meshes": self.meshes,
             "accessors": self.accessors,
             "bufferViews": self.views,
             "buffers": [{"byteLength": len(self.data)}],
-            "scenes": scenes,
         }
-        if "scene" in self.tree:
-            new["scene"] = self.tree["scene"]
         text = json.dumps(new).encode()
         text += b" " * (-len(text) % 4)
         data = bytes(self.data) + b"\0" * (-len(self.data) % 4)
@@ -149,8 +150,8 @@ class _Rewriter:
             ]
         )
 
-    def _placed(self) -> tuple[list[dict], list[dict]]:
-        """The nodes and the scenes.
+    def _placed(self) -> tuple[list[dict], list[int]]:
+        """The nodes, and those of them that the scene begins with.
 
         Where a node shows a skinned mesh, its own transform and its parents' do not count (glTF 2.0, section 3.7.3.3): it
         becomes a root that shows the posed mesh, under its old number, and a node without a mesh takes its old place.
@@ -158,34 +159,32 @@ class _Rewriter:
         old = self.tree.get("nodes", [])
         kept = ("children", "matrix", "translation", "rotation", "scale")
         nodes = [{key: node[key] for key in kept if key in node} for node in old]
-        scenes = [list(scene.get("nodes", [])) for scene in self._scenes()]
+        roots = self._roots()
         moved: dict[int, int] = {}
-        for number, node in enumerate(old):
-            if "mesh" not in node:
-                continue
-            if not self._is_skinned(node):
+        for number in self._with_mesh(roots):
+            node = old[number]
+            if "skin" not in node or not self._is_skinned[node["mesh"]]:
                 nodes[number]["mesh"] = self._mesh(node["mesh"], None)
                 continue
+            _, origin = self._bones(node["skin"])
             moved[number] = len(nodes)
             nodes.append(nodes[number])
-            nodes[number] = {"mesh": self._mesh(node["mesh"], node["skin"])}
+            nodes[number] = {"mesh": self._mesh(node["mesh"], node["skin"]), "translation": origin.tolist()}
         for node in nodes:
             if "children" in node:
                 node["children"] = [moved.get(child, child) for child in node["children"]]
-        for shown in scenes:
-            reached = self._reached(shown) if moved else set()
-            shown[:] = [moved.get(number, number) for number in shown] + [n for n in moved if n in reached]
-        return nodes, [{"nodes": shown} for shown in scenes]
+        return nodes, [*(moved.get(number, number) for number in roots), *moved]
 
-    def _scenes(self) -> list[dict]:
-        """Those of the file; where there are none, one of all that hangs on nothing."""
+    def _roots(self) -> list[int]:
+        """The nodes that the scene to be shown begins with; where there are no scenes, all that hang on nothing."""
         if scenes := self.tree.get("scenes"):
-            return scenes
+            return scenes[self.tree.get("scene", 0)].get("nodes", [])
         nodes = self.tree.get("nodes", [])
         below = {child for node in nodes for child in node.get("children", [])}
-        return [{"nodes": [number for number in range(len(nodes)) if number not in below]}]
+        return [number for number in range(len(nodes)) if number not in below]
 
-    def _reached(self, roots: list[int]) -> set[int]:
+    def _with_mesh(self, roots: list[int]) -> list[int]:
+        """The nodes under some roots that show a mesh, in the order of their numbers."""
         reached: set[int] = set()
         below = list(roots)
         while below:
@@ -193,26 +192,47 @@ class _Rewriter:
             if number not in reached:
                 reached.add(number)
                 below.extend(self.tree["nodes"][number].get("children", ()))
-        return reached
+        shown = [number for number in sorted(reached) if "mesh" in self.tree["nodes"][number]]
+        parts = sum(len(self.tree["meshes"][self.tree["nodes"][number]["mesh"]]["primitives"]) for number in shown)
+        if parts > MAX_INSTANCES:
+            raise ReadError(self.path, f"places {parts} parts, more than is read")
+        return shown
 
-    def _is_skinned(self, node: dict) -> bool:
-        primitives = self.tree["meshes"][node["mesh"]]["primitives"]
-        return "skin" in node and all({"JOINTS_0", "WEIGHTS_0"} <= set(p["attributes"]) for p in primitives)
+    @cached_property
+    def _is_skinned(self) -> list[bool]:
+        """Of every mesh, whether all of it can follow bones."""
+        needed = {"JOINTS_0", "WEIGHTS_0"}
+        return [all(needed <= set(p["attributes"]) for p in mesh["primitives"]) for mesh in self.tree["meshes"]]
 
     @cached_property
     def _world(self) -> np.ndarray:
         return world_transforms(self.tree["nodes"])
 
-    def _bones(self, number: int) -> np.ndarray:
-        """(J, 4, 4) of a skin: from its mesh's coordinates to the world's, for each joint."""
+    def _bones(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a skin: for each joint (4, 4), from the mesh's coordinates to the world's less an origin; and that (3,) origin.
+
+        The origin is where the first joint stands. Without it, vertices far from the world's keep their digits in float32.
+        """
         if number not in self._skins:
             skin = self.tree["skins"][number]
-            bones = self._world[skin["joints"]]
+            joints = np.array(skin["joints"], dtype=np.int64)
+            if joints.min() < 0:
+                raise ReadError(self.path, f"its skin {number} names a node {joints.min()}")
+            bones, origin = self._world[joints], self._world[joints[0], :3, 3]
             if "inverseBindMatrices" in skin:
-                inverse = self.arrays.values(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
-                bones = bones @ inverse[: len(bones)]
-            self._skins[number] = bones
+                bones = bones @ self._inverses(skin["inverseBindMatrices"], len(joints))
+            bones[:, :3, 3] -= origin
+            self._skins[number] = bones, origin
         return self._skins[number]
+
+    def _inverses(self, number: int, count: int) -> np.ndarray:
+        """(count, 4, 4), the first matrices of an accessor."""
+        if number not in self._matrices:
+            self._matrices[number] = self.arrays.values(number, "MAT4")
+        matrices = self._matrices[number]
+        if len(matrices) < count:
+            raise ReadError(self.path, f"its skin has {count} joints and {len(matrices)} inverse bind matrices")
+        return matrices[:count].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
 
     def _mesh(self, number: int, skin: int | None) -> int:
         """Copy a mesh, posed by a skin if there is one."""
@@ -237,23 +257,28 @@ class _Rewriter:
     def _positions(self, primitive: dict, skin: int | None) -> tuple[int, int, np.ndarray | None]:
         """A primitive's mode, the accessor of its positions in the new tree, and its corners."""
         numbers = primitive["attributes"]
-        # One array of vertices may serve many primitives, each with its own corners.
-        key = (skin, numbers["POSITION"], numbers.get("JOINTS_0"))
-        shared = None if DRACO in primitive.get("extensions", {}) else self._shared.get(key)
-        if shared is not None:
-            mode, _, corners = self.arrays.primitive(primitive, [])
-            return mode, shared, corners
+        names = ["POSITION"]
         sets = [n for n in range(len(numbers)) if f"JOINTS_{n}" in numbers] if skin is not None else []
-        influences = [f"{name}_{n}" for name in ("JOINTS", "WEIGHTS") for n in sets]
-        mode, attributes, corners = self.arrays.primitive(primitive, ["POSITION", *influences])
+        if len(sets) > _MOST_SETS:
+            raise ReadError(self.path, f"its vertices follow {4 * len(sets)} bones each; at most {4 * _MOST_SETS} are read")
+        names += [f"{name}_{n}" for name in ("JOINTS", "WEIGHTS") for n in sets]
+        # One array of vertices may serve many primitives, each with its own corners.
+        key = skin, *(numbers[name] for name in names)
+        own = DRACO in primitive.get("extensions", {})
+        if not own and key in self._shared:
+            mode, _, corners = self.arrays.primitive(primitive, [])
+            return mode, self._shared[key], corners
+        mode, attributes, corners = self.arrays.primitive(primitive, names)
         positions = attributes["POSITION"]
         if skin is not None:
             joints, weights = (
                 np.concatenate([attributes[f"{name}_{n}"] for n in sets], axis=1) for name in ("JOINTS", "WEIGHTS")
             )
-            positions = posed(positions, joints.astype(np.int64), weights, self._bones(skin))
-        self._shared[key] = self._add_accessor(positions.astype("<f4"))
-        return mode, self._shared[key], corners
+            positions = posed(positions, joints.astype(np.int64), weights, self._bones(skin)[0])
+        accessor = self._add_accessor(positions.astype("<f4"))
+        if not own:
+            self._shared[key] = accessor
+        return mode, accessor, corners
 
     def _add_accessor(self, array: np.ndarray) -> int:
         kind, shape = (FLOAT, "VEC3") if array.ndim == 2 else (UNSIGNED_INT, "SCALAR")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pointcentroid.errors import MissingExtraError, ReadError
+from pointcentroid.errors import MissingExtraError, ReadError, one_line
 from pointcentroid.io.shape import MAX_ELEMENTS
 
 MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
@@ -60,43 +60,53 @@ class GltfArrays:
 
         Args:
             primitive: of the tree, Draco-compressed or not.
-            names: of the attributes to read, such as POSITION.
+            names: of the attributes to read: POSITION, and JOINTS and WEIGHTS of any set.
 
         Raises:
             MissingExtraError: it is compressed and the decoder is not installed.
-            ReadError: it is cut short, or holds less than it declares.
+            ReadError: it is damaged, cut short, or holds less than it declares.
         """
         numbers = primitive["attributes"]
         packed = primitive.get("extensions", {}).get(DRACO)
         if packed is None:
-            corners = self.values(primitive["indices"])[:, 0] if "indices" in primitive else None
-            return Primitive(primitive.get("mode", TRIANGLES), {name: self.values(numbers[name]) for name in names}, corners)
-        draco = _require("DracoPy", "Draco-compressed glTF files")
-        self._checked_count(self.tree["accessors"][numbers["POSITION"]])
-        mesh = draco.decode(bytes(self._view(packed["bufferView"])))
+            attributes = {name: self.values(numbers[name], _type_of(name)) for name in names}
+            corners = self.values(primitive["indices"], "SCALAR")[:, 0] if "indices" in primitive else None
+            if corners is not None and corners.dtype.kind != "u":
+                raise ReadError(self.path, f"its indices are of type {corners.dtype}, expected unsigned integers")
+            return Primitive(primitive.get("mode", TRIANGLES), attributes, corners)
+        mesh = self._from_draco(self._view(packed["bufferView"]), self.tree["accessors"][numbers["POSITION"]])
         attributes = {}
         for name in names:
+            if name not in packed["attributes"]:
+                attributes[name] = self.values(numbers[name], _type_of(name))
+                continue
             values = np.asarray(mesh.get_attribute_by_unique_id(packed["attributes"][name])["data"])
+            if values.shape != (len(mesh.points), _WIDTHS[_type_of(name)]):
+                raise ReadError(self.path, f"damaged Draco data: {name} has the shape {values.shape}")
             attributes[name] = _as_numbers(values, self.tree["accessors"][numbers[name]])
         return Primitive(TRIANGLES, attributes, np.asarray(mesh.faces).reshape(-1))
 
-    def values(self, number: int) -> np.ndarray:
+    def values(self, number: int, kind: str) -> np.ndarray:
         """The (count, width) values of an accessor; normalised integers become the numbers they stand for.
 
         Args:
             number: of the accessor in the tree.
+            kind: its type, such as VEC3.
 
         Raises:
             MissingExtraError: they are compressed and the decoder is not installed.
-            ReadError: they are cut short, or fewer than declared.
+            ReadError: they are of another type, cut short, or fewer than declared.
         """
         accessor = self.tree["accessors"][number]
-        count, width = self._checked_count(accessor), _WIDTHS[accessor["type"]]
-        dtype = _dtype(accessor["componentType"])
+        if accessor["type"] != kind:
+            raise ReadError(self.path, f"its accessor {number} is of type {accessor['type']}, expected {kind}")
+        count, width, dtype = self._count(accessor), _WIDTHS[kind], _dtype(accessor["componentType"])
         if "bufferView" in accessor:
             values = self._rows(accessor, count, width, dtype)
-        else:  # which only a sparse accessor may lack
+        elif kind == "VEC3" and count <= self._most_of(self.size):  # zeros, of which a sparse accessor changes some
             values = np.zeros((count, width), dtype)
+        else:
+            raise ReadError(self.path, f"its accessor {number} of {count} elements says nowhere where they are")
         if sparse := accessor.get("sparse"):
             changed = int(sparse["count"])
             if not 0 <= changed <= count:
@@ -106,12 +116,28 @@ class GltfArrays:
             values[where] = self._rows(sparse["values"], changed, width, dtype)
         return _as_numbers(values, accessor)
 
-    def _checked_count(self, accessor: dict) -> int:
+    def _from_draco(self, data: memoryview, positions: dict) -> Any:
+        draco = _require("DracoPy", "Draco-compressed glTF files")
+        count = self._count(positions)
+        if count > self._most_of(len(data)):
+            raise ReadError(self.path, f"declares {count} elements in {len(data)} compressed bytes")
+        try:
+            return draco.decode(bytes(data))
+        except MemoryError:
+            raise
+        except Exception as error:  # what a damaged file raises inside a decoder is anybody's guess
+            raise ReadError(self.path, f"damaged Draco data ({type(error).__name__}: {one_line(error, 120)})") from None
+
+    def _count(self, accessor: dict) -> int:
         count = int(accessor["count"])
-        # Compression gains less than a factor of a thousand, so a larger promise is a lie.
-        if not 0 <= count <= min(MAX_ELEMENTS, 1000 * self.size):
-            raise ReadError(self.path, f"declares {count} elements in a file of {self.size} bytes")
+        if not 0 <= count <= MAX_ELEMENTS:
+            raise ReadError(self.path, f"declares {count} elements; at most {MAX_ELEMENTS} are read")
         return count
+
+    @staticmethod
+    def _most_of(size: int) -> int:
+        """Compression gains less than a factor of a thousand, so a larger promise is a lie."""
+        return 1000 * size
 
     def _rows(self, place: dict, count: int, width: int, dtype: np.dtype) -> np.ndarray:
         """(count, width) elements as they lie in a buffer view."""
@@ -167,6 +193,10 @@ class GltfArrays:
 
 def _dtype(kind: int) -> np.dtype:
     return np.dtype(np.float32 if kind == FLOAT else _INTEGERS[kind]).newbyteorder("<")
+
+
+def _type_of(name: str) -> str:
+    return "VEC3" if name == "POSITION" else "VEC4"
 
 
 def _as_numbers(values: np.ndarray, accessor: dict) -> np.ndarray:

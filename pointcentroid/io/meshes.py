@@ -13,10 +13,7 @@ import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io import gltf, ply
-from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
-
-MAX_INSTANCES = 100_000
-"""No file may place more parts than this."""
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape, checked
 
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 

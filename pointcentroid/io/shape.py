@@ -14,6 +14,9 @@ MIN_POINTS = 16
 MAX_ELEMENTS = 100_000_000
 """No file may declare more vertices or faces than this."""
 
+MAX_INSTANCES = 100_000
+"""No file may place more parts than this."""
+
 MAX_UNPACKED = 2**30
 """Nothing compressed may become more bytes than this."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _BLOCK = 2**16
-"""Vertices moved at once; each takes 96 bytes a bone it follows."""
+"""Vertices moved at once: one matrix of 96 bytes for each."""
 
 
 def world_transforms(nodes: list[dict]) -> np.ndarray:
@@ -18,11 +18,14 @@ def world_transforms(nodes: list[dict]) -> np.ndarray:
         (N, 4, 4) float64, from each node's own coordinates to the world's.
 
     Raises:
-        ValueError: a node is below itself, or has two parents.
+        IndexError: a node has a child that is not there.
+        ValueError: a node is below itself, or has two parents or a negative child.
     """
     parents = np.full(len(nodes), -1)
     for number, node in enumerate(nodes):
         for child in node.get("children", ()):
+            if child < 0:
+                raise ValueError(f"node {number} has the child {child}")
             if parents[child] != -1:
                 raise ValueError(f"node {child} has two parents")
             parents[child] = number
@@ -55,6 +58,8 @@ def posed(positions: np.ndarray, joints: np.ndarray, weights: np.ndarray, bones:
     Raises:
         IndexError: a vertex follows a bone that is not there.
     """
+    if joints.size and not 0 <= joints.min() <= joints.max() < len(bones):
+        raise IndexError(f"a vertex follows bone {joints.max()} of {len(bones)}")
     weights = weights.astype(np.float64)
     weights[weights.sum(axis=1) <= 0, 0] = 1
     weights /= weights.sum(axis=1, keepdims=True)

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
-from pointcentroid.io.meshes import MAX_INSTANCES, joined
-from pointcentroid.io.shape import MAX_ELEMENTS, Shape
+from pointcentroid.io.meshes import joined
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape
 from pointcentroid.io.tables import guard_archive
 
 _PARSING: dict[str, Any] = {"resolve_entities": False, "no_network": True, "huge_tree": True}
