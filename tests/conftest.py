@@ -111,6 +111,17 @@ def sphere() -> trimesh.Trimesh:
 
 
 @pytest.fixture
+def leaning_chair(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A file of a chair that leans, and the (3, 3) rotation that it was turned by."""
+    from pointcentroid import read
+
+    chair = read(EXAMPLES / "chair.off")
+    rotation = trimesh.transformations.euler_matrix(0.6, 0.7, 0.0)[:3, :3]
+    trimesh.Trimesh(chair.vertices @ rotation.T, chair.faces, process=False).export(tmp_path / "leans.off")
+    return tmp_path / "leans.off", rotation
+
+
+@pytest.fixture
 def points() -> np.ndarray:
     """(500, 3) points, with the size and place of something real."""
     return np.random.default_rng(0).normal(size=(500, 3)) * (1.0, 2.0, 3.0) + (10.0, -5.0, 100.0)

@@ -49,6 +49,13 @@ class TestClassify:
         assert "chair.off" in done.stdout
         assert "%" in done.stdout
 
+    def test_a_shape_that_leans(self, leaning_chair: tuple[Path, np.ndarray]) -> None:
+        path, rotation = leaning_chair
+        assert run("classify", path).stdout.split()[-1] == "leans"
+        (row,) = map(json.loads, run("classify", path, "--format", "json").stdout.splitlines())
+        assert row["label"] == "chair"
+        np.testing.assert_allclose([float(number) for number in row["up"].split(",")], rotation[:, 2], atol=0.03)
+
     def test_json_is_one_object_a_line_and_nothing_else(self, bad: Path) -> None:
         done = run("classify", EXAMPLES / "chair.off", bad, EXAMPLES / "table.obj", "--format", "json", "--top", 3)
         rows = [json.loads(line) for line in done.stdout.splitlines()]

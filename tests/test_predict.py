@@ -220,22 +220,23 @@ def test_shapes_that_lean_are_put_upright(predictor: Predictor, seed: int) -> No
     assert (again.label, again.up) == (result.label, result.up)
 
 
-def test_a_shape_that_leans_is_shown_upright(predictor: Predictor) -> None:
-    chair = pc.read(EXAMPLES / "chair.off")
-    leaning = trimesh.transformations.euler_matrix(0.6, 0.7, 0.0)[:3, :3]
-    shown = predictor.explain(Shape(chair.vertices @ leaning.T, chair.faces))
+def test_a_shape_that_leans_is_shown_upright(predictor: Predictor, leaning_chair: tuple[Path, np.ndarray]) -> None:
+    path, rotation = leaning_chair
+    shown = predictor.explain(path)
     assert shown.prediction.label == "chair"
-    np.testing.assert_allclose([float(number) for number in shown.prediction.up.split(",")], leaning[:, 2], atol=0.03)
+    np.testing.assert_allclose([float(number) for number in shown.prediction.up.split(",")], rotation[:, 2], atol=0.03)
     turn = shown.transform[:3, :3] / np.cbrt(np.linalg.det(shown.transform[:3, :3]))
     np.testing.assert_allclose(turn, shown.prediction.turn, atol=1e-9)
-    seen = transformed(chair.vertices @ leaning.T, shown.transform)
+    seen = transformed(pc.read(path).vertices, shown.transform)
     bounds = np.stack([seen.min(axis=0), seen.max(axis=0)])
     np.testing.assert_allclose(np.stack([shown.points.min(axis=0), shown.points.max(axis=0)]), bounds, atol=0.05)
     (other,) = resampled(predictor, shown, 1)
     np.testing.assert_array_equal(other.prediction.turn, shown.prediction.turn)
 
 
-@pytest.mark.parametrize("bad", [np.eye(2), np.zeros((3, 3)), -np.eye(3), np.diag([1.0, 1.0, 1.1]), "w", ""])
+@pytest.mark.parametrize(
+    "bad", [np.eye(2), np.zeros((3, 3)), -np.eye(3), np.diag([1.0, 1.0, 1.1]), "w", "", ("z",), [[1], [2, 3]], None]
+)
 def test_what_is_no_way_up_is_an_error(predictor: Predictor, bad) -> None:
     with pytest.raises(ConfigError, match="up must be 'auto'"):
         predictor(EXAMPLES / "chair.off", up=bad)

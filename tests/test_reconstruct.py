@@ -202,6 +202,16 @@ class TestReconstruct:
         assert rows[0]["chamfer"] == pytest.approx(expected.chamfer, rel=1e-4)
         assert pc.read(rows[0]["output"]).vertices == pytest.approx(expected.points, abs=1e-6)
 
+    def test_a_shape_that_leans_comes_back_as_it_leans(
+        self, reconstructor: Reconstructor, leaning_chair: tuple[Path, np.ndarray]
+    ) -> None:
+        path, rotation = leaning_chair
+        given, upright = reconstructor(path, up=rotation.T), reconstructor(EXAMPLES / "chair.off", up="z")
+        np.testing.assert_allclose(given.points @ rotation, upright.points, atol=0.02 * np.ptp(upright.points))
+        found = reconstructor(path)
+        np.testing.assert_allclose([float(number) for number in found.up.split(",")], rotation[:, 2], atol=0.03)
+        assert found.chamfer < 1.5 * upright.chamfer
+
     def test_odd_input(self, reconstructor: Reconstructor) -> None:
         few = reconstructor(np.random.default_rng(0).normal(size=(20, 3)), 50, up="z")
         assert np.isfinite(few.points).all()

@@ -101,8 +101,7 @@ def _lay_out(
     from rich.table import Table
     from rich.text import Text
 
-    from pointcentroid.cli.output import short_paths
-    from pointcentroid.geometry.axes import UP_AXES
+    from pointcentroid.cli.output import short_paths, shown_up
 
     # The rest of a row: label, percentage, bar, axis, and two spaces between columns.
     free = max(width - max(map(len, classes)) - 31, 40)
@@ -126,7 +125,7 @@ def _lay_out(
             colour = "yellow" if result.uncertain else "green"
             percent = Text(f"{result.confidence:.0%}", colour)
             bar = Bar(1, 0, result.confidence, width=12, color=colour)
-            table.add_row(file, result.label, percent, bar, _others(result), result.up if result.up in UP_AXES else "leans")
+            table.add_row(file, result.label, percent, bar, _others(result), shown_up(result.up))
         return table
 
     return table

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from pointcentroid.errors import require
 from pointcentroid.files import replacing
+from pointcentroid.geometry.axes import UP_AXES
 
 Row = dict[str, Any]
 
@@ -190,6 +191,15 @@ def short_paths(files: list[str], room: int) -> tuple[str, Callable[[str], str]]
 
 def _ending(text: str, room: int) -> str:
     return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+
+
+def shown_up(up: str) -> str:
+    """What a table says of what points up: an axis, or that the shape leans.
+
+    Args:
+        up: of a prediction.
+    """
+    return up if up in UP_AXES else "leans"
 
 
 def print_measures(measures: Row, path: Path | None) -> None:

@@ -86,6 +86,8 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
+    from pointcentroid.cli.output import shown_up
+
     table = Table(box=None, header_style="bold")
     for name in ("file", "Chamfer x 1000", "oracle", "F-score", "oracle", "compression", "up", "written"):
         table.add_column(name, overflow="fold")
@@ -93,6 +95,11 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         distances = (f"{1000 * row[key]:.2f}" for key in ("chamfer", "oracle"))
         scores = (f"{row[key]:.1%}" for key in ("f_score", "oracle_f_score"))
         table.add_row(
-            escape(row["file"]), *distances, *scores, f"{row['compression']:.1f} x", row["up"], escape(row["output"])
+            escape(row["file"]),
+            *distances,
+            *scores,
+            f"{row['compression']:.1f} x",
+            shown_up(row["up"]),
+            escape(row["output"]),
         )
     return table

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+_ALONG = float(np.cos(np.deg2rad(2)))
+
 UP_AXES = ("x", "-x", "y", "-y", "z", "-z")
-"""The six axes that can point up, in the order that orientation nets score them."""
+"""The six axes that can point up."""
 
 TO_Z_UP: dict[str, np.ndarray] = {
     "x": np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]], dtype=np.float64),
@@ -21,7 +23,15 @@ The rotations are permutations with signs, so no digit is lost: y-up data become
 """
 
 
-_ALONG = float(np.cos(np.deg2rad(2)))
+def rotations(quaternions: np.ndarray) -> np.ndarray:
+    """(R, 4) quaternions (x, y, z, w), of any length but zero -> (R, 3, 3) rotations."""
+    x, y, z, w = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.array(rows).transpose(2, 0, 1)
 
 
 def up_name(turn: np.ndarray) -> str:

@@ -7,6 +7,8 @@ from itertools import permutations, product
 
 import numpy as np
 
+from pointcentroid.geometry.axes import rotations
+
 _SAMPLES = 600
 _STEPS = np.deg2rad((12.0, 4.0, 1.3, 0.4))
 _STARTS = 4
@@ -37,7 +39,7 @@ def box_frame(cloud: np.ndarray) -> np.ndarray:
             best = int(surfaces_there.argmin())
             rotation, surface = tried[best], surfaces_there[best]
         found.append((float(surface), rotation))
-    return _nearest_to_none(min(found, key=lambda entry: entry[0])[1][None])[0]
+    return _nearest_to_identity(min(found, key=lambda entry: entry[0])[1][None])[0]
 
 
 def angle(rotation: np.ndarray) -> float:
@@ -54,7 +56,7 @@ def _surfaces(points: np.ndarray, rotations: np.ndarray) -> np.ndarray:
 
 @cache
 def _rough() -> np.ndarray:
-    """(R, 3, 3) rotations that cover all boxes evenly; the first is none."""
+    """(R, 3, 3) rotations that cover all boxes evenly; the first is the identity."""
     # Super-Fibonacci spirals (Alexa 2022, "Super-Fibonacci Spirals: Fast, Low-Discrepancy Sampling of SO(3)").
     golden, other = np.sqrt(2), 1.533751168755204288118041
     s = np.arange(_SAMPLES) + 0.5
@@ -63,15 +65,15 @@ def _rough() -> np.ndarray:
     quaternions = np.stack(
         [inner * np.sin(alpha), inner * np.cos(alpha), outer * np.sin(beta), outer * np.cos(beta)], axis=1
     )
-    return np.concatenate([np.eye(3)[None], _nearest_to_none(_rotations(quaternions))])
+    return np.concatenate([np.eye(3)[None], _nearest_to_identity(rotations(quaternions))])
 
 
 @cache
 def _fine() -> list[np.ndarray]:
-    """For each of `_STEPS`, (125, 3, 3) rotations about all axes by up to so much; none is among them."""
+    """For each of `_STEPS`, (125, 3, 3) rotations with up to so much about each axis; the identity is among them."""
     grid = np.array(list(product((-1, -0.5, 0, 0.5, 1), repeat=3)))
     halves = [grid * step / 2 for step in _STEPS]
-    return [_rotations(np.concatenate([half, np.ones((len(half), 1))], axis=1)) for half in halves]
+    return [rotations(np.concatenate([half, np.ones((len(half), 1))], axis=1)) for half in halves]
 
 
 @cache
@@ -81,19 +83,8 @@ def _of_the_cube() -> np.ndarray:
     return np.stack([matrix for matrix in every if np.linalg.det(matrix) > 0])
 
 
-def _nearest_to_none(rotations: np.ndarray) -> np.ndarray:
+def _nearest_to_identity(rotations: np.ndarray) -> np.ndarray:
     """(R, 3, 3) rotations -> of the 24 that lead to the same box, those by the smallest angles."""
     cube = _of_the_cube()
     best = np.einsum("cij,rji->rc", cube, rotations).argmax(axis=1)  # the largest trace is the smallest angle
     return cube[best] @ rotations
-
-
-def _rotations(quaternions: np.ndarray) -> np.ndarray:
-    """(R, 4) quaternions (x, y, z, w) of any length -> (R, 3, 3)."""
-    x, y, z, w = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.array(rows).transpose(2, 0, 1)

@@ -92,12 +92,12 @@ class Reconstructor:
         Args:
             source: a file, an (N, 3) array, a shape, or `Data` of PyTorch Geometric.
             count: points to make.
-            up: the axis that points up in the source; `"auto"` follows the format's standard or estimates it.
+            up: see `Predictor.__call__`.
 
         Raises:
             ReadError: the source cannot be read, or holds no usable geometry.
             MissingExtraError: the format needs an optional dependency.
-            ConfigError: `up` is no axis.
+            ConfigError: `up` is no axis and no rotation.
             ValueError: `count` is not positive.
         """
         if count < 1:

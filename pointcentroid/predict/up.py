@@ -4,6 +4,7 @@ glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format the clas
 has an output, `known`, that says whether a cloud is an upright shape of one of them, trained on clouds that lie wrong. It
 looks at the cloud as it lies; where it knows that, one look is enough. Else it looks with y up, the other custom, and where
 that is no clear answer either, with each of the remaining four. Where both customs are as common, it looks at both at once.
+What it does not know then may lean, as scans do: it looks along the six axes of the smallest box around the shape as well.
 The most probable look wins: what the net says of it, together with a prior, which holds what the formats' users do. What the
 shape is, is then the mean of what all looks say, each by its probability, so that a doubtful axis makes a doubtful answer.
 docs/orientation.md says how the constants were chosen, and what each of them brings.
@@ -62,8 +63,7 @@ LEANING = 0.1
 LEAST_ANGLE = 15.0
 """Degrees; a box that is nearer to the file's axes shows nothing new."""
 
-_AXES = list(range(len(UP_AXES)))
-_BOX = [len(UP_AXES) + axis for axis in _AXES]
+_BOX = list(range(len(UP_AXES), 2 * len(UP_AXES)))
 _TURNS = np.stack([TO_Z_UP[axis] for axis in UP_AXES])
 
 
@@ -83,7 +83,10 @@ def given_turn(up: str | np.ndarray) -> np.ndarray | None:
         if up != "auto" and up not in UP_AXES:
             raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
         return TO_Z_UP.get(up)
-    turn = np.asarray(up, dtype=np.float64)
+    try:
+        turn = np.asarray(up, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"up must be 'auto', an axis, or a (3, 3) rotation; found {up!r}") from None
     if turn.shape != (3, 3) or not np.allclose(turn @ turn.T, np.eye(3), atol=1e-6) or np.linalg.det(turn) < 0:
         raise ConfigError("up must be 'auto', an axis, or a (3, 3) rotation; found an array that is none")
     return turn
@@ -131,23 +134,27 @@ class UpFinder:
         turns = np.tile(_TURNS, (len(clouds), 2, 1, 1))
         score = np.full(turns.shape[:2], -np.inf)
         table: list[np.ndarray] = []  # of logits, features and known of all looks
-        every, pending, looks = np.arange(len(clouds)), np.arange(len(clouds)), 0
-        for ways in [*([UP_AXES.index(axis) for axis in axes] for axes in steps(custom)), _BOX]:
-            if ways is _BOX:
-                pending = _put_in_boxes(clouds, pending, turns)
+
+        def look(pending: np.ndarray, ways: list[int]) -> np.ndarray:
+            """Fill in the table for some clouds and looks; those of the clouds that are not known then."""
+            nonlocal table
             if not len(pending):
-                break
+                return pending
             rows, columns = np.repeat(pending, len(ways)), np.tile(ways, len(pending))
-            looks += len(rows)
             seen = self.net(turned(clouds[rows], turns[rows, columns]), {name: list_[rows] for name, list_ in lists.items()})
             table = table or [np.zeros((*score.shape, *output.shape[1:]), output.dtype) for output in seen]
             for outputs, output in zip(table, seen, strict=True):
                 outputs[rows, columns] = output
             score[rows, columns] = scores(seen, prior[columns])
-            pending = pending[table[-1][pending, score[pending].argmax(axis=1)] <= CERTAIN]
+            return pending[table[-1][pending, score[pending].argmax(axis=1)] <= CERTAIN]
+
+        every = pending = np.arange(len(clouds))
+        for axes in steps(custom):
+            pending = look(pending, [UP_AXES.index(axis) for axis in axes])
+        look(_put_in_boxes(clouds, pending, turns), _BOX)
         chosen = score.argmax(axis=1)
         answer = Answer(*(outputs[every, chosen] for outputs in table))
-        return Found(turns[every, chosen], answer, chosen, shares_of(score), table[0], looks)
+        return Found(turns[every, chosen], answer, chosen, shares_of(score), table[0], int(np.isfinite(score).sum()))
 
 
 def _put_in_boxes(clouds: np.ndarray, rows: np.ndarray, turns: np.ndarray) -> np.ndarray:
