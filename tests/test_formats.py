@@ -228,6 +228,18 @@ def test_what_stands_behind_the_triangles_of_an_stl_is_left_out(
     assert area(tmp_path / "a.stl") == pytest.approx(sphere.area, rel=1e-5)
 
 
+def test_a_text_stl_may_lack_its_last_line_but_no_part_of_a_facet(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    text = trimesh.exchange.stl.export_stl_ascii(sphere)
+    whole = text[: text.index("endsolid")]
+    for ending in ("endsolid", "endsolid a sphere\n", "", "\n\n", "ENDSOLID"):
+        (tmp_path / "a.stl").write_text(whole + ending)
+        assert area(tmp_path / "a.stl") == pytest.approx(sphere.area, rel=1e-5)
+    for length in (len(whole) - 3, len(whole) - 12, len(whole) // 2, 500):
+        (tmp_path / "a.stl").write_text(whole[:length])
+        with pytest.raises(ReadError, match="cut short: its last facet does not end"):
+            read(tmp_path / "a.stl")
+
+
 def test_obj_with_comments_and_lines_of_old_macs(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
     text = trimesh.exchange.obj.export_obj(sphere, include_normals=False)
     commented = "\n".join(f"{line} # note" if line[:2] in ("f ", "v ") else line for line in text.splitlines())

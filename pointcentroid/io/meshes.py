@@ -34,7 +34,7 @@ def read_mesh(path: Path) -> Shape:
         if (mixed := ply.mixed_faces(path, content)) is not None:
             return checked(path, *mixed)
     if kind == "stl":
-        content = _trimmed_stl(path, content)
+        content = _whole_stl(path, content)
     return joined(path, *placed(path, load_scene(path, content, kind)))
 
 
@@ -148,20 +148,29 @@ def _plain_obj(content: bytes) -> bytes:
     return re.sub(rb"^([ \t]*(?:f|l|p|v|vn|vt)[ \t][^#\n]*)#.*$", rb"\1", content, flags=re.MULTILINE)
 
 
-def _trimmed_stl(path: Path, content: bytes) -> bytes:
-    """A binary STL says how many triangles follow, 50 bytes each; what stands behind these is left out.
+def _whole_stl(path: Path, content: bytes) -> bytes:
+    """An STL as trimesh takes it.
 
-    Its header may begin with `solid`, as a text does; but what a text has in the place of the number is far too large.
+    A binary one says how many triangles follow, 50 bytes each; what stands behind these is left out. Its header may begin
+    with `solid`, as a text does; but what a text has in the place of the number is far too large. A text may lack its last
+    line, `endsolid`, but no part of a facet.
     """
-    if len(content) < 84:
+    text = content[:5].lower() == b"solid" and b"facet" in content[:1024]
+    if len(content) >= 84:
+        declared = int.from_bytes(content[80:84], "little")
+        held = (len(content) - 84) // 50
+        if declared <= held:
+            return content[: 84 + 50 * declared]
+        if not text:
+            raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
+    if not text:
         return content
-    declared = int.from_bytes(content[80:84], "little")
-    held = (len(content) - 84) // 50
-    if declared <= held:
-        return content[: 84 + 50 * declared]
-    if content[:5].lower() != b"solid" or b"facet" not in content[:1024]:
-        raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
-    return content
+    end = content[-1024:].lower().split()
+    if b"endsolid" in end:
+        return content
+    if not end or end[-1] != b"endfacet":
+        raise ReadError(path, "cut short: its last facet does not end")
+    return content + b"\nendsolid\n"
 
 
 READERS = {
