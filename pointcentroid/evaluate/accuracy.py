@@ -136,7 +136,7 @@ def evaluate(
         clouds: the shapes; their classes are matched by name.
         up: what the predictor is told of the up axis.
         turned: first turn every cloud into one of the 24 ways to lay its axes along the file's, drawn at random but the
-            same at every call. (Turns by odd angles would be easier: they give an upright axis away.)
+            same at every call. (Any rotation at all: `tools/orientation.py --leaning`.)
         votes: answers to average for each shape: of the cloud, and of copies with each axis scaled by up to 1.25, seeded.
         batch_size: shapes the net sees at once.
         watch: wraps the answers, `votes` for each shape, to show progress.
