@@ -61,3 +61,8 @@ def quantised_sphere(sphere: trimesh.Trimesh, meshopt: bool) -> bytes:
         "buffers": [{"byteLength": sum(map(len, parts))}, {"byteLength": 10**6}],
     }
     return glb(tree, b"".join(parts))
+
+
+def direction(up: str) -> np.ndarray:
+    """What points up in a shape that leans, as a prediction says it, as three numbers."""
+    return np.array([float(number) for number in up.split(",")])

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from .conftest import EXAMPLES
+from .meshes import direction
 
 COMMAND = [sys.executable, "-m", "pointcentroid"]
 
@@ -54,7 +55,7 @@ class TestClassify:
         assert run("classify", path).stdout.split()[-1] == "leans"
         (row,) = map(json.loads, run("classify", path, "--format", "json").stdout.splitlines())
         assert row["label"] == "chair"
-        np.testing.assert_allclose([float(number) for number in row["up"].split(",")], rotation[:, 2], atol=0.03)
+        np.testing.assert_allclose(direction(row["up"]), rotation[:, 2], atol=0.03)
 
     def test_json_is_one_object_a_line_and_nothing_else(self, bad: Path) -> None:
         done = run("classify", EXAMPLES / "chair.off", bad, EXAMPLES / "table.obj", "--format", "json", "--top", 3)

@@ -28,6 +28,7 @@ from pointcentroid.predict.up import CERTAIN, EITHER_UP, LEANING, LEAST_ANGLE, P
 from pointcentroid.results import Failure, Prediction
 
 from .conftest import EXAMPLES
+from .meshes import direction
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ def test_a_shape_that_leans_is_shown_upright(predictor: Predictor, leaning_chair
     path, rotation = leaning_chair
     shown = predictor.explain(path)
     assert shown.prediction.label == "chair"
-    np.testing.assert_allclose([float(number) for number in shown.prediction.up.split(",")], rotation[:, 2], atol=0.03)
+    np.testing.assert_allclose(direction(shown.prediction.up), rotation[:, 2], atol=0.03)
     turn = shown.transform[:3, :3] / np.cbrt(np.linalg.det(shown.transform[:3, :3]))
     np.testing.assert_allclose(turn, shown.prediction.turn, atol=1e-9)
     seen = transformed(pc.read(path).vertices, shown.transform)

@@ -27,6 +27,7 @@ from PIL import Image
 
 from .conftest import EXAMPLES, watched_pages
 from .doubles import make_double
+from .meshes import direction
 from .test_cli import COMMAND, run
 
 pytest.importorskip("fastapi")
@@ -820,7 +821,7 @@ class TestPage:
         page.wait_for_selector("article .label", timeout=60_000)
         assert page.inner_text("article .label") == "chair"
         up = re.search(r"up: ([-0-9.,]+), 1024 points", page.inner_text("article"))[1]
-        np.testing.assert_allclose([float(number) for number in up.split(",")], rotation[:, 2], atol=0.03)
+        np.testing.assert_allclose(direction(up), rotation[:, 2], atol=0.03)
         page.frame(name="cloud").wait_for_selector("body[data-ready=yes]", timeout=120_000)
         assert page.frame(name="cloud").inner_text("h1") == page.inner_text("#said").replace(
             ": chair, ", ": chair "

@@ -201,7 +201,8 @@ def leaning(weights: str, clouds: CloudSet, console: Console) -> None:
     """Compare what to make of shapes that are turned by rotations drawn evenly, each by its own."""
     predictor = load(weights)
     labels = [clouds.classes[label] for label in clouds.labels]
-    drawn = rotations(np.random.default_rng(0).normal(size=(len(labels), 4))[:, [1, 2, 3, 0]])
+    w, *xyz = np.random.default_rng(0).normal(size=(len(labels), 4)).T
+    drawn = rotations(np.stack([*xyz, w], axis=1))
     turned = [(points @ rotation.T).astype(np.float32) for points, rotation in zip(clouds.points, drawn, strict=True)]
     table = Table("rule", "right", "up within 15 degrees", "ECE", box=None)
 

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from pointcentroid.errors import require
 from pointcentroid.files import replacing
-from pointcentroid.geometry.axes import UP_AXES
 
 Row = dict[str, Any]
 
@@ -199,6 +198,8 @@ def shown_up(up: str) -> str:
     Args:
         up: of a prediction.
     """
+    from pointcentroid.geometry.axes import UP_AXES
+
     return up if up in UP_AXES else "leans"
 
 

@@ -32,13 +32,12 @@ def box_frame(cloud: np.ndarray) -> np.ndarray:
     surfaces = _surfaces(points, rough)
     found: list[tuple[float, np.ndarray]] = []
     for start in np.argsort(surfaces, kind="stable")[:_STARTS]:
-        rotation, surface = rough[start], surfaces[start]
+        frame = rough[start]
         for steps in _fine():
-            tried = steps @ rotation
-            surfaces_there = _surfaces(points, tried)
-            best = int(surfaces_there.argmin())
-            rotation, surface = tried[best], surfaces_there[best]
-        found.append((float(surface), rotation))
+            tried = steps @ frame
+            surfaces = _surfaces(points, tried)
+            frame = tried[surfaces.argmin()]
+        found.append((float(surfaces.min()), frame))
     return _nearest_to_identity(min(found, key=lambda entry: entry[0])[1][None])[0]
 
 
@@ -47,9 +46,9 @@ def angle(rotation: np.ndarray) -> float:
     return float(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
 
 
-def _surfaces(points: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+def _surfaces(points: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """(R,) half the surface of the box around (N, 3) points in the axes of each of (R, 3, 3) rotations."""
-    along = points @ rotations.reshape(-1, 3).T
+    along = points @ frames.reshape(-1, 3).T
     x, y, z = (along.max(axis=0) - along.min(axis=0)).reshape(-1, 3).T
     return x * y + y * z + x * z
 
@@ -83,8 +82,8 @@ def _of_the_cube() -> np.ndarray:
     return np.stack([matrix for matrix in every if np.linalg.det(matrix) > 0])
 
 
-def _nearest_to_identity(rotations: np.ndarray) -> np.ndarray:
+def _nearest_to_identity(frames: np.ndarray) -> np.ndarray:
     """(R, 3, 3) rotations -> of the 24 that lead to the same box, those by the smallest angles."""
     cube = _of_the_cube()
-    best = np.einsum("cij,rji->rc", cube, rotations).argmax(axis=1)  # the largest trace is the smallest angle
-    return cube[best] @ rotations
+    best = np.einsum("cij,rji->rc", cube, frames).argmax(axis=1)  # the largest trace is the smallest angle
+    return cube[best] @ frames

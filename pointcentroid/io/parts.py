@@ -55,9 +55,7 @@ def read_obj_parts(path: Path) -> PartedShape:
         ReadError: see `meshes.read_mesh`.
     """
     options = {"split_objects": True, "split_groups": True, "group_material": False}
-    placed, clouds = meshes.placed(path, meshes.load_scene(path, path.read_bytes(), "obj", **options))
-    names = [name for name, _, _ in placed]
-    return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(names)), names)
+    return _each_a_part(path, *meshes.placed(path, meshes.load_scene(path, path.read_bytes(), "obj", **options)))
 
 
 def read_3mf_parts(path: Path) -> PartedShape:
@@ -69,7 +67,10 @@ def read_3mf_parts(path: Path) -> PartedShape:
     Raises:
         ReadError: see `threemf.read_3mf`.
     """
-    placed, clouds = threemf.placed(path)
+    return _each_a_part(path, *threemf.placed(path))
+
+
+def _each_a_part(path: Path, placed: list[tuple[str, np.ndarray, np.ndarray]], clouds: list[np.ndarray]) -> PartedShape:
     names = [name for name, _, _ in placed]
     return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(names)), names)
 

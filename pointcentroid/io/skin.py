@@ -76,15 +76,10 @@ def posed(positions: np.ndarray, joints: np.ndarray, weights: np.ndarray, bones:
 def _local_transform(node: dict) -> np.ndarray:
     if "matrix" in node:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T  # the file has it column by column
-    x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), dtype=np.float64)
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    transform = np.eye(4)
-    transform[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)), dtype=np.float64)
+    from trimesh.transformations import quaternion_matrix
+
+    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
+    transform = quaternion_matrix((w, x, y, z))
+    transform[:3, :3] *= np.array(node.get("scale", (1, 1, 1)), dtype=np.float64)
     transform[:3, 3] = node.get("translation", (0, 0, 0))
     return transform

@@ -12,7 +12,7 @@ import numpy as np
 
 from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import ConfigError, WeightsError, require
-from pointcentroid.geometry.axes import TO_Z_UP, up_name
+from pointcentroid.geometry.axes import up_name
 from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
 from pointcentroid.predict.up import FINDER, Custom, UpFinder, custom_of, given_turn, turned
@@ -195,9 +195,7 @@ class Predictor:
         clouds = np.stack([item.clouds for item in items])
         batch, votes, points = clouds.shape[:3]
         clouds = self.ordered(clouds.reshape(batch * votes, points, 3)).reshape(batch, votes, -1, 3)
-        turn = given_turn(up)
-        standard = [None if item.standard_up is None else TO_Z_UP[item.standard_up] for item in items]
-        given = standard if turn is None else [turn] * batch
+        given = [given_turn(up, item.standard_up) for item in items]
         turns, first, others = self._look(clouds[:, 0], given, [custom_of(item.name) for item in items])
         answers = [first, *(self.net(turned(clouds[:, vote], turns)) for vote in range(1, votes))]
         probabilities = np.mean([self._probabilities(answer.logits) for answer in answers], axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.geometry.axes import TO_Z_UP, transformed, up_name
+from pointcentroid.geometry.axes import transformed, up_name
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.geometry.sampling import Frame, normalise
@@ -102,11 +102,9 @@ class Reconstructor:
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, found {count}")
-        turn = given_turn(up)
+        turn = given_turn(up, standard_up(source))
         shape, settings = as_shape(source), self.card.preprocess
         cloud, frame = cloud_in_frame(source, shape, settings, settings.seed)
-        if turn is None and (axis := standard_up(source)) is not None:
-            turn = TO_Z_UP[axis]
         if turn is None:
             turn = self._estimated_turn(cloud, source)
         shown = self._ordered(cloud @ turn.T)

@@ -56,7 +56,6 @@ CONFIDENCE_WEIGHT = 2.0
 SPREAD = 2.5
 """The looks' probabilities are the softmax of those sums, divided by this."""
 
-
 LEANING = 0.1
 """Prior of all looks along a box together, beside the axes' prior, which sums to one."""
 
@@ -67,14 +66,15 @@ _BOX = list(range(len(UP_AXES), 2 * len(UP_AXES)))
 _TURNS = np.stack([TO_Z_UP[axis] for axis in UP_AXES])
 
 
-def given_turn(up: str | np.ndarray) -> np.ndarray | None:
+def given_turn(up: str | np.ndarray, standard: str | None = None) -> np.ndarray | None:
     """The rotation that a given `up` stands for.
 
     Args:
         up: `"auto"`, one of `UP_AXES`, or the rotation itself.
+        standard: the axis that the format's standard puts up, if it does, which `"auto"` follows.
 
     Returns:
-        (3, 3) float64; None for `"auto"`.
+        (3, 3) float64; None where it is to be found.
 
     Raises:
         ConfigError: it is none of these.
@@ -82,7 +82,7 @@ def given_turn(up: str | np.ndarray) -> np.ndarray | None:
     if isinstance(up, str):
         if up != "auto" and up not in UP_AXES:
             raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
-        return TO_Z_UP.get(up)
+        return TO_Z_UP.get(standard or up if up == "auto" else up)
     try:
         turn = np.asarray(up, dtype=np.float64)
     except (TypeError, ValueError):
