@@ -37,6 +37,7 @@ from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.predict.allocator import keep_freed_memory
 from pointcentroid.predict.nets import Runtime, ordered
 from pointcentroid.predict.predictor import load
 
@@ -151,14 +152,15 @@ def model(quick: bool) -> list[Row]:
 
 
 def in_turn(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of several calls, each round all of them, so that a change of the machine's speed meets all alike."""
+    """Seconds of several calls, each round all of them, so that a change of the machine's speed meets all alike.
+
+    A round calls each once more than it counts, and for a fifth of a second, of which the median counts: the first calls find
+    caches, memory and threads as the one before left them, which takes what needs milliseconds twice its time after what
+    needs gigabytes."""
     times: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in work.items():
-            start = time.perf_counter()
-            run()
-            if number:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
+            times[name].append(median_time(run, budget=0.2, least=1))
     return times
 
 
@@ -256,6 +258,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few repetitions, nothing compiled.")] = False,
 ) -> None:
     """Measure, and print one table."""
+    keep_freed_memory()  # as the command line does
     sources = files or [EXAMPLES / "chair.off"]
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {versions}"
