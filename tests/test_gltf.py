@@ -77,6 +77,104 @@ def test_a_fan_of_gltf_is_its_triangles(tmp_path: Path) -> None:
     assert area(tmp_path / "fan.glb") == pytest.approx(20 * np.sin(2 * np.pi / 40), rel=1e-5)
 
 
+def test_a_strip_of_gltf_is_its_triangles_all_the_same_way_round(tmp_path: Path) -> None:
+    """A tube of 40 faces, as a strip of two rings."""
+    turns = np.repeat(np.linspace(0, 2 * np.pi, 21), 2)
+    positions = np.stack([np.cos(turns), np.sin(turns), np.tile([0.0, 3.0], 21)], axis=1)
+    tree, binary = tree_of(positions, mode=5)
+    (tmp_path / "tube.glb").write_bytes(glb(tree, binary))
+    shape = read(tmp_path / "tube.glb")
+    a, b, c = shape.vertices[shape.faces].transpose(1, 0, 2)
+    normals = np.cross(b - a, c - a)
+    assert len(shape.faces) == 40
+    assert np.linalg.norm(normals, axis=1).sum() / 2 == pytest.approx(20 * 3 * 2 * np.sin(np.pi / 20), rel=1e-5)
+    outwards = (normals * (a + b + c)[:, [0, 1]].repeat([1, 2], axis=1) * [1, 1, 0]).sum(axis=1)
+    assert (outwards > 0).all() or (outwards < 0).all()
+
+
+def placed_copies(rng: np.random.Generator, names: tuple[str, ...], small: bool, mode: int) -> tuple[dict, dict, bytes]:
+    """Two trees of the same five copies of a mesh, by EXT_mesh_gpu_instancing and node by node, and the buffer of both."""
+    positions, corners = rng.normal(size=(30, 3)).astype("<f4"), rng.integers(30, size=24).astype("<u2")
+    turns = rng.normal(size=(5, 4))
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    turns = np.rint(turns * 127).astype("<i1") if small else turns.astype("<f4")
+    given = {
+        "TRANSLATION": 5 * rng.normal(size=(5, 3)).astype("<f4"),
+        "ROTATION": turns,
+        "SCALE": rng.uniform(0.5, 2, size=(5, 3)).astype("<f4"),
+    }
+    arrays = {"POSITION": positions, "corners": corners} | {name: given[name] for name in names}
+    views, accessors, binary = [], [], b""
+    codes = {"<f4": 5126, "|i1": 5120, "<u2": 5123}
+    for name, array in arrays.items():
+        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": array.nbytes})
+        kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
+        accessor = {"bufferView": len(accessors), "componentType": codes[array.dtype.str], "type": kind, "count": len(array)}
+        accessors.append(accessor | ({"normalized": True} if name == "ROTATION" and small else {}))
+        binary += array.tobytes() + b"\0" * (-array.nbytes % 4)
+    where = {"translation": [1, 2, 3], "rotation": [0.5, 0.5, 0.5, 0.5], "scale": [2, 2, 2]}
+    mesh = {"primitives": [{"attributes": {"POSITION": 0}, "indices": 1, "mode": mode}, {"attributes": {"POSITION": 0}}]}
+    shared = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "meshes": [mesh],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    numbers = {name: 2 + number for number, name in enumerate(names)}
+    copies = {"mesh": 0, "extensions": {"EXT_mesh_gpu_instancing": {"attributes": numbers | {"_ID": 0}}}} | where
+    single = [
+        {"mesh": 0}
+        | {name.lower(): (given[name][row] / (127 if name == "ROTATION" and small else 1)).tolist() for name in names}
+        for row in range(5)
+    ]
+    return shared | {"nodes": [copies]}, shared | {"nodes": [{"children": [1, 2, 3, 4, 5]} | where, *single]}, binary
+
+
+@pytest.mark.parametrize("mode", [4, 5, 6])
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("names", [("TRANSLATION", "ROTATION", "SCALE"), ("TRANSLATION",), ("ROTATION",), ("SCALE",)])
+def test_copies_of_a_mesh_are_where_nodes_would_put_them(
+    tmp_path: Path, names: tuple[str, ...], small: bool, mode: int
+) -> None:
+    """The same triangles, corner by corner, in the order of their copies or of their primitives."""
+    copies, single, binary = placed_copies(np.random.default_rng(0), names, small, mode)
+    triangles = []
+    for tree in (copies, single):
+        (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+        shape = read(tmp_path / "a.glb")
+        corners = shape.vertices[shape.faces].reshape(-1, 9)
+        triangles.append(corners[np.lexsort(np.round(corners, 3).T)])
+    np.testing.assert_allclose(*triangles, atol=2e-5)
+
+
+def test_copies_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.glb"
+
+    def attributes_of(tree: dict) -> dict:
+        return tree["nodes"][0]["extensions"]["EXT_mesh_gpu_instancing"]["attributes"]
+
+    for change, says in [
+        (lambda tree: attributes_of(tree).update(SCALE=0), "not as many of each"),
+        (lambda tree: attributes_of(tree).update(SCALE=1), "accessor 1 is of type SCALAR, expected VEC3"),
+        (lambda tree: tree["accessors"][0].update(count=20), "a face names vertex 29, but there are 20"),
+        (
+            lambda tree: tree["nodes"].extend(tree["nodes"] * 30_000) or tree["scenes"][0].update(nodes=[*range(30_001)]),
+            "copies",
+        ),
+    ]:
+        tree, _, binary = placed_copies(np.random.default_rng(0), ("TRANSLATION", "ROTATION", "SCALE"), False, 4)
+        change(tree)
+        path.write_bytes(glb(tree, binary))
+        with pytest.raises(ReadError, match=says):
+            read(path)
+    tree, _, binary = placed_copies(np.random.default_rng(0), ("TRANSLATION",), False, 4)
+    attributes_of(tree).clear()
+    path.write_bytes(glb(tree, binary))
+    assert len(read(path).faces) == 18
+
+
 def test_gltf_that_asks_for_what_is_not_done_is_refused(tmp_path: Path) -> None:
     positions = np.random.default_rng(0).normal(size=(30, 3))
     path = tmp_path / "a.glb"
@@ -87,10 +185,8 @@ def test_gltf_that_asks_for_what_is_not_done_is_refused(tmp_path: Path) -> None:
         path.write_bytes(glb(tree, binary))
         return path
 
-    instances = {"extensions": {"EXT_mesh_gpu_instancing": {"attributes": {}}}}
     for change, says in [
         (lambda tree: tree.update(extensionsRequired=["EXT_new_geometry"]), "needs the extension EXT_new_geometry"),
-        (lambda tree: tree["nodes"][0].update(instances), "places copies by EXT_mesh_gpu_instancing"),
         (
             lambda tree: (tree["buffers"].append({"byteLength": 360}), tree["bufferViews"][0].update(buffer=1)),
             "its buffer 1",

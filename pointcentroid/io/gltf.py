@@ -19,15 +19,13 @@ import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.gltf_arrays import DRACO, FLOAT, MESHOPT, TRIANGLES, UNSIGNED_INT, GltfArrays
+from pointcentroid.io.gltf_nodes import posed, transforms, world_transforms
 from pointcentroid.io.shape import MAX_INSTANCES, MAX_UNPACKED
-from pointcentroid.io.skin import posed, world_transforms
 
-_POINTS = 0
-_LINES = 1, 2, 3
-_FAN = 6
 _MOST_SETS = 4  # of four bones each; players must know one
 _INSTANCES = "EXT_mesh_gpu_instancing"
-_KNOWN = {*MESHOPT, DRACO, "KHR_mesh_quantization"}
+_PLACES = {"TRANSLATION": "VEC3", "ROTATION": "VEC4", "SCALE": "VEC3"}
+_KNOWN = {*MESHOPT, DRACO, _INSTANCES, "KHR_mesh_quantization"}
 _LOOKS = tuple(
     f"{who}_{what}" for who in ("KHR", "EXT", "MSFT") for what in ("materials", "texture", "technique", "lights", "xmp")
 )
@@ -118,13 +116,12 @@ class _Rewriter:
         self._shared: dict[tuple[int | None, ...], int] = {}
         self._skins: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._matrices: dict[int, np.ndarray] = {}
+        self._placings = 0
 
     def glb(self) -> bytes:
         for name in self.tree.get("extensionsRequired", ()):
             if name not in _KNOWN and not name.startswith(_LOOKS):
                 raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
-        if any(_INSTANCES in node.get("extensions", {}) for node in self.tree.get("nodes", ())):
-            raise ReadError(self.path, f"places copies by {_INSTANCES}, which is not supported; save it without")
         nodes, shown = self._placed()
         new: dict[str, Any] = {
             "asset": {"version": "2.0"},
@@ -164,7 +161,7 @@ class _Rewriter:
         for number in self._with_mesh(roots):
             node = old[number]
             if "skin" not in node or not self._is_skinned[node["mesh"]]:
-                nodes[number]["mesh"] = self._mesh(node["mesh"], None)
+                nodes[number]["mesh"] = self._mesh(node["mesh"], None, self._places(node))
                 continue
             _, origin = self._bones(node["skin"])
             moved[number] = len(nodes)
@@ -234,21 +231,36 @@ class _Rewriter:
             raise ReadError(self.path, f"its skin has {count} joints and {len(matrices)} inverse bind matrices")
         return matrices[:count].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
 
-    def _mesh(self, number: int, skin: int | None) -> int:
-        """Copy a mesh, posed by a skin if there is one."""
-        if (number, skin) not in self._copied:
-            mesh = {"primitives": [self._primitive(p, skin) for p in self.tree["meshes"][number]["primitives"]]}
-            self._copied[number, skin] = len(self.meshes)
-            self.meshes.append(mesh)
-        return self._copied[number, skin]
+    def _mesh(self, number: int, skin: int | None, places: np.ndarray | None = None) -> int:
+        """Copy a mesh, posed by a skin if there is one, or as often as it is placed."""
+        if places is None and (number, skin) in self._copied:
+            return self._copied[number, skin]
+        new = len(self.meshes)
+        self.meshes.append(
+            {"primitives": [self._primitive(p, skin, places) for p in self.tree["meshes"][number]["primitives"]]}
+        )
+        if places is None:
+            self._copied[number, skin] = new
+        return new
 
-    def _primitive(self, primitive: dict, skin: int | None) -> dict:
+    def _places(self, node: dict) -> np.ndarray | None:
+        """(I, 4, 4) where EXT_mesh_gpu_instancing puts copies of a node's mesh; None where the node shows it once."""
+        numbers = node.get("extensions", {}).get(_INSTANCES, {}).get("attributes", {})
+        given = {name: self.arrays.values(numbers[name], kind) for name, kind in _PLACES.items() if name in numbers}
+        if not given:
+            return None
+        counts = {name: len(values) for name, values in given.items()}
+        if len(set(counts.values())) > 1:
+            raise ReadError(self.path, f"places copies of a mesh, but not as many of each: {counts}")
+        self._placings += max(counts.values())
+        if self._placings > MAX_INSTANCES:
+            raise ReadError(self.path, f"places more than {MAX_INSTANCES} copies of its meshes, more than is read")
+        return transforms(given.get("TRANSLATION"), given.get("ROTATION"), given.get("SCALE"))
+
+    def _primitive(self, primitive: dict, skin: int | None, places: np.ndarray | None) -> dict:
         mode, positions, corners = self._positions(primitive, skin)
-        if mode in _LINES:  # their ends are points, as in other formats
-            mode, corners = _POINTS, None
-        elif mode == _FAN:  # as single triangles, for trimesh passes over fans
-            count = self.accessors[positions]["count"]
-            mode, corners = TRIANGLES, _unfolded(np.arange(count) if corners is None else corners)
+        if places is not None:
+            positions, corners = self._placed_copies(places, positions, mode, corners)
         new: dict[str, Any] = {"attributes": {"POSITION": positions}, "mode": mode}
         if corners is not None:
             new["indices"] = self._add_accessor(corners.astype("<u4"))
@@ -280,6 +292,25 @@ class _Rewriter:
             self._shared[key] = accessor
         return mode, accessor, corners
 
+    def _placed_copies(
+        self, places: np.ndarray, number: int, mode: int, corners: np.ndarray | None
+    ) -> tuple[int, np.ndarray | None]:
+        """The accessor of positions as each of (I, 4, 4) places has them, one after the other, and all their corners."""
+        count, view = self.accessors[number]["count"], self.views[self.accessors[number]["bufferView"]]
+        if mode == TRIANGLES:
+            corners = np.arange(count) if corners is None else corners.astype(np.int64)
+            if (corners >= count).any():
+                raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {count}")
+        if 12 * len(places) * max(count, 0 if corners is None else len(corners)) > MAX_UNPACKED:
+            raise ReadError(self.path, f"places {len(places)} copies of {count} vertices, more than is read")
+        positions = np.frombuffer(self.data, "<f4", 3 * count, view["byteOffset"]).reshape(-1, 3).copy()
+        copies = np.empty((len(places), count, 3), "<f4")
+        for copy, place in zip(copies, places, strict=True):
+            copy[:] = positions @ place[:3, :3].T + place[:3, 3]
+        if mode == TRIANGLES:
+            corners = (corners + count * np.arange(len(places))[:, None]).reshape(-1)
+        return self._add_accessor(copies.reshape(-1, 3)), corners
+
     def _add_accessor(self, array: np.ndarray) -> int:
         kind, shape = (FLOAT, "VEC3") if array.ndim == 2 else (UNSIGNED_INT, "SCALAR")
         view = self._add_view(array.tobytes())
@@ -293,9 +324,3 @@ class _Rewriter:
         self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)})
         self.data += data
         return len(self.views) - 1
-
-
-def _unfolded(fan: np.ndarray) -> np.ndarray:
-    """The corners of a fan's triangles, three each."""
-    around = max(len(fan) - 2, 0)
-    return np.stack([np.broadcast_to(fan[:1], around), fan[1 : around + 1], fan[2:]], axis=1).reshape(-1)

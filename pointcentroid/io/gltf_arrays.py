@@ -19,7 +19,9 @@ from pointcentroid.io.shape import MAX_ELEMENTS
 
 MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
 DRACO = "KHR_draco_mesh_compression"
-TRIANGLES = 4
+POINTS, TRIANGLES = 0, 4
+_LINES = 1, 2, 3
+_STRIP, _FAN = 5, 6
 UNSIGNED_INT, FLOAT = 5125, 5126
 _INTEGERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, UNSIGNED_INT: np.uint32}
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -29,7 +31,7 @@ class Primitive(NamedTuple):
     """What a primitive is made of.
 
     Attributes:
-        mode: how corners make faces, as glTF numbers it.
+        mode: `POINTS` or `TRIANGLES`, as glTF numbers them.
         attributes: (V, width) each, by name.
         corners: (C,) numbers of vertices, None where they come in their own order.
     """
@@ -73,7 +75,14 @@ class GltfArrays:
             corners = self.values(primitive["indices"], "SCALAR")[:, 0] if "indices" in primitive else None
             if corners is not None and corners.dtype.kind != "u":
                 raise ReadError(self.path, f"its indices are of type {corners.dtype}, expected unsigned integers")
-            return Primitive(primitive.get("mode", TRIANGLES), attributes, corners)
+            mode = primitive.get("mode", TRIANGLES)
+            if mode in _LINES:  # their ends are points, as in other formats
+                return Primitive(POINTS, attributes, None)
+            if mode in (_STRIP, _FAN):
+                if corners is None:
+                    corners = np.arange(self._count(self.tree["accessors"][numbers["POSITION"]]))
+                return Primitive(TRIANGLES, attributes, _strip(corners) if mode == _STRIP else _fan(corners))
+            return Primitive(mode, attributes, corners)
         mesh = self._from_draco(self._view(packed["bufferView"]), self.tree["accessors"][numbers["POSITION"]])
         attributes = {}
         for name in names:
@@ -189,6 +198,19 @@ class GltfArrays:
             return file.read_bytes()
         except OSError as error:
             raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
+
+
+def _strip(corners: np.ndarray) -> np.ndarray:
+    """The corners of a strip's triangles, three each; every second one goes round the other way."""
+    triangles = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
+    triangles[1::2] = triangles[1::2, ::-1]
+    return triangles.reshape(-1)
+
+
+def _fan(corners: np.ndarray) -> np.ndarray:
+    """The corners of a fan's triangles, three each."""
+    around = max(len(corners) - 2, 0)
+    return np.stack([np.broadcast_to(corners[:1], around), corners[1 : around + 1], corners[2:]], axis=1).reshape(-1)
 
 
 def _dtype(kind: int) -> np.dtype:

@@ -1,4 +1,4 @@
-"""Skinned glTF meshes as they stand at rest: vertices that follow the bones of a skeleton."""
+"""Where the nodes of a glTF tree stand, and at rest the vertices of a skinned mesh, which follow some of them."""
 
 from __future__ import annotations
 
@@ -73,13 +73,32 @@ def posed(positions: np.ndarray, joints: np.ndarray, weights: np.ndarray, bones:
     return moved
 
 
+def transforms(moves: np.ndarray | None, turns: np.ndarray | None, sizes: np.ndarray | None) -> np.ndarray:
+    """Scale first, then turn, then move, as nodes of glTF do.
+
+    Args:
+        moves: (I, 3); None for none.
+        turns: (I, 4) quaternions (x, y, z, w); None for none.
+        sizes: (I, 3) factors; None for none. One of the three must be there.
+
+    Returns:
+        (I, 4, 4) float64.
+    """
+    from trimesh.transformations import quaternion_matrix
+
+    count = next(len(given) for given in (moves, turns, sizes) if given is not None)
+    made = np.tile(np.eye(4), (count, 1, 1))
+    if turns is not None:
+        made = quaternion_matrix(turns[:, [3, 0, 1, 2]]).reshape(-1, 4, 4)
+    if sizes is not None:
+        made[:, :3, :3] *= sizes[:, None]
+    if moves is not None:
+        made[:, :3, 3] = moves
+    return made
+
+
 def _local_transform(node: dict) -> np.ndarray:
     if "matrix" in node:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T  # the file has it column by column
-    from trimesh.transformations import quaternion_matrix
-
-    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
-    transform = quaternion_matrix((w, x, y, z))
-    transform[:3, :3] *= np.array(node.get("scale", (1, 1, 1)), dtype=np.float64)
-    transform[:3, 3] = node.get("translation", (0, 0, 0))
-    return transform
+    keys = {"translation": (0, 0, 0), "rotation": (0, 0, 0, 1), "scale": (1, 1, 1)}
+    return transforms(*(np.array([node.get(key, default)], dtype=np.float64) for key, default in keys.items()))[0]
