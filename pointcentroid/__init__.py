@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pointcentroid.models import create_model as create_model
     from pointcentroid.models import list_models as list_models
     from pointcentroid.predict.explain import Explanation as Explanation
+    from pointcentroid.predict.loading import load as load
     from pointcentroid.predict.predictor import Predictor as Predictor
-    from pointcentroid.predict.predictor import load as load
     from pointcentroid.results import Failure as Failure
     from pointcentroid.results import Prediction as Prediction
 
@@ -30,7 +30,7 @@ _HOME = {
     "create_model": "models",
     "list_models": "models",
     "Predictor": "predict.predictor",
-    "load": "predict.predictor",
+    "load": "predict.loading",
     "Explanation": "predict.explain",
     "Failure": "results",
     "Prediction": "results",

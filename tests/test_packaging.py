@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -86,6 +88,21 @@ def test_no_room_imports_a_later_one() -> None:
             if line.strip().startswith("from pointcentroid."):
                 imported = line.split()[1].split(".")[1]
                 assert imported == room or rank[imported] < rank[room], f"{file.name}: {line.strip()}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Not even in a function, or for its types alone."""
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in (ROOT / "pointcentroid").rglob("*.py")
+    }
+    needs: dict[str, set[str]] = {}
+    for module, file in files.items():
+        found = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+        named = {(node.module, f"{node.module}.{name.name}") for node in found for name in node.names}
+        needs[module] = {within if within in files else home for home, within in named} & files.keys()
+    order = list(graphlib.TopologicalSorter(needs).static_order())
+    assert order.index("pointcentroid.errors") < order.index("pointcentroid.cli.app")
 
 
 def test_what_the_documentation_imports_is_there() -> None:

@@ -286,10 +286,10 @@ class TestSplit:
                 continue
             if seen.faces is None:
                 with pytest.raises(ReadError, match="is a point cloud, without faces to cut"):
-                    write_split(seen, tmp_path, path.name)
+                    write_split(seen, seen.prediction, tmp_path, path.name)
                 assert not list(tmp_path.glob(f"{path.name}*"))
                 continue
-            glb, text = write_split(seen, tmp_path, path.name)
+            glb, text = write_split(seen, seen.prediction, tmp_path, path.name)
             told = {part["name"]: part for part in json.loads(text.read_text())["parts"]}
             assert len(told) == len(seen.stages[-1].positions)
             found: Counter[bytes] = Counter()
@@ -338,7 +338,7 @@ class TestSplit:
         seen = predictor.explain(boxes, up="z")
         there = (seen.points - seen.transform[:3, 3]) @ np.linalg.inv(seen.transform[:3, :3]).T
         box = np.linalg.norm(there[:, None] - corners[None], axis=2).argmin(axis=1)
-        glb, text = write_split(in_clusters(seen, box), tmp_path, "boxes")
+        glb, text = write_split(in_clusters(seen, box), seen.prediction, tmp_path, "boxes")
         told = json.loads(text.read_text())["parts"]
         empty = len(seen.stages[-1].positions) - 8
         assert [part["faces"] for part in told] == [11, *[12] * 7, *[0] * empty]

@@ -30,7 +30,7 @@ from pointcentroid.errors import DataError
 from pointcentroid.io import READERS
 from pointcentroid.predict import preparing
 from pointcentroid.predict.limited import LimitedProcess
-from pointcentroid.predict.predictor import load
+from pointcentroid.predict.loading import load
 from pointcentroid.predict.preparing import Prepared, Preparer, attempt
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.scale.answers import Answers, Seen, schema_of, storable, table_of

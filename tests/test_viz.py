@@ -390,7 +390,7 @@ class TestSameColours:
 
         colours = ClassColours()
         for number, (seen, _) in enumerate([chairs[0], chairs[1], chairs[0]]):
-            write_split(seen, tmp_path, str(number), colours=colours)
+            write_split(seen, seen.prediction, tmp_path, str(number), colours=colours)
         scenes = [trimesh.load_scene(tmp_path / f"{number}-parts.glb") for number in range(3)]
         tints = [
             {name: tuple(mesh.visual.vertex_colors[0, :3]) for name, mesh in scene.geometry.items()} for scene in scenes

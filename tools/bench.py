@@ -38,8 +38,9 @@ from pointcentroid.geometry.neighbours import nearest_neighbours
 from pointcentroid.models import create_model
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.allocator import keep_freed_memory
-from pointcentroid.predict.nets import Runtime, ordered
-from pointcentroid.predict.predictor import load
+from pointcentroid.predict.loading import load
+from pointcentroid.predict.nets import ordered
+from pointcentroid.predict.runtimes import Runtime
 
 EXAMPLES = Path(__file__).parent.parent / "data" / "examples"
 CLASSIFY = [sys.executable, "-m", "pointcentroid", "classify"]
@@ -154,8 +155,8 @@ def model(quick: bool) -> list[Row]:
 def in_turn(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of several calls, each round all of them, so that a change of the machine's speed meets all alike.
 
-    A round calls each once more than it counts, and for a fifth of a second, of which the median counts: the first calls find
-    caches, memory and threads as the one before left them, which takes what needs milliseconds twice its time after what
+    A round calls each once, then for a fifth of a second, of which the median counts: the first call finds caches, memory
+    and threads as the one before left them, which takes what needs milliseconds twice its time after what
     needs gigabytes."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):

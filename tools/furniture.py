@@ -27,9 +27,9 @@ from rich.table import Table
 from pointcentroid import load
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP
-from pointcentroid.predict.predictor import Predictor, Up
+from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.preparing import Prepared, Preparer
-from pointcentroid.predict.up import turned
+from pointcentroid.predict.up import Up, turned
 from pointcentroid.results import LITTLE_KNOWN, Failure, Prediction
 
 NAMES = Path(__file__).with_suffix(".yaml")

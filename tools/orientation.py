@@ -30,7 +30,8 @@ from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES, rotations
 from pointcentroid.predict import up as rule
-from pointcentroid.predict.nets import Answer, PredictingNet, energy, log_softmax, open_net, ordered
+from pointcentroid.predict.nets import Answer, PredictingNet, energy, log_softmax, ordered
+from pointcentroid.predict.runtimes import open_net
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.weights import find_weights
 

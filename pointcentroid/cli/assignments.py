@@ -62,8 +62,8 @@ def assignments(
     from pointcentroid.evaluate.assignments import StageMeasures, mean_measures, measure, resampled, save_assignments
     from pointcentroid.evaluate.correspondence import Correspondence, named_shape
     from pointcentroid.io import read_parts
+    from pointcentroid.predict.loading import load
     from pointcentroid.predict.naming import point_parts
-    from pointcentroid.predict.predictor import load
     from pointcentroid.predict.split import write_split
     from pointcentroid.viz.panel import ClassColours
 
@@ -84,7 +84,9 @@ def assignments(
             explanation = predictor.explain(file, up=up)
             parted = read_parts(file)
             if split:
-                write_split(explanation, split / places[file].parent, places[file].name, example, colours)
+                write_split(
+                    explanation, explanation.prediction, split / places[file].parent, places[file].name, example, colours
+                )
             if correspondence:
                 if parted is None:
                     raise ReadError(file, "has no parts: glTF nodes, objects of OBJ or 3MF, two at least")

@@ -64,7 +64,7 @@ def evaluate(
 
     require("evaluating", "torch", "torch")
     from pointcentroid.evaluate.accuracy import choose_part
-    from pointcentroid.predict.predictor import load
+    from pointcentroid.predict.loading import load
     from pointcentroid.weights import find_weights, read_card
 
     check_writable(output)

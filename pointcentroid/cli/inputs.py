@@ -127,7 +127,7 @@ def start(
 
     # Readers and net share the cores: a thread of torch that waits should sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pointcentroid.predict.predictor import load
+    from pointcentroid.predict.loading import load
 
     try:
         return load(weights, device), prepared

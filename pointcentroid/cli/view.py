@@ -90,8 +90,8 @@ def view(
 
 def _explanations(weights: str, device: str, up: Any, names: str | None) -> Callable[[str], list[Panel]]:
     from pointcentroid.cli.inputs import parted_example
+    from pointcentroid.predict.loading import load
     from pointcentroid.predict.naming import labelled
-    from pointcentroid.predict.predictor import load
     from pointcentroid.predict.split import centroid_names
     from pointcentroid.viz.panel import ClassColours, Panel
 
@@ -151,7 +151,7 @@ def compare(
     For example: compare chair.off --with small --with small,axis=centroids.
     """
     from pointcentroid.errors import require
-    from pointcentroid.predict.predictor import load
+    from pointcentroid.predict.loading import load
     from pointcentroid.viz.panel import Panel
 
     require("viewing", "view", "torch")

@@ -15,7 +15,8 @@ from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, 
 from pointcentroid.errors import DataError
 from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
-from pointcentroid.predict.predictor import Predictor, Up
+from pointcentroid.predict.predictor import Predictor
+from pointcentroid.predict.up import Up
 from pointcentroid.results import Prediction
 from pointcentroid.weights import WeightsCard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -19,14 +20,15 @@ from pointcentroid.io.shape import Shape
 from pointcentroid.nn.encoder import StageOutput, compose
 from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.preparing import Prepared, Source, as_shape, cloud_in_frame, source_name, standard_up
+from pointcentroid.predict.torch_net import Abstraction
 from pointcentroid.results import Hierarchy, Prediction, StageExplanation
 from pointcentroid.viz.panel import Panel
+from pointcentroid.weights import WeightsCard
 
 if TYPE_CHECKING:
     import trimesh
 
     from pointcentroid.predict.naming import Labelled
-    from pointcentroid.predict.predictor import Predictor, Up
 
 _SEEDS_APART = 1000  # between further samplings of a surface, so that explanations with other seeds share none
 
@@ -100,28 +102,31 @@ class Explanation(Hierarchy):
         """
         from pointcentroid.predict.split import split
 
-        return {piece.name: piece.mesh for piece in split(self, example) if len(piece.faces)}
+        return {piece.name: piece.mesh for piece in split(self, self.prediction.file, example) if len(piece.faces)}
 
 
 @torch.inference_mode()
-def explain(predictor: Predictor, source: Source, up: Up | np.ndarray, seed: int | None) -> Explanation:
+def explain(
+    source: Source, card: WeightsCard, net: Abstraction, classify: Callable[[Prepared], Prediction], seed: int | None
+) -> Explanation:
     """Classify one shape and show the centroids it was seen through; see `Predictor.explain`.
 
     Args:
-        predictor: what classifies.
         source: the shape.
-        up: see `Predictor.__call__`.
+        card: of the net that classifies.
+        net: whose centroids are shown.
+        classify: says what a prepared shape is, and how it stands.
         seed: of the sampling; the one of predictions if None.
     """
-    shape, net = as_shape(source), predictor.abstraction
+    shape = as_shape(source)
 
     @cache  # where both nets want the same sampling
     def sampled(settings: PreprocessConfig, number: int) -> tuple[np.ndarray, Frame]:
         first = settings.seed if seed is None else seed
         return cloud_in_frame(source, shape, settings, first + _SEEDS_APART * number)
 
-    points, _ = sampled(predictor.card.preprocess, 0)
-    prediction = predictor.classify([Prepared(source_name(source), points[None], standard_up(source))], up, top=5)[0]
+    points, _ = sampled(card.preprocess, 0)
+    prediction = classify(Prepared(source_name(source), points[None], standard_up(source)))
     samplings, frames = zip(*(sampled(net.card.preprocess, number) for number in range(net.samplings)), strict=True)
     turn = prediction.turn
     clouds = torch.from_numpy(ordered(np.stack(samplings), net.card) @ turn.T.astype(np.float32)).to(net.device)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pointcentroid.errors import ConfigError
-from pointcentroid.predict.nets import Runtime
 from pointcentroid.predict.predictor import Predictor
+from pointcentroid.predict.runtimes import Runtime
 from pointcentroid.predict.up import FINDER
 from pointcentroid.weights import find_weights
 

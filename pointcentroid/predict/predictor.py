@@ -6,24 +6,23 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import ConfigError, WeightsError, require
 from pointcentroid.geometry.axes import up_name
-from pointcentroid.predict.nets import Answer, Runtime, familiarity, log_softmax, open_net, ordered
+from pointcentroid.predict.nets import Answer, familiarity, log_softmax, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
-from pointcentroid.predict.up import FINDER, Custom, UpFinder, custom_of, given_turn, turned
+from pointcentroid.predict.runtimes import Runtime, open_net
+from pointcentroid.predict.up import FINDER, Custom, Up, UpFinder, custom_of, given_turn, turned
 from pointcentroid.results import Failure, Prediction
-from pointcentroid.weights import find_weights, read_card
+from pointcentroid.weights import find_weights
 
 if TYPE_CHECKING:
     from pointcentroid.predict.explain import Explanation
     from pointcentroid.predict.torch_net import Abstraction, TorchNet
-
-Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
 
 class Predictor:
@@ -32,7 +31,7 @@ class Predictor:
     Args:
         weights: the name of shipped weights, a weights file, or an exported graph.
         device: `"auto"`, or a torch device.
-        runtime: `"onnx"`, `"torch"`, or `"auto"`, see `pointcentroid.predict.nets`.
+        runtime: `"onnx"`, `"torch"`, or `"auto"`, see `pointcentroid.predict.runtimes`.
         changes: fields of `EncoderConfig` to change in the trained net, such as `initialiser="voxel"`; for looking at what
             they do, not for accuracy.
 
@@ -136,7 +135,7 @@ class Predictor:
         require("explaining", "torch", "torch")
         from pointcentroid.predict.explain import explain
 
-        return explain(self, source, up, seed)
+        return explain(source, self.card, self.abstraction, lambda prepared: self.classify([prepared], up, top=5)[0], seed)
 
     def predict(
         self,
@@ -270,24 +269,3 @@ def _check(up: Up | np.ndarray, **counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, found {value}")
-
-
-def load(weights: str | Path = "small", device: str = "auto", *, runtime: Runtime = "auto", **changes: Any) -> Predictor:
-    """Load a predictor: `load("small")("chair.off").label`, `load("parts").explain("chair.off")`.
-
-    Args:
-        weights: the name of shipped weights or a weights file; of a classifier, or of a net of parts, beside which `small`
-            classifies.
-        device: `"auto"`, or a torch device such as `"cpu"` or `"cuda:0"`.
-        runtime: see `Predictor`.
-        changes: see `Predictor`.
-
-    Raises:
-        WeightsError: there are no such weights, or they are damaged.
-        ConfigError: there is no such device.
-    """
-    if read_card(find_weights(weights)).model.kind == "parts":
-        from pointcentroid.predict.parts import PartsPredictor
-
-        return PartsPredictor(weights, device, runtime=runtime, **changes)
-    return Predictor(weights, device, runtime=runtime, **changes)

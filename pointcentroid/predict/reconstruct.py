@@ -17,11 +17,11 @@ from pointcentroid.geometry.sampling import Frame, normalise
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.predict.explain import hierarchy
-from pointcentroid.predict.nets import open_net, ordered
-from pointcentroid.predict.predictor import Up
+from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name, standard_up
+from pointcentroid.predict.runtimes import open_net
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import FINDER, UpFinder, custom_of, given_turn
+from pointcentroid.predict.up import FINDER, Up, UpFinder, custom_of, given_turn
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile

@@ -16,13 +16,11 @@ from pointcentroid.geometry.axes import transformed
 from pointcentroid.geometry.neighbours import nearest_rows
 from pointcentroid.geometry.surface import face_areas, face_neighbours, face_normals, surface_points
 from pointcentroid.predict.naming import Labelled, lent_names
-from pointcentroid.results import Hierarchy
+from pointcentroid.results import Hierarchy, Prediction
 from pointcentroid.viz.panel import ClassColours, Panel
 
 if TYPE_CHECKING:
     import trimesh
-
-    from pointcentroid.predict.explain import Explanation
 
 _SAMPLES = 20_000
 _SMOOTHING = 4.0  # samples that the whole boundary of a face counts for
@@ -89,11 +87,12 @@ def face_centroids(seen: Hierarchy) -> np.ndarray:
     return chosen
 
 
-def split(explanation: Explanation, example: Labelled | None = None) -> list[Piece]:
+def split(seen: Hierarchy, file: str, example: Labelled | None = None) -> list[Piece]:
     """Cut a mesh: every face goes to one piece, whole.
 
     Args:
-        explanation: what a net saw of the mesh.
+        seen: what a net saw of the mesh.
+        file: that it is of, named in errors.
         example: a shape that lends the names of its parts, each to what lies where it does.
 
     Returns:
@@ -104,15 +103,15 @@ def split(explanation: Explanation, example: Labelled | None = None) -> list[Pie
     """
     import trimesh
 
-    if explanation.faces is None:
+    if seen.faces is None:
         what = "is a point cloud, without faces to cut; assignments --save writes it in colours"
-        raise ReadError(explanation.prediction.file, what)
-    chosen = face_centroids(explanation)
+        raise ReadError(file, what)
+    chosen = face_centroids(seen)
     pieces: list[Piece] = []
-    for centroid, name in enumerate(centroid_names(explanation, example)):
+    for centroid, name in enumerate(centroid_names(seen, example)):
         rows = np.flatnonzero(chosen == centroid)
-        used, corners = np.unique(explanation.faces[rows], return_inverse=True)
-        mesh = trimesh.Trimesh(explanation.vertices[used], corners.reshape(-1, 3), process=False)
+        used, corners = np.unique(seen.faces[rows], return_inverse=True)
+        mesh = trimesh.Trimesh(seen.vertices[used], corners.reshape(-1, 3), process=False)
         pieces.append(Piece(name, centroid, rows, mesh))
     return pieces
 
@@ -137,7 +136,8 @@ def centroid_names(seen: Hierarchy, example: Labelled | None) -> list[str]:
 
 
 def write_split(
-    explanation: Explanation,
+    seen: Hierarchy,
+    said: Prediction,
     folder: Path,
     stem: str,
     example: Labelled | None = None,
@@ -149,7 +149,8 @@ def write_split(
     the area, the box, as (least, greatest) corner, and the volume: where the piece is closed, else null.
 
     Args:
-        explanation: what a net saw of the mesh.
+        seen: what a net saw of the mesh.
+        said: what a net said of it.
         folder: where to; it is made if it is not there.
         stem: how the file names start.
         example: see `split`.
@@ -164,11 +165,11 @@ def write_split(
     """
     import trimesh
 
-    pieces = split(explanation, example)
+    pieces = split(seen, said.file, example)
     used = np.concatenate([piece.mesh.vertices for piece in pieces])
-    panel = (colours or ClassColours()).lend(Panel(explanation, most=len(explanation.points)))
-    _, tints = panel.centroids(len(explanation.stages))
-    sizes = np.bincount(explanation.stages[-1].hard[explanation.stages[-1].hard >= 0], minlength=len(pieces))
+    panel = (colours or ClassColours()).lend(Panel(seen, most=len(seen.points)))
+    _, tints = panel.centroids(len(seen.stages))
+    sizes = np.bincount(seen.stages[-1].hard[seen.stages[-1].hard >= 0], minlength=len(pieces))
     scene = trimesh.Scene()
     origin = _origin(used)
     for piece in pieces:
@@ -177,7 +178,6 @@ def write_split(
             mesh.visual.vertex_colors = (255 * tints[piece.centroid]).round().astype(np.uint8)  # type: ignore[attr-defined]
             place = trimesh.transformations.translation_matrix(origin)
             scene.add_geometry(mesh, node_name=piece.name, geom_name=piece.name, transform=place)
-    said = explanation.prediction
     told = {
         "file": said.file,
         "label": said.label,

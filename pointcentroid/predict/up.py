@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.box import angle, box_frame
 from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
+
+Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
 FINDER = "small"
 """The weights that find the axis for nets that have no output for it."""

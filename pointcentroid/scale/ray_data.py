@@ -26,8 +26,9 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.predict.predictor import Predictor, Up
+from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.preparing import Prepared
+from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure
 from pointcentroid.scale.answers import Seen, schema_of, table_of
 from pointcentroid.scale.reader import SECONDS, Reader

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import pointcentroid
 from pointcentroid.errors import MissingExtraError, PointCentroidError
-from pointcentroid.predict.predictor import Up
+from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure, to_row
 from pointcentroid.serve import pages
 from pointcentroid.serve.engine import Engine, Upload, require_explaining

@@ -18,8 +18,9 @@ import numpy as np
 from pointcentroid.errors import require
 from pointcentroid.io import READERS
 from pointcentroid.predict.limited import CrashError, OverrunError
-from pointcentroid.predict.predictor import Predictor, Up
+from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.preparing import Prepared, attempt
+from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.serve.limits import MB, RefusalError, ServeSettings
 from pointcentroid.serve.workers import (
