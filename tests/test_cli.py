@@ -16,6 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from rich.text import Text
+
+from pointcentroid.cli.app import app
 
 from .conftest import EXAMPLES
 from .meshes import direction
@@ -297,6 +301,15 @@ class TestOtherCommands:
         done = run(command, "--help")
         assert done.returncode == 0
         assert "--help" in done.stdout
+
+    def test_no_word_of_help_is_taken_for_markup(self) -> None:
+        """Rich drops `[default: by need]`."""
+        commands = [typer.main.get_command(app)]
+        for command in commands:
+            commands += getattr(command, "commands", {}).values()
+            for text in [command.help or "", *(getattr(parameter, "help", None) or "" for parameter in command.params)]:
+                assert Text.from_markup(text).plain == text
+        assert len(commands) > 15
 
     def test_version(self) -> None:
         import pointcentroid as pc

@@ -344,8 +344,9 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 def test_absent_files_and_folders_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="No such file"):
-        read(tmp_path / "none.off")
+    for name in ("none.off", "none"):
+        with pytest.raises(ReadError, match="No such file"):
+            read(tmp_path / name)
     for name in ("dir.off", "plain"):
         (tmp_path / name).mkdir()
         with pytest.raises(ReadError, match="is a folder; name the files in it"):

@@ -222,5 +222,5 @@ class TestReconstruct:
             reconstructor(EXAMPLES / "chair.off", 0)
         with pytest.raises(WeightsError, match="of a classifier, not of an autoencoder"):
             Reconstructor("small")
-        with pytest.raises(WeightsError, match="of an autoencoder, not of a classifier"):
+        with pytest.raises(WeightsError, match="of the kind 'autoencoder', not 'classifier'"):
             pc.load("autoencoder")

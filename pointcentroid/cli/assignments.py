@@ -51,7 +51,7 @@ def assignments(
 
     Sizes of the clusters, entropy of a point's shares (0 sharp, 1 even), share of points that go to no centroid, mean
     distance to the centroid, stability: the adjusted Rand index against other samplings of the same shape; and, for files
-    with parts (glTF nodes, OBJ groups, 3MF objects), the normalised mutual information with those.
+    with parts (glTF nodes, OBJ groups, 3MF objects), agreement: the normalised mutual information with those.
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, parted_example, result_names

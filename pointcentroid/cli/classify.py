@@ -103,8 +103,9 @@ def _lay_out(
 
     from pointcentroid.cli.output import short_paths, shown_up
 
-    # The rest of a row: label, percentage, bar, axis, and two spaces between columns.
-    free = max(width - max(map(len, classes)) - 31, 40)
+    label = max(map(len, ("label", *classes)))
+    # The rest of a row: percentage, bar, axis, and two spaces between columns.
+    free = max(width - label - 31, 40)
     asked = max((len(_others(result)) for result in first), default=0)
     name, shown = short_paths([result.file for result in first], max(free - max(asked, len("runners-up")), free // 2))
     paths = max(len(name), *(len(shown(result.file)) for result in first))
@@ -112,7 +113,7 @@ def _lay_out(
     def table(results: list[Prediction | Failure], named: bool) -> Table:
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold", show_header=named)
         table.add_column(escape(name), no_wrap=True, width=paths)
-        table.add_column("label", style="bold cyan", no_wrap=True, width=max(map(len, classes)))
+        table.add_column("label", style="bold cyan", no_wrap=True, width=label)
         table.add_column("", justify="right", no_wrap=True, width=4)
         table.add_column("", width=12)
         table.add_column("runners-up", style="dim", overflow="fold", width=min(max(asked, len("runners-up")), free - paths))

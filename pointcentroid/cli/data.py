@@ -23,8 +23,9 @@ def prepare(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="A folder or zip of class folders (ModelNet10/40, or your own files in any readable format), "
-            "modelnet40_ply_hdf5_2048, modelnet40_normal_resampled, or an npz; with --download, modelnet10 or modelnet40."
+            "modelnet40_ply_hdf5_2048, modelnet40_normal_resampled, or an npz; with --download, modelnet10 or modelnet40.",
         ),
     ],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where the prepared data set goes.")],

@@ -30,7 +30,7 @@ def embed(
         Literal["npz", "json", "csv"] | None,
         typer.Option(
             "--format",
-            help="npz (needs -o): arrays features (S, F), files (S,), labels (S,).  [default: by -o, else npz]",
+            help="npz (needs -o): arrays features (S, F), files (S,), labels (S,) (default: by the suffix of -o, else npz).",
         ),
     ] = None,
     output: Output = None,

@@ -54,7 +54,7 @@ def evaluate(
     format: options.FormatOption = None,
     output: options.Output = None,
 ) -> None:
-    """Measure accuracy and calibration on labelled shapes, how well an autoencoder remembers them, or what finds parts.
+    """Measure accuracy and calibration on labelled shapes, how well an autoencoder remembers them, or a net finds parts.
 
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     Of an autoencoder: Chamfer distances, squared, both directions added, for shapes of radius 1.

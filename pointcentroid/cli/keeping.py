@@ -20,7 +20,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE|DIR/",
-        help="Write the results to FILE; a row a file, in Parquet, if it ends in .parquet, or in shards of it to DIR/.",
+        help="Write the results to FILE, as Parquet if it ends in .parquet; or to DIR/, as shards of Parquet.",
     ),
 ]
 Ray = Annotated[
@@ -29,7 +29,7 @@ Ray = Annotated[
         "--ray",
         metavar="[local|auto|HOST:PORT]",
         help="Work on a Ray cluster: local starts one on this machine, as does --ray alone, before another option or at the "
-        "end; auto is the one that it is part of. PATH is then one folder, list of files, or address such as "
+        "end; auto joins the one that this machine is part of. PATH is then one folder, list of files, or address such as "
         "s3://bucket/folder, and -o is Parquet.",
     ),
 ]

@@ -11,7 +11,7 @@ Format = Literal["table", "json", "csv"]
 
 Paths = Annotated[
     list[str],
-    typer.Argument(metavar="PATH...", help="Files, folders, quoted globs, or - for a list on standard input."),
+    typer.Argument(metavar="PATH", help="Files, folders, quoted globs, or - for a list on standard input."),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look for files in subfolders too.")]
 Weights = Annotated[
@@ -24,9 +24,9 @@ Up = Annotated[
 Votes = Annotated[int, typer.Option(min=1, help="Independent samplings of each shape to average.")]
 Points = Annotated[int, typer.Option(min=1, max=10_000_000, help="Points that an autoencoder makes of each shape.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Shapes the net sees at once.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Reading processes; 0 reads in this one.  [default: by need]")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Reading processes; 0 reads in this one (default: by need).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="How to print the results.  [default: by the suffix of -o, else table]")
+    Format | None, typer.Option("--format", help="How to print the results (default: by the suffix of -o, else table).")
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to FILE.")]

@@ -16,15 +16,18 @@ def reconstruct(
     recursive: options.Recursive = False,
     points: options.Points = 2048,
     kind: Annotated[Literal["ply", "xyz", "npy"], typer.Option("--format", help="Of the files to write.")] = "ply",
-    weights: Annotated[str, typer.Option(metavar="NAME|FILE", help="Weights of an autoencoder.")] = "autoencoder",
+    weights: Annotated[
+        str, typer.Option(metavar="NAME|FILE|hf://OWNER/NAME", help="Weights of an autoencoder.")
+    ] = "autoencoder",
     up: options.Up = "auto",
     device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """Write what a shape's few latent centroids remember of it, in the file's own frame and units.
 
-    Beside it the Chamfer distance (squared, both directions added, times 1,000, for a shape of radius 1) and the F-score
-    within 0.05, each with its oracle: that of two independent samplings of the surface, or of the halves of a point file.
+    Beside it the Chamfer distance (for a shape of radius 1; squared, both directions added; in tables times 1,000) and the
+    F-score within 0.05, each with its oracle: that of two independent samplings of the surface, or of the halves of a point
+    file.
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, result_names

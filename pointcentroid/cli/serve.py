@@ -15,7 +15,9 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     weights: options.Weights = "small",
-    workers: Annotated[int | None, typer.Option(min=1, help="Reading processes.  [default: one a processor]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Reading processes (default: one a processor, at most 8).")
+    ] = None,
     device: options.Device = "auto",
     upload_mb: Annotated[int, typer.Option(min=1, help="The most that one request may send.")] = 64,
     reading_seconds: Annotated[float, typer.Option(min=0.01, help="The time that reading one file may take.")] = 10,

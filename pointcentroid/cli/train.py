@@ -24,7 +24,7 @@ def train(
         ),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as epochs=10.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as epochs=10.")
     ] = None,
     start: Annotated[
         str | None, typer.Option("--from", metavar="NAME|FILE", help="Weights to start from; the same as start=...")
@@ -34,11 +34,11 @@ def train(
     format: options.FormatOption = None,
     output: options.Output = None,
 ) -> None:
-    """Train a classifier.
+    """Train a classifier, an autoencoder, or a net of parts.
 
     From a configuration: train modelnet40-small data=train.npz epochs=10. On shapes of your own, in class folders: train
     my_shapes/, which gives the weights `small` a new head. Ctrl-C keeps the epochs that are finished; the same command with
-    --resume goes on, to the same end bit for bit.
+    --resume goes on; on a CPU, to the same end bit for bit.
 
     On several processes: devices=2; on several machines: nodes=2, under torchrun or SLURM.
     """

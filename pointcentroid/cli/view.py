@@ -37,7 +37,8 @@ def view(
     stages: Stages = "all",
     mesh: Mesh = False,
     names: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A file with parts, whose names the centroids get that lie there.")
+        str | None,
+        typer.Option(metavar="FILE", help="A file with named parts; centroids get the names of the parts they lie on."),
     ] = None,
     points: options.Points = 2048,
     device: options.Device = "auto",
@@ -47,7 +48,7 @@ def view(
     In the window, n and p step through the files, h lists the keys. Files of one class have one colour for the same part;
     --names lends the parts' names. With --weights autoencoder: the original, the centroids with the patches they grow, and
     the reconstruction, side by side.
-    Exit code 0: all done; 1: some files could not be read; 2: wrong usage.
+    Exit code 0: all done; 1: some files could not be read; 2: none could, or wrong usage.
     """
     from pointcentroid.cli.inputs import expand
     from pointcentroid.errors import require

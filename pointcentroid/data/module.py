@@ -48,7 +48,7 @@ class CloudData(lightning.LightningDataModule):
             raise DataError(f"{config.data}: no shapes to train on: all {len(validation)} are for validation")
         if not len(validation):
             raise DataError(
-                f"{config.data}: too few shapes to set some aside for validation; at least 5 of a class are needed"
+                f"{config.data}: too few shapes to set some aside for validation; at least 6 of a class are needed"
             )
         self.training, self.validation = self._chosen(clouds, training), self._chosen(clouds, validation)
 

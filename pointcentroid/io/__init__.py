@@ -8,6 +8,7 @@ says so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -63,6 +64,8 @@ def read(path: str | Path) -> Shape:
     if reader is None and path.is_dir():
         raise _folder(path)
     if reader is None:
+        if not os.path.exists(path):
+            raise ReadError(path, "cannot be read: No such file or directory")
         known = " ".join(sorted(READERS))
         raise ReadError(path, f"unknown format {path.suffix or '(no suffix)'}; known: {known}")
     return _guarded(path, reader)

@@ -41,7 +41,7 @@ class Net(nn.Module, Generic[Config]):
             WeightsError: the tensors are not those of this configuration, or it is of another kind of net.
         """
         if not isinstance(config, cls.configured_by):
-            raise WeightsError(f"these weights are of {_a(config.kind)}, not of {_a(cls.configured_by.kind)}")
+            raise WeightsError(f"these weights are of the kind {config.kind!r}, not {cls.configured_by.kind!r}")
         with torch.device("meta"):
             net = cls(config)  # type: ignore[arg-type]
         try:
@@ -50,7 +50,3 @@ class Net(nn.Module, Generic[Config]):
             raise WeightsError(f"the tensors do not fit the model: {one_line(error, 200)}") from None
         fold(net)
         return net.eval()
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
