@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import http.server
 import json
@@ -9,6 +10,7 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +350,29 @@ def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
     assert not Path("/tmp/escaped").exists()
 
 
+def test_damaged_archives_are_told_and_what_is_sound_in_them_is_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a/1.xyz", "a/2.xyz", "b/1.xyz", "b/2.xyz"):
+        (tmp_path / "it" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savetxt(tmp_path / "it" / name, rng.normal(size=(64, 3)))
+    path = tmp_path / "it.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((tmp_path / "it").rglob("*.xyz")):
+            archive.write(file, file.relative_to(tmp_path).as_posix())
+    whole = path.read_bytes()
+    broken = bytearray(whole)
+    broken[45:85] = b"\xff" * 40  # behind the header of the first
+    path.write_bytes(broken)
+    done = run("data", "prepare", path, "--to", tmp_path / "out", "--points", "64", "--format", "csv")
+    (row,) = csv.DictReader(StringIO(done.stdout))
+    assert (row["shapes"], row["classes"]) == ("3", "a b")
+    assert row["quarantined"].startswith("it/a/1.xyz:")
+    path.write_bytes(whole.replace(b"PK\x01\x02", b"XXXX"))
+    done = run("data", "prepare", path, "--to", tmp_path / "other")
+    assert done.returncode == 2
+    assert "the archive is damaged" in done.stderr
+
+
 class Server:
     """An HTTP server on the loopback that serves one content, with ranges if asked to, and may break off."""
 
@@ -485,8 +510,9 @@ def test_classes_of_an_npz_keep_their_order_and_empty_ones_are_left_out(tmp_path
     [
         (np.array([0, -1, 1]), "label -1 but only 2 classes, from 0 on"),
         (np.array([0, 2, 1]), "label 2 but only 2 classes"),
-        (np.array([0.0, 1.0, 1.0]), "labels must be integers of shape"),
-        (np.array([[0], [1], [1]]), "labels must be integers of shape"),
+        (np.array([0.0, 1.0, 1.0]), "labels must be integers"),
+        (np.array([[0], [1], [1]]), "labels must be a list"),
+        (np.array(0), "labels must be a list"),
     ],
 )
 def test_labels_of_an_npz_that_mean_no_class_are_errors(tmp_path: Path, labels: np.ndarray, says: str) -> None:

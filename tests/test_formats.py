@@ -240,6 +240,78 @@ def test_a_text_stl_may_lack_its_last_line_but_no_part_of_a_facet(tmp_path: Path
             read(tmp_path / "a.stl")
 
 
+@pytest.mark.parametrize("corner", ["{0}", "{0}/{0}", "{0}//{1}", "{0}/{0}/{1}"])
+def test_corners_of_an_obj_may_count_back_from_where_they_stand(
+    tmp_path: Path, sphere: trimesh.Trimesh, corner: str
+) -> None:
+    """Two balls, one after the other, the second with fewer normals before it than vertices."""
+    lines = ["# two balls"]
+    for x in (0.0, 5.0):
+        lines += [f"v {x + a} {b} {c}\nvt 0 0" for a, b, c in sphere.vertices]
+        lines += ["vn 0 0 1"] * 3
+        lines += ["f " + " ".join(corner.format(n - len(sphere.vertices), -1) for n in face) for face in sphere.faces]
+    path = tmp_path / "balls.obj"
+    path.write_text("\n".join(lines) + "\n")
+    shape = read(path)
+    corners = shape.vertices[shape.faces]
+    expected = np.concatenate([sphere.triangles, sphere.triangles + np.array([5, 0, 0])])
+    np.testing.assert_allclose(corners, expected, atol=1e-6)
+    path.write_text("v 0 0 0\nf -1 -2 -3\n")
+    with pytest.raises(ReadError, match="names -2, but only 1 come before it"):
+        read(path)
+
+
+def test_a_text_stl_may_begin_with_blanks_or_a_mark(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    text = sphere.export(file_type="stl_ascii")
+    for begin in ("", " ", "\n\n", "\ufeff"):
+        (tmp_path / "a.stl").write_text(begin + text, encoding="utf-8")
+        assert len(read(tmp_path / "a.stl").faces) == len(sphere.faces)
+
+
+def test_headers_that_begin_as_those_of_other_formats(tmp_path: Path, sphere: trimesh.Trimesh, points: np.ndarray) -> None:
+    content = sphere.export(file_type="stl")
+    (tmp_path / "a.stl").write_bytes(b"ply of a converter".ljust(80) + content[80:])
+    assert len(read(tmp_path / "a.stl").faces) == len(sphere.faces)
+    rows = "".join(f"{x},{y},{z},1\n" for x, y, z in points)
+    (tmp_path / "a.csv").write_text("x,y,z,OFFICE\n" + rows)
+    np.testing.assert_allclose(read(tmp_path / "a.csv").vertices, points)
+    (tmp_path / "b.csv").write_text("OFFICE,x,y,z\n" + "".join(f"1,{x},{y},{z}\n" for x, y, z in points))
+    np.testing.assert_allclose(read(tmp_path / "b.csv").vertices, points)
+
+
+def test_an_archive_may_hold_more_than_the_points(tmp_path: Path, points: np.ndarray) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, points=points, labels=np.array([None] * 1000, dtype=object))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("readme.txt", "who made them")
+    np.testing.assert_array_equal(read(path).vertices, points)
+
+
+def test_fields_of_a_pcd_may_be_capitals(tmp_path: Path, points: np.ndarray) -> None:
+    head = f"VERSION 0.7\nFIELDS X Y Z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH {len(points)}\nHEIGHT 1\n"
+    head += f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(points)}\nDATA ascii\n"
+    (tmp_path / "a.pcd").write_text(head + "".join(f"{x} {y} {z}\n" for x, y, z in points))
+    np.testing.assert_allclose(read(tmp_path / "a.pcd").vertices, points, rtol=1e-6)
+
+
+def test_a_laz_may_be_called_las(tmp_path: Path, points: np.ndarray) -> None:
+    laspy = pytest.importorskip("laspy")
+    header = laspy.LasHeader(point_format=0, version="1.2")
+    header.scales = [1e-4] * 3
+    cloud = laspy.LasData(header)
+    cloud.x, cloud.y, cloud.z = points.T
+    cloud.write(tmp_path / "a.laz")
+    content = (tmp_path / "a.laz").read_bytes()
+    (tmp_path / "a.las").write_bytes(content)
+    np.testing.assert_allclose(read(tmp_path / "a.las").vertices, points, atol=1e-4)
+    start = int.from_bytes(content[96:100], "little")
+    table = int.from_bytes(content[start : start + 8], "little")
+    lie = content[: table + 4] + b"\xff" * 4 + content[table + 8 :] + bytes(3000)
+    (tmp_path / "a.las").write_bytes(lie)  # the decoder would end the process
+    with pytest.raises(ReadError, match="4294967295 chunks"):
+        read(tmp_path / "a.las")
+
+
 def test_obj_with_comments_and_lines_of_old_macs(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
     text = trimesh.exchange.obj.export_obj(sphere, include_normals=False)
     commented = "\n".join(f"{line} # note" if line[:2] in ("f ", "v ") else line for line in text.splitlines())

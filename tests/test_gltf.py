@@ -169,10 +169,34 @@ def test_copies_that_cannot_be_are_refused(tmp_path: Path) -> None:
         path.write_bytes(glb(tree, binary))
         with pytest.raises(ReadError, match=says):
             read(path)
+    # Many primitives of no vertices, in many copies; and vertices that are said to be, but nowhere.
+    tree, _, binary = placed_copies(np.random.default_rng(0), ("TRANSLATION",), False, 4)
+    tree["accessors"].append({"componentType": 5126, "count": 0, "type": "VEC3"})
+    tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": len(tree["accessors"]) - 1}}] * 30_000}]
+    path.write_bytes(glb(tree, binary))
+    with pytest.raises(ReadError, match="copies"):
+        read(path)
+    tree["accessors"][-1]["count"] = 10_000_000
+    path.write_bytes(glb(tree, binary))
+    with pytest.raises(ReadError, match="copies"):
+        read(path)
     tree, _, binary = placed_copies(np.random.default_rng(0), ("TRANSLATION",), False, 4)
     attributes_of(tree).clear()
     path.write_bytes(glb(tree, binary))
     assert len(read(path).faces) == 18
+
+
+def test_a_deep_tree_takes_no_longer_than_a_wide_one(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    """2,000 nodes below each other took minutes, node by node down from the root."""
+    tree, binary = tree_of(sphere.vertices[sphere.faces].reshape(-1, 3)[:3])
+    tree["nodes"] = [{"mesh": 0, "translation": [1, 0, 0], "children": [number + 1]} for number in range(2000)] + [
+        {"mesh": 0}
+    ]
+    tree["scenes"] = [{"nodes": [0]}]
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    vertices = read(tmp_path / "a.glb").vertices.reshape(-1, 3, 3)
+    steps = np.sort(vertices[:, 0, 0] - vertices[:, 0, 0].min())
+    np.testing.assert_allclose(steps, [*range(2000), 1999], atol=1e-3)
 
 
 def test_gltf_that_asks_for_what_is_not_done_is_refused(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_what_supports_a_print_is_no_part_of_the_shape(tmp_path: Path, sphere: t
             2,
             "object '9', which 3d/3dmodel.model",
         ),
+        (
+            '<object id="2"><components>'
+            + 3000 * '<component objectid="2"/>'
+            + "</components></object>"
+            + "".join(f'<object id="{number}"/>' for number in range(3, 103)),
+            2,
+            "places more than 100000 objects",
+        ),
         ("", 4, "object '4', which 3d/3dmodel.model does not hold"),
         (
             '<object id="2"><components><component objectid="1" p:path="/a.model"/></components></object>',

@@ -1202,3 +1202,6 @@ class TestCommands:
         assert done.returncode == 2
         assert "did you mean 'axis'" in done.stderr
         assert run("compare", EXAMPLES / "lamp.glb", "--with", "small").returncode == 2
+        done = run("compare", EXAMPLES / "lamp.glb", "--with", "small", "--with", "small,device=cpu", "--png", png)
+        assert done.returncode == 2
+        assert "device is no setting" in done.stderr

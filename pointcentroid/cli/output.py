@@ -124,10 +124,16 @@ def _write_to(file: TextIO, rows: Iterable[Row], columns: list[str], kind: str) 
 
 
 def _flat(value: Any) -> Any:
-    """One CSV cell; a ranking becomes `chair:0.9712 sofa:0.0101`."""
+    """One CSV cell; a ranking becomes `chair:0.9712 sofa:0.0101`, counts become `training:90 validation:10`."""
+    if isinstance(value, dict):
+        value = list(value.items())
     if isinstance(value, list):
-        return " ".join(f"{label}:{number:.4f}" for label, number in value)
+        return " ".join(_flat_pair(*each) if isinstance(each, (list, tuple)) else str(each) for each in value)
     return value
+
+
+def _flat_pair(label: Any, value: Any) -> str:
+    return f"{label}:{value:.4f}" if isinstance(value, float) else f"{label}:{value}"
 
 
 def print_table(table: RenderableType, path: Path | None) -> None:

@@ -164,6 +164,8 @@ def compare(
     for net in nets:
         name, *settings = net.split(",")
         changes: dict[str, Any] = dict(map(_setting, settings))
+        if own := changes.keys() & {"device", "runtime", "weights"}:
+            raise typer.BadParameter(f"{min(own)} is no setting of the encoder", param_hint="--with")
         explanation = load(name, device, **changes).explain(file, up=up)
         prediction = explanation.prediction
         title = ",".join([Path(name).name, *settings])

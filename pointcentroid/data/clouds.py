@@ -114,10 +114,13 @@ def load_npz(path: str | Path) -> CloudSet:
     points, labels = arrays["points"], arrays["labels"]
     if points.dtype != np.uint16 or points.ndim != 3 or points.shape[2] != 3:
         raise DataError(f"{path}: points must be uint16 of shape (S, N, 3), found {points.dtype} {points.shape}")
+    flat = [key for key in arrays if key not in ("points", "parts") and arrays[key].ndim != 1]
+    if flat:
+        raise DataError(f"{path}: {flat[0]} must be a list, found an array of shape {arrays[flat[0]].shape}")
     if not len(points) == len(labels) == len(arrays["names"]):
         raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: labels must be integers of shape (S,), found {labels.dtype} {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels must be integers, found {labels.dtype}")
     labels, classes = labels.astype(np.int64), tuple(map(str, arrays["classes"]))
     strange = labels[(labels < 0) | (labels >= len(classes))]
     if len(strange):

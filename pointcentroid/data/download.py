@@ -8,11 +8,11 @@ import http.client
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pointcentroid.errors import DataError, one_line
+from pointcentroid.io.tables import ARCHIVE_ERRORS
 
 MIRRORS: dict[str, tuple[str, ...]] = {
     "modelnet10": (
@@ -125,7 +125,7 @@ def _check(part: Path, suffix: str, sha256: str | None) -> None:
     try:
         with zipfile.ZipFile(part) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except ARCHIVE_ERRORS as error:
         damaged = one_line(error)
     if damaged is not None:
         part.unlink()

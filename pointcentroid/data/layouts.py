@@ -30,6 +30,7 @@ import numpy as np
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS
+from pointcentroid.io.tables import ARCHIVE_ERRORS
 from pointcentroid.predict.preparing import Source, as_shape
 
 _SPLIT_FOLDERS = {
@@ -131,7 +132,7 @@ class ZipCatalogue(Catalogue):
                 try:
                     with archive.open(entry.key) as packed, path.open("wb") as file:
                         shutil.copyfileobj(packed, file)
-                except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError):
+                except ARCHIVE_ERRORS:
                     path.write_bytes(b"")  # damaged or encrypted: read as an empty file, and quarantined as such
                 paths.append(path)
         return paths
@@ -196,13 +197,17 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
         return of_clouds(str(path), load_npz(path))
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: neither a folder of class folders, a zip of one, nor an npz file")
-    with zipfile.ZipFile(path) as archive:
+    try:
+        archive = zipfile.ZipFile(path)
+    except ARCHIVE_ERRORS as error:
+        raise DataError(f"{path}: the archive is damaged ({error})") from None
+    with archive:
         names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
 
         def read(name: str) -> bytes:
             try:
                 return archive.read(name)
-            except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+            except ARCHIVE_ERRORS as error:
                 raise DataError(f"{path}: {name} in it is damaged ({error})") from None
 
         return _of_files(path, names, read, ZipCatalogue, ResampledZip)

@@ -37,7 +37,8 @@ _MAGIC = {
     b"OFF": (".off",),
     b"COFF": (".off",),
     b"NOFF": (".off",),
-    b"ply": (".ply",),
+    b"ply\n": (".ply",),
+    b"ply\r": (".ply",),
     b"glTF": (".glb", ".gltf"),
     b"PK\x03\x04": (".3mf", ".npz"),
     b"# .PCD": (".pcd",),
@@ -118,5 +119,6 @@ def _folder(path: Path) -> ReadError:
 
 def _check_magic(path: Path, head: bytes) -> None:
     for magic, suffixes in _MAGIC.items():
-        if head.startswith(magic) and path.suffix.lower() not in suffixes:
+        word = magic.isalpha() and head[len(magic) : len(magic) + 1].isalpha()  # such as OFFICE
+        if head.startswith(magic) and not word and path.suffix.lower() not in suffixes:
             raise ReadError(path, f"its content is {suffixes[0][1:].upper()}; rename it to end in {' or '.join(suffixes)}")

@@ -148,29 +148,22 @@ class _Rewriter:
         )
 
     def _placed(self) -> tuple[list[dict], list[int]]:
-        """The nodes, and those of them that the scene begins with.
+        """The nodes, under their old numbers but each placed in the world by itself, and those of them that show a mesh.
 
-        Where a node shows a skinned mesh, its own transform and its parents' do not count (glTF 2.0, section 3.7.3.3): it
-        becomes a root that shows the posed mesh, under its old number, and a node without a mesh takes its old place.
+        Readers of trees take a time that grows with their depth for every node. Where a node shows a skinned mesh, its own
+        transform and its parents' do not count (glTF 2.0, section 3.7.3.3).
         """
-        old = self.tree.get("nodes", [])
-        kept = ("children", "matrix", "translation", "rotation", "scale")
-        nodes = [{key: node[key] for key in kept if key in node} for node in old]
-        roots = self._roots()
-        moved: dict[int, int] = {}
-        for number in self._with_mesh(roots):
-            node = old[number]
-            if "skin" not in node or not self._is_skinned[node["mesh"]]:
-                nodes[number]["mesh"] = self._mesh(node["mesh"], None, self._places(node))
-                continue
-            _, origin = self._bones(node["skin"])
-            moved[number] = len(nodes)
-            nodes.append(nodes[number])
-            nodes[number] = {"mesh": self._mesh(node["mesh"], node["skin"]), "translation": origin.tolist()}
-        for node in nodes:
-            if "children" in node:
-                node["children"] = [moved.get(child, child) for child in node["children"]]
-        return nodes, [*(moved.get(number, number) for number in roots), *moved]
+        nodes: list[dict] = [{} for _ in self.tree.get("nodes", ())]
+        shown = self._with_mesh(self._roots())
+        for number in shown:
+            node = self.tree["nodes"][number]
+            if "skin" in node and self._is_skinned[node["mesh"]]:
+                _, origin = self._bones(node["skin"])
+                nodes[number] = {"mesh": self._mesh(node["mesh"], node["skin"]), "translation": origin.tolist()}
+            else:
+                mesh = self._mesh(node["mesh"], None, self._places(node))
+                nodes[number] = {"mesh": mesh, "matrix": self._world[number].T.ravel().tolist()}
+        return nodes, shown
 
     def _roots(self) -> list[int]:
         """The nodes that the scene to be shown begins with; where there are no scenes, all that hang on nothing."""
@@ -252,7 +245,7 @@ class _Rewriter:
         counts = {name: len(values) for name, values in given.items()}
         if len(set(counts.values())) > 1:
             raise ReadError(self.path, f"places copies of a mesh, but not as many of each: {counts}")
-        self._placings += max(counts.values())
+        self._placings += max(counts.values()) * len(self.tree["meshes"][node["mesh"]]["primitives"])
         if self._placings > MAX_INSTANCES:
             raise ReadError(self.path, f"places more than {MAX_INSTANCES} copies of its meshes, more than is read")
         return transforms(given.get("TRANSLATION"), given.get("ROTATION"), given.get("SCALE"))

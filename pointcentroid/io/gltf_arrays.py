@@ -112,7 +112,7 @@ class GltfArrays:
         count, width, dtype = self._count(accessor), _WIDTHS[kind], _dtype(accessor["componentType"])
         if "bufferView" in accessor:
             values = self._rows(accessor, count, width, dtype)
-        elif kind == "VEC3" and count <= self._most_of(self.size):  # zeros, of which a sparse accessor changes some
+        elif kind == "VEC3" and count <= self.size:  # zeros, of which a sparse accessor changes some
             values = np.zeros((count, width), dtype)
         else:
             raise ReadError(self.path, f"its accessor {number} of {count} elements says nowhere where they are")
@@ -128,7 +128,7 @@ class GltfArrays:
     def _from_draco(self, data: memoryview, positions: dict) -> Any:
         draco = _require("DracoPy", "Draco-compressed glTF files")
         count = self._count(positions)
-        if count > self._most_of(len(data)):
+        if count > 1000 * len(data):  # compression gains less than that, so a larger promise is a lie
             raise ReadError(self.path, f"declares {count} elements in {len(data)} compressed bytes")
         try:
             return draco.decode(bytes(data))
@@ -142,11 +142,6 @@ class GltfArrays:
         if not 0 <= count <= MAX_ELEMENTS:
             raise ReadError(self.path, f"declares {count} elements; at most {MAX_ELEMENTS} are read")
         return count
-
-    @staticmethod
-    def _most_of(size: int) -> int:
-        """Compression gains less than a factor of a thousand, so a larger promise is a lie."""
-        return 1000 * size
 
     def _rows(self, place: dict, count: int, width: int, dtype: np.dtype) -> np.ndarray:
         """(count, width) elements as they lie in a buffer view."""

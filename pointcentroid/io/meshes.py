@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import re
@@ -70,6 +71,7 @@ def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
         options["skip_materials"] = True
         content = content if b"\n" in content else _plain_obj(content)
     try:
+        content = _absolute_obj(content) if kind == "obj" else content
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return trimesh.load_scene(io.BytesIO(content), file_type=kind, process=False, **options)
@@ -98,9 +100,10 @@ def placed(path: Path, scene: Any) -> tuple[list[tuple[str, np.ndarray, np.ndarr
     meshes: list[tuple[str, np.ndarray, np.ndarray]] = []
     clouds: list[np.ndarray] = []
     nodes = list(scene.graph.nodes_geometry)
-    total = sum(len(getattr(scene.geometry[scene.graph[node][1]], "vertices", ())) for node in nodes)
-    if len(nodes) > MAX_INSTANCES or total > MAX_ELEMENTS:
-        raise ReadError(path, f"places {len(nodes)} parts with {total} vertices in all, more than is read")
+    parts = [scene.geometry[scene.graph[node][1]] for node in nodes]
+    vertices, faces = (sum(len(getattr(part, what, ())) for part in parts) for what in ("vertices", "faces"))
+    if len(nodes) > MAX_INSTANCES or max(vertices, faces) > MAX_ELEMENTS:
+        raise ReadError(path, f"places {len(nodes)} parts of {vertices} vertices and {faces} faces, more than is read")
     for node in nodes:
         transform, name = scene.graph[node]
         part = scene.geometry[name]
@@ -148,6 +151,34 @@ def _plain_obj(content: bytes) -> bytes:
     return re.sub(rb"^([ \t]*(?:f|l|p|v|vn|vt)[ \t][^#\n]*)#.*$", rb"\1", content, flags=re.MULTILINE)
 
 
+def _absolute_obj(content: bytes) -> bytes:
+    """The same with corners counted from the first vertex, where a file counts back from the last one before a face: trimesh
+    counts back from the last of the whole file."""
+    if not any(begin in content for begin in (b"\nf -", b"\nl -", b"\np -")):  # an expression would take a third of reading
+        return content
+    counts = {b"v": 0, b"vt": 0, b"vn": 0}
+    lines = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").split(b"\n")
+    for number, line in enumerate(lines):
+        kind, *corners = line.partition(b"#")[0].split() or [b""]
+        if kind in counts:
+            counts[kind] += 1
+        elif kind in (b"f", b"l", b"p"):
+            lines[number] = b" ".join([kind, *(_absolute_corner(corner, [*counts.values()]) for corner in corners)])
+    return b"\n".join(lines)
+
+
+def _absolute_corner(corner: bytes, counts: list[int]) -> bytes:
+    """`-1/-1/3` of so many vertices, texture coordinates and normals."""
+    parts = corner.split(b"/")
+    for place, (part, count) in enumerate(zip(parts, counts, strict=False)):
+        if part.startswith(b"-"):
+            number = count + 1 + int(part)
+            if number < 1:
+                raise ValueError(f"a face names {int(part)}, but only {count} come before it")
+            parts[place] = b"%d" % number
+    return b"/".join(parts)
+
+
 def _whole_stl(path: Path, content: bytes) -> bytes:
     """An STL as trimesh takes it.
 
@@ -155,7 +186,8 @@ def _whole_stl(path: Path, content: bytes) -> bytes:
     with `solid`, as a text does; but what a text has in the place of the number is far too large. A text may lack its last
     line, `endsolid`, but no part of a facet.
     """
-    text = content[:5].lower() == b"solid" and b"facet" in content[:1024]
+    begin = content[:1024].removeprefix(codecs.BOM_UTF8).lstrip()
+    text = begin[:5].lower() == b"solid" and b"facet" in begin
     if len(content) >= 84:
         declared = int.from_bytes(content[80:84], "little")
         held = (len(content) - 84) // 50
@@ -165,6 +197,7 @@ def _whole_stl(path: Path, content: bytes) -> bytes:
             raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
     if not text:
         return content
+    content = content.removeprefix(codecs.BOM_UTF8).lstrip()
     end = content[-1024:].lower().split()
     if b"endsolid" in end:
         return content

@@ -32,7 +32,8 @@ def read_pcd(path: Path) -> Shape:
 
     try:
         cloud = PointCloud.from_path(path)
-        points = np.stack([np.asarray(cloud.pc_data[axis], dtype=np.float64) for axis in "xyz"], axis=1)
+        fields = {name.lower(): name for name in reversed(cloud.fields)}
+        points = np.stack([np.asarray(cloud.pc_data[fields[axis]], dtype=np.float64) for axis in "xyz"], axis=1)
     except Exception as error:  # pydantic, numpy, struct and lzf each bring their own
         raise ReadError(path, f"damaged PCD file ({one_line(error, 120)})") from None
     declared = int(head[b"POINTS"])
@@ -98,11 +99,12 @@ def read_las(path: Path) -> Shape:
     try:
         with _silenced(), laspy.open(path) as file:
             declared = file.header.point_count
-            floor = 1 if path.suffix.lower() == ".laz" else file.header.point_format.size
+            packed = file.header.are_points_compressed  # whatever the file is called
+            floor = 1 if packed else file.header.point_format.size
             # A LAZ chunk codes a point in well over a bit; anything below is a header that lies.
             if declared * floor > path.stat().st_size * (64 if floor == 1 else 1) or declared > MAX_ELEMENTS:
                 raise ReadError(path, f"declares {declared} points, more than its {path.stat().st_size} bytes can hold")
-            if path.suffix.lower() == ".laz":
+            if packed:
                 _guard_laz(path, file.header.offset_to_point_data)
             points = np.asarray(file.read().xyz, dtype=np.float64)
     except ReadError:

@@ -6,6 +6,7 @@ import codecs
 import math
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,17 +184,19 @@ def read_npz(path: Path) -> Shape:
     try:
         with zipfile.ZipFile(path) as archive:
             guard_archive(path, archive)
-            for member in archive.infolist():
-                _guard_member(path, archive, member)
-        with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays.files)
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            names = [name for name, member in members.items() if member.filename.endswith(".npy")]
             wanted = next((n for n in ("vertices", "points", "xyz", "pos") if n in names), None)
             if wanted is None:
                 if len(names) != 1:
                     raise ReadError(path, f"expected an array named points or vertices, found {', '.join(names) or 'none'}")
                 wanted = names[0]
+            with_faces = wanted == "vertices" and "faces" in names
+            for name in [wanted, "faces"] if with_faces else [wanted]:
+                _guard_member(path, archive, members[name])
+        with np.load(path, allow_pickle=False) as arrays:
             points = _columns(path, wanted, arrays[wanted])
-            faces = arrays["faces"] if wanted == "vertices" and "faces" in names else None
+            faces = arrays["faces"] if with_faces else None
     except ReadError:
         raise
     except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError
@@ -201,6 +204,10 @@ def read_npz(path: Path) -> Shape:
     if faces is not None and (faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu"):
         raise ReadError(path, f"faces must be integers of shape (F, 3), found {faces.dtype} {faces.shape}")
     return checked(path, points, faces)
+
+
+ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What `zipfile` raises where an archive is damaged, encrypted, or packed in a way of its own."""
 
 
 def guard_archive(path: Path, archive: zipfile.ZipFile) -> None:

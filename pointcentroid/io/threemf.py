@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.meshes import joined
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape
-from pointcentroid.io.tables import guard_archive
+from pointcentroid.io.tables import ARCHIVE_ERRORS, guard_archive
 
 _PARSING: dict[str, Any] = {"resolve_entities": False, "no_network": True, "huge_tree": True}
 _ASIDE = ("other", "support", "solidsupport")  # types of objects that are printed with the shape, or not at all
@@ -88,7 +87,7 @@ def placed(path: Path) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[n
         with zipfile.ZipFile(path) as archive:
             guard_archive(path, archive)
             parts = list(_Package(path, archive).placed())
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, or an unknown way
+    except ARCHIVE_ERRORS as error:
         raise ReadError(path, f"not a 3MF file: it is no zip archive, or a damaged one ({one_line(error, 120)})") from None
     shown = [part for part in parts if part[0].kind not in _ASIDE] or parts
     moved = [(part.name, part.vertices @ transform[:3, :3] + transform[3, :3], part.faces) for part, transform in shown]
@@ -133,10 +132,10 @@ class _Package:
                 raise ReadError(self.path, "damaged 3MF file: a component is part of itself")
             inner = transform @ outer
             elements += max(len(found.vertices), len(found.faces))
-            if seen > MAX_INSTANCES or elements > MAX_ELEMENTS:
+            waiting += [(component, inner, depth + 1) for component in reversed(found.components)]
+            if seen + len(waiting) > MAX_INSTANCES or elements > MAX_ELEMENTS:
                 most = f"{MAX_INSTANCES} objects or {MAX_ELEMENTS} vertices or faces"
                 raise ReadError(self.path, f"places more than {most}, which is more than is read")
-            waiting += [(component, inner, depth + 1) for component in reversed(found.components)]
             if len(found.vertices):
                 yield found, inner
 
