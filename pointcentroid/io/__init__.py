@@ -67,9 +67,13 @@ def read(path: str | Path) -> Shape:
     if reader is None:
         if not os.path.exists(path):
             raise ReadError(path, "cannot be read: No such file or directory")
-        known = " ".join(sorted(READERS))
-        raise ReadError(path, f"unknown format {path.suffix or '(no suffix)'}; known: {known}")
+        raise unknown_format(path)
     return _guarded(path, reader)
+
+
+def unknown_format(path: str | Path) -> ReadError:
+    """What is wrong with a file whose suffix is no key of `READERS`, by its name alone."""
+    return ReadError(path, f"unknown format {Path(path).suffix or '(no suffix)'}; known: {' '.join(sorted(READERS))}")
 
 
 def read_parts(path: str | Path) -> PartedShape | None:

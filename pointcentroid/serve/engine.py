@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pointcentroid.errors import require
-from pointcentroid.io import READERS
+from pointcentroid.io import READERS, unknown_format
 from pointcentroid.predict.limited import CrashError, OverrunError
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.preparing import Prepared, attempt
@@ -164,7 +164,7 @@ class Engine:
 
     async def _read(self, upload: Upload, votes: int) -> Prepared | Failure:
         if upload.path is None:
-            return attempt(upload.name, self.predictor.card.preprocess)  # says which suffixes there are, opens nothing
+            return Failure(upload.name, unknown_format(upload.name).reason)
         try:
             result = await self._readers.ask((str(upload.path), votes), await _is_large(upload.path))
         except OverrunError:
