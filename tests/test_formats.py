@@ -256,6 +256,11 @@ def test_corners_of_an_obj_may_count_back_from_where_they_stand(
     corners = shape.vertices[shape.faces]
     expected = np.concatenate([sphere.triangles, sphere.triangles + np.array([5, 0, 0])])
     np.testing.assert_allclose(corners, expected, atol=1e-6)
+    spaced = itertools.cycle(["f ", "  f\t", "f\t\t"])
+    path.write_text("\n".join(next(spaced) + line[1:] if line.startswith("f") else line for line in lines) + "\n")
+    np.testing.assert_allclose(read(path).vertices[read(path).faces], expected, atol=1e-6)
+    path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 -2 -1\nv 5 0 0\nv 6 0 0\nv 5 1 0\nf 4 -2 -1\n")
+    assert read(path).faces.tolist() == [[0, 1, 2], [3, 4, 5]]
     path.write_text("v 0 0 0\nf -1 -2 -3\n")
     with pytest.raises(ReadError, match="names -2, but only 1 come before it"):
         read(path)

@@ -222,13 +222,15 @@ def calibrate(
     from pointcentroid.data.ordered import OrderedClouds
     from pointcentroid.evaluate.calibration import calibrated
     from pointcentroid.nn.classifier import CentroidClassifier
-    from pointcentroid.weights import find_weights, load_weights, save_weights, shipped_weights
+    from pointcentroid.weights import HUB, find_weights, load_weights, save_weights, shipped_weights
 
     check_writable(to, "--to")
     path = find_weights(weights)
-    if to is None and weights in shipped_weights():
+    shipped = {own.resolve() for own in shipped_weights().values()}
+    if to is None and (path.resolve() in shipped or weights.startswith(HUB)):
+        where = "from a hub" if weights.startswith(HUB) else "with the package"
         raise typer.BadParameter(
-            f"{weights} came with the package and stays as it is; say where the new weights go", param_hint="--to"
+            f"{weights} came {where} and stays as it is; say where the new weights go", param_hint="--to"
         )
     tensors, card = load_weights(path)
     clouds = _open(data, card.preprocess, None)

@@ -76,7 +76,7 @@ def _write(points: Any, path: Path, kind: str) -> None:
         if kind == "npy":
             np.save(file, points)
         elif kind == "xyz":
-            np.savetxt(file, points, fmt="%.9g")
+            np.savetxt(file, points, fmt="%.17g")
         else:
             # Libraries write single precision, which map coordinates do not survive.
             header = "ply\nformat binary_little_endian 1.0\nelement vertex {}\n{}end_header\n"

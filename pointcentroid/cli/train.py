@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +60,7 @@ def train(
     except KeyboardInterrupt:
         if not (Path(settings.output) / settings.name / "last.ckpt").is_file():
             raise
-        again = " ".join(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))
+        again = shlex.join(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))
         note(f"what is finished is kept; to go on: pointcentroid {again} --resume")
         raise
     if weights is None:

@@ -272,7 +272,7 @@ def _class_folder_entries(names: list[str]) -> list[Entry]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts chair_9 before chair_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _resampled_entries(

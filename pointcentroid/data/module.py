@@ -53,9 +53,7 @@ class CloudData(lightning.LightningDataModule):
         self.training, self.validation = self._chosen(clouds, training), self._chosen(clouds, validation)
 
     def _chosen(self, clouds: CloudSet, rows: np.ndarray) -> Clouds:
-        first, seen = self.config.model.seeds, self.config.preprocess.points
-        prefix = max(first, seen if seen < clouds.points.shape[1] else 0)
-        return OrderedClouds(clouds, rows, prefix, seen)
+        return OrderedClouds(clouds, rows, self.config.model.seeds, self.config.preprocess.points)
 
     def _check_classes(self, wanted: int, clouds: CloudSet, training: np.ndarray) -> None:
         found = len(self.classes)

@@ -36,17 +36,18 @@ class OrderedClouds(Clouds):
     Args:
         clouds: the data set.
         rows: which of its clouds, (S,).
-        prefix: how many points to put in farthest-point order, where they are not in it already.
-        points: how many points, from the first, a cloud keeps.
+        seeds: how many points to put in farthest-point order, where they are not in it already.
+        points: how many points a cloud keeps; of more, the farthest.
     """
 
-    def __init__(self, clouds: CloudSet, rows: np.ndarray, prefix: int, points: int) -> None:
+    def __init__(self, clouds: CloudSet, rows: np.ndarray, seeds: int, points: int) -> None:
         self.labels = torch.from_numpy(clouds.labels[rows])
         self.rows: np.ndarray | None = None
         if clouds.ordered:
             # They may be mapped from a file: only those of a batch are read, when it is made.
             self.points, self.rows = clouds.points[:, :points], rows
             return
+        prefix = max(seeds, points if points < clouds.points.shape[1] else 0)  # as `pointcentroid.predict.nets.ordered`
         ordered = []
         for chunk in torch.from_numpy(clouds.points[rows]).split(64):
             ordered.append(farthest_first(chunk, prefix)[:, :points])

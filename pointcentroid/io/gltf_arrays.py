@@ -112,7 +112,7 @@ class GltfArrays:
         count, width, dtype = self._count(accessor), _WIDTHS[kind], _dtype(accessor["componentType"])
         if "bufferView" in accessor:
             values = self._rows(accessor, count, width, dtype)
-        elif kind == "VEC3" and count <= self.size:  # zeros, of which a sparse accessor changes some
+        elif kind == "VEC3" and count <= max(self.size, 2**20):  # zeros, of which a sparse accessor changes some
             values = np.zeros((count, width), dtype)
         else:
             raise ReadError(self.path, f"its accessor {number} of {count} elements says nowhere where they are")

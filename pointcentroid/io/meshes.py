@@ -16,6 +16,11 @@ from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io import gltf, ply
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape, checked
 
+_UNUSUAL = b"\nf\t", b"\nv\t", b"\n f", b"\n v", b"\n\tf", b"\n\tv"
+"""Lines of an OBJ that trimesh passes over without a word."""
+
+_COUNTS_BACK = re.compile(rb"\n[flp][ \t][^\n]*-")
+
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
@@ -69,7 +74,8 @@ def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
 
     if kind == "obj":
         options["skip_materials"] = True
-        content = content if b"\n" in content else _plain_obj(content)
+        unusual = b"\n" not in content or any(begin in content for begin in _UNUSUAL)
+        content = _plain_obj(content) if unusual else content
     try:
         content = _absolute_obj(content) if kind == "obj" else content
         with warnings.catch_warnings():
@@ -146,15 +152,18 @@ def _triples(path: Path, what: str, values: Any) -> np.ndarray:
 
 
 def _plain_obj(content: bytes) -> bytes:
-    """The same without what trimesh stumbles over: lines that end as on old Macs, and comments behind numbers."""
+    """The same without what trimesh stumbles over: lines that end as on old Macs or are indented, tabs behind the first
+    word, and comments behind numbers."""
     content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    content = re.sub(rb"^[ \t]*(\w+)[ \t]+", rb"\1 ", content, flags=re.MULTILINE)
     return re.sub(rb"^([ \t]*(?:f|l|p|v|vn|vt)[ \t][^#\n]*)#.*$", rb"\1", content, flags=re.MULTILINE)
 
 
 def _absolute_obj(content: bytes) -> bytes:
     """The same with corners counted from the first vertex, where a file counts back from the last one before a face: trimesh
     counts back from the last of the whole file."""
-    if not any(begin in content for begin in (b"\nf -", b"\nl -", b"\np -")):  # an expression would take a third of reading
+    first = max(content.find(b"\nf"), 0)
+    if b"-" not in content[first:] or not _COUNTS_BACK.search(content, first):  # the first is often enough, and quick
         return content
     counts = {b"v": 0, b"vt": 0, b"vn": 0}
     lines = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").split(b"\n")

@@ -61,6 +61,8 @@ def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None)
         faces = None
     if faces is not None:
         faces = np.ascontiguousarray(faces, dtype=np.int64)
+        if faces.ndim != 2 or faces.shape[1] != 3:
+            raise ReadError(path, f"expected three corners a face, found numbers of shape {faces.shape}")
         low, high = int(faces.min()), int(faces.max())
         if low < 0 or high >= len(vertices):
             wrong = low if low < 0 else high

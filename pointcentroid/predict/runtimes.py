@@ -40,6 +40,9 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
         net = OnnxNet(graph, weights)
         if net.is_of(weights):
             return net
+        if only:
+            how = f"pointcentroid export {weights} -o {graph}"
+            raise ConfigError(f"{graph} is of other weights than {weights}; this makes it anew: {how}")
     elif only and graph.is_file():
         raise ConfigError(
             f"{graph} runs on the CPU, as it is; other devices and changes need torch and the weights it is of"
