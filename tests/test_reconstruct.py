@@ -220,7 +220,7 @@ class TestReconstruct:
             reconstructor(np.full((10, 3), np.nan))
         with pytest.raises(ValueError, match="at least 1"):
             reconstructor(EXAMPLES / "chair.off", 0)
-        with pytest.raises(WeightsError, match="of a classifier, not of an autoencoder"):
+        with pytest.raises(WeightsError, match="of the kind 'classifier', not 'autoencoder'"):
             Reconstructor("small")
         with pytest.raises(WeightsError, match="of the kind 'autoencoder', not 'classifier'"):
             pc.load("autoencoder")
