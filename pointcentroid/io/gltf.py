@@ -122,11 +122,11 @@ class _Rewriter:
         for name in self.tree.get("extensionsRequired", ()):
             if name not in _KNOWN and not name.startswith(_LOOKS):
                 raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
-        nodes, shown = self._placed()
+        nodes = self._placed()
         new: dict[str, Any] = {
             "asset": {"version": "2.0"},
             "scene": 0,
-            "scenes": [{"nodes": shown}],
+            "scenes": [{"nodes": list(range(len(nodes)))}],
             "nodes": nodes,
             "meshes": self.meshes,
             "accessors": self.accessors,
@@ -147,23 +147,25 @@ class _Rewriter:
             ]
         )
 
-    def _placed(self) -> tuple[list[dict], list[int]]:
-        """The nodes, under their old numbers but each placed in the world by itself, and those of them that show a mesh.
+    def _placed(self) -> list[dict]:
+        """The nodes of the new tree, each placed in the world by itself and called by the number of the old one.
 
         Readers of trees take a time that grows with their depth for every node. Where a node shows a skinned mesh, its own
         transform and its parents' do not count (glTF 2.0, section 3.7.3.3).
         """
-        nodes: list[dict] = [{} for _ in self.tree.get("nodes", ())]
-        shown = self._with_mesh(self._roots())
-        for number in shown:
+        nodes: list[dict] = []
+        for number in self._with_mesh(self._roots()):
             node = self.tree["nodes"][number]
             if "skin" in node and self._is_skinned[node["mesh"]]:
                 _, origin = self._bones(node["skin"])
-                nodes[number] = {"mesh": self._mesh(node["mesh"], node["skin"]), "translation": origin.tolist()}
-            else:
-                mesh = self._mesh(node["mesh"], None, self._places(node))
-                nodes[number] = {"mesh": mesh, "matrix": self._world[number].T.ravel().tolist()}
-        return nodes, shown
+                mesh = self._mesh(node["mesh"], node["skin"])
+                nodes.append({"name": str(number), "mesh": mesh, "translation": origin.tolist()})
+                continue
+            mesh = self._mesh(node["mesh"], None)
+            for place in self._places(node):
+                matrix = (self._world[number] @ place).T.ravel().tolist()
+                nodes.append({"name": str(number), "mesh": mesh, "matrix": matrix})
+        return nodes
 
     def _roots(self) -> list[int]:
         """The nodes that the scene to be shown begins with; where there are no scenes, all that hang on nothing."""
@@ -224,24 +226,20 @@ class _Rewriter:
             raise ReadError(self.path, f"its skin has {count} joints and {len(matrices)} inverse bind matrices")
         return matrices[:count].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
 
-    def _mesh(self, number: int, skin: int | None, places: np.ndarray | None = None) -> int:
-        """Copy a mesh, posed by a skin if there is one, or as often as it is placed."""
-        if places is None and (number, skin) in self._copied:
-            return self._copied[number, skin]
-        new = len(self.meshes)
-        self.meshes.append(
-            {"primitives": [self._primitive(p, skin, places) for p in self.tree["meshes"][number]["primitives"]]}
-        )
-        if places is None:
-            self._copied[number, skin] = new
-        return new
+    def _mesh(self, number: int, skin: int | None) -> int:
+        """Copy a mesh, posed by a skin if there is one."""
+        if (number, skin) not in self._copied:
+            mesh = {"primitives": [self._primitive(p, skin) for p in self.tree["meshes"][number]["primitives"]]}
+            self._copied[number, skin] = len(self.meshes)
+            self.meshes.append(mesh)
+        return self._copied[number, skin]
 
-    def _places(self, node: dict) -> np.ndarray | None:
-        """(I, 4, 4) where EXT_mesh_gpu_instancing puts copies of a node's mesh; None where the node shows it once."""
+    def _places(self, node: dict) -> np.ndarray:
+        """(I, 4, 4) where copies of its mesh stand in a node: those of EXT_mesh_gpu_instancing, or else the one."""
         numbers = node.get("extensions", {}).get(_INSTANCES, {}).get("attributes", {})
         given = {name: self.arrays.values(numbers[name], kind) for name, kind in _PLACES.items() if name in numbers}
         if not given:
-            return None
+            return np.eye(4)[None]
         counts = {name: len(values) for name, values in given.items()}
         if len(set(counts.values())) > 1:
             raise ReadError(self.path, f"places copies of a mesh, but not as many of each: {counts}")
@@ -250,10 +248,11 @@ class _Rewriter:
             raise ReadError(self.path, f"places more than {MAX_INSTANCES} copies of its meshes, more than is read")
         return transforms(given.get("TRANSLATION"), given.get("ROTATION"), given.get("SCALE"))
 
-    def _primitive(self, primitive: dict, skin: int | None, places: np.ndarray | None) -> dict:
+    def _primitive(self, primitive: dict, skin: int | None) -> dict:
         mode, positions, corners = self._positions(primitive, skin)
-        if places is not None:
-            positions, corners = self._placed_copies(places, positions, mode, corners)
+        count = self.accessors[positions]["count"]
+        if corners is not None and mode == TRIANGLES and (corners >= count).any():  # in a whole, it could be another part's
+            raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {count}")
         new: dict[str, Any] = {"attributes": {"POSITION": positions}, "mode": mode}
         if corners is not None:
             new["indices"] = self._add_accessor(corners.astype("<u4"))
@@ -284,25 +283,6 @@ class _Rewriter:
         if not own:
             self._shared[key] = accessor
         return mode, accessor, corners
-
-    def _placed_copies(
-        self, places: np.ndarray, number: int, mode: int, corners: np.ndarray | None
-    ) -> tuple[int, np.ndarray | None]:
-        """The accessor of positions as each of (I, 4, 4) places has them, one after the other, and all their corners."""
-        count, view = self.accessors[number]["count"], self.views[self.accessors[number]["bufferView"]]
-        if mode == TRIANGLES:
-            corners = np.arange(count) if corners is None else corners.astype(np.int64)
-            if (corners >= count).any():
-                raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {count}")
-        if 12 * len(places) * max(count, 0 if corners is None else len(corners)) > MAX_UNPACKED:
-            raise ReadError(self.path, f"places {len(places)} copies of {count} vertices, more than is read")
-        positions = np.frombuffer(self.data, "<f4", 3 * count, view["byteOffset"]).reshape(-1, 3).copy()
-        copies = np.empty((len(places), count, 3), "<f4")
-        for copy, place in zip(copies, places, strict=True):
-            copy[:] = positions @ place[:3, :3].T + place[:3, 3]
-        if mode == TRIANGLES:
-            corners = (corners + count * np.arange(len(places))[:, None]).reshape(-1)
-        return self._add_accessor(copies.reshape(-1, 3)), corners
 
     def _add_accessor(self, array: np.ndarray) -> int:
         kind, shape = (FLOAT, "VEC3") if array.ndim == 2 else (UNSIGNED_INT, "SCALAR")

@@ -105,14 +105,12 @@ def placed(path: Path, scene: Any) -> tuple[list[tuple[str, np.ndarray, np.ndarr
     """
     meshes: list[tuple[str, np.ndarray, np.ndarray]] = []
     clouds: list[np.ndarray] = []
-    nodes = list(scene.graph.nodes_geometry)
-    parts = [scene.geometry[scene.graph[node][1]] for node in nodes]
-    vertices, faces = (sum(len(getattr(part, what, ())) for part in parts) for what in ("vertices", "faces"))
-    if len(nodes) > MAX_INSTANCES or max(vertices, faces) > MAX_ELEMENTS:
-        raise ReadError(path, f"places {len(nodes)} parts of {vertices} vertices and {faces} faces, more than is read")
-    for node in nodes:
-        transform, name = scene.graph[node]
-        part = scene.geometry[name]
+    shown = [(node, *scene.graph[node]) for node in scene.graph.nodes_geometry]
+    parts = [(node, transform, scene.geometry[name]) for node, transform, name in shown]
+    counts = [sum(len(getattr(part, what, ())) for _, _, part in parts) for what in ("vertices", "faces")]
+    if len(parts) > MAX_INSTANCES or max(counts) > MAX_ELEMENTS:
+        raise ReadError(path, f"places {len(parts)} parts of {counts[0]} vertices and {counts[1]} faces, more than is read")
+    for node, transform, part in parts:
         vertices = _triples(path, "vertices", getattr(part, "vertices", ())).astype(np.float64)
         faces = _triples(path, "faces", getattr(part, "faces", ())).astype(np.int64)
         vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
