@@ -109,6 +109,13 @@ def test_what_supports_a_print_is_no_part_of_the_shape(tmp_path: Path, sphere: t
     assert area(alone) == pytest.approx(larger.area, rel=1e-4)
 
 
+def test_what_a_support_is_made_of_is_no_part_of_the_shape(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    support = '<object id="2" type="support"><components><component objectid="3"/></components></object>'
+    objects = object_3mf(1, sphere) + object_3mf(3, sphere.copy().apply_scale(2)) + support
+    path = write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": objects}, '<item objectid="1"/><item objectid="2"/>')
+    assert area(path) == pytest.approx(sphere.area, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("objects", "item", "message"),
     [
@@ -139,7 +146,8 @@ def test_what_supports_a_print_is_no_part_of_the_shape(tmp_path: Path, sphere: t
             2,
             "object 2 has 0",
         ),
-        ('<object id="2"><mesh></object>', 2, "tag mismatch"),
+        ('<object id="2"><mesh><vertices><vertex x="1" z="2"/></vertices></mesh></object>', 2, "an element without 'y'"),
+        ('<object id="2"><mesh></object>', 2, "mismatched tag"),
         ("", None, "holds no geometry"),
     ],
 )
@@ -150,6 +158,19 @@ def test_a_damaged_3mf_says_what_is_wrong(
     path = write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": object_3mf(1, sphere) + objects}, build)
     with pytest.raises(ReadError, match=message):
         read(path)
+
+
+def test_a_3mf_that_defines_entities_is_not_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.3mf", "w") as archive:
+        archive.writestr("3D/3dmodel.model", '<!DOCTYPE model [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><model>&b;</model>')
+    with pytest.raises(ReadError, match="holds a DOCTYPE"):
+        read(tmp_path / "a.3mf")
+
+
+def test_only_what_a_mesh_holds_itself_is_its_geometry(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    slices = '<slicestack id="9"><slice><vertices><vertex x="9" y="9"/></vertices></slice></slicestack>'
+    path = write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": slices + object_3mf(1, sphere)}, '<item objectid="1"/>')
+    assert read(path).vertices == pytest.approx(sphere.vertices, abs=1e-6)
 
 
 def test_a_3mf_that_places_more_than_is_read_is_an_error(tmp_path: Path, sphere: trimesh.Trimesh) -> None:

@@ -7,11 +7,12 @@ as slicers write it.
 
 from __future__ import annotations
 
-import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
+from xml.parsers import expat
 
 import numpy as np
 
@@ -20,10 +21,7 @@ from pointcentroid.io.meshes import joined
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape
 from pointcentroid.io.tables import ARCHIVE_ERRORS, guard_archive
 
-_PARSING: dict[str, Any] = {"resolve_entities": False, "no_network": True, "huge_tree": True}
 _ASIDE = ("other", "support", "solidsupport")  # types of objects that are printed with the shape, or not at all
-_TAGS = tuple(f"{{*}}{tag}" for tag in ("vertices", "triangles", "component", "object", "item"))
-_NO_VERTICES, _NO_FACES = np.empty((0, 3)), np.empty((0, 3), np.int64)
 _ROOT = "3d/3dmodel.model"  # where the model is if the archive does not say
 
 
@@ -59,6 +57,20 @@ class _Object(NamedTuple):
     components: list[_Placement]
 
 
+class _Placed(NamedTuple):
+    """A mesh where it is built.
+
+    Attributes:
+        object: the mesh.
+        transform: (4, 4), of rows (x, y, z, 1).
+        aside: whether it, or what it is a component of, is no part of the shape.
+    """
+
+    object: _Object
+    transform: np.ndarray
+    aside: bool
+
+
 def read_3mf(path: Path) -> Shape:
     """Read 3MF: everything that is built, placed and merged, without what only supports it.
 
@@ -89,8 +101,8 @@ def placed(path: Path) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[n
             parts = list(_Package(path, archive).placed())
     except ARCHIVE_ERRORS as error:
         raise ReadError(path, f"not a 3MF file: it is no zip archive, or a damaged one ({one_line(error, 120)})") from None
-    shown = [part for part in parts if part[0].kind not in _ASIDE] or parts
-    moved = [(part.name, part.vertices @ transform[:3, :3] + transform[3, :3], part.faces) for part, transform in shown]
+    shown = [part for part in parts if not part.aside] or parts
+    moved = [(found.name, found.vertices @ at[:3, :3] + at[3, :3], found.faces) for found, at, _ in shown]
     meshes = [each for each in moved if len(each[2])]
     return meshes, [vertices for _, vertices, faces in moved if not len(faces)]
 
@@ -110,18 +122,18 @@ class _Package:
         self.items: dict[str, list[_Placement]] = {}  # of each model that was parsed
         self.objects: dict[tuple[str, str], _Object] = {}  # of all of these, by model and id
 
-    def placed(self) -> Iterator[tuple[_Object, np.ndarray]]:
-        """Every mesh that is built, as often as it is, with its (4, 4) transform.
+    def placed(self) -> Iterator[_Placed]:
+        """Every mesh that is built, as often as it is.
 
         Raises:
             ReadError: a model is damaged or absent, an object is absent or part of itself, or too much is placed.
         """
         root = self._root()
         self._parse(root)
-        waiting = [(item, np.eye(4), 0) for item in reversed(self.items[root])]
+        waiting = [(item, np.eye(4), False, 0) for item in reversed(self.items[root])]
         seen = elements = 0
         while waiting:
-            (model, number, transform), outer, depth = waiting.pop()
+            (model, number, transform), outer, aside, depth = waiting.pop()
             if model not in self.items:
                 self._parse(model)
             found = self.objects.get((model, number))
@@ -130,78 +142,144 @@ class _Package:
                 raise ReadError(self.path, f"damaged 3MF file: it places object {number!r}, which {model} does not hold")
             if depth > len(self.objects):
                 raise ReadError(self.path, "damaged 3MF file: a component is part of itself")
-            inner = transform @ outer
+            inner, aside = transform @ outer, aside or found.kind in _ASIDE
             elements += max(len(found.vertices), len(found.faces))
-            waiting += [(component, inner, depth + 1) for component in reversed(found.components)]
+            waiting += [(component, inner, aside, depth + 1) for component in reversed(found.components)]
             if seen + len(waiting) > MAX_INSTANCES or elements > MAX_ELEMENTS:
                 most = f"{MAX_INSTANCES} objects or {MAX_ELEMENTS} vertices or faces"
                 raise ReadError(self.path, f"places more than {most}, which is more than is read")
             if len(found.vertices):
-                yield found, inner
+                yield _Placed(found, inner, aside)
 
     def _root(self) -> str:
         """The name of the model to begin with: where the archive's relations say, or else at the usual place."""
-        from lxml import etree  # type: ignore[reportAttributeAccessIssue]
-
         if "_rels/.rels" in self.names:
+            relations = _Relations()
             try:
-                relations = etree.fromstring(self._content("_rels/.rels"), etree.XMLParser(**_PARSING))
-            except etree.XMLSyntaxError:
+                relations.parse(self._open("_rels/.rels"))
+            except expat.ExpatError:
                 return _ROOT
-            for relation in relations.iterchildren("{*}Relationship"):
-                if relation.get("Type", "").endswith("/3dmodel"):
-                    return relation.get("Target", _ROOT).lower().lstrip("/")
+            return relations.root
         return _ROOT
 
-    def _content(self, name: str) -> bytes:
+    def _open(self, name: str) -> IO[bytes]:
         if name not in self.names:
             raise ReadError(self.path, f"damaged 3MF file: it holds no {name}")
-        return self.archive.read(self.names[name])
+        return self.archive.open(self.names[name])
 
     def _parse(self, name: str) -> None:
         """Add the objects and items of a model."""
-        from lxml import etree  # type: ignore[reportAttributeAccessIssue]
-
-        items = self.items[name] = []
-        vertices, faces, components = _NO_VERTICES, _NO_FACES, []
+        model = _Model(name)
         try:
-            for _, element in etree.iterparse(io.BytesIO(self._content(name)), tag=_TAGS, **_PARSING):
-                tag, parent = etree.QName(element).localname, element.getparent()
-                of_mesh = parent is not None and etree.QName(parent).localname.endswith("mesh")  # slices have vertices, too
-                if tag == "vertices" and of_mesh:
-                    vertices = _numbers(element.iterchildren("{*}vertex"), ("x", "y", "z"), np.float64)
-                elif tag == "triangles" and of_mesh:
-                    faces = _numbers(element.iterchildren("{*}triangle"), ("v1", "v2", "v3"), np.int64)
-                elif tag == "component":
-                    components.append(_placement(element, name))
-                elif tag == "item":
-                    items.append(_placement(element, name))
-                elif tag == "object":
-                    number, kind = element.get("id", ""), element.get("type", "model")
-                    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
-                        raise ValueError(f"object {number} has {len(vertices)} vertices, a triangle names others")
-                    called = element.get("name") or f"object {number}"
-                    self.objects[name, number] = _Object(called, kind, vertices, faces, components)
-                    vertices, faces, components = _NO_VERTICES, _NO_FACES, []
-                element.clear()
-        except (etree.XMLSyntaxError, TypeError, ValueError, OverflowError) as error:
-            raise ReadError(self.path, f"damaged 3MF file ({name}: {one_line(error, 120)})") from None
+            model.parse(self._open(name))
+        except (expat.ExpatError, KeyError, ValueError, OverflowError) as error:
+            what = f"an element without {error}" if isinstance(error, KeyError) else one_line(error, 120)
+            raise ReadError(self.path, f"damaged 3MF file ({name}: {what})") from None
+        self.items[name] = model.items
+        self.objects.update(((name, number), found) for number, found in model.objects.items())
 
 
-def _numbers(elements: Iterable[Any], names: tuple[str, str, str], dtype: type) -> np.ndarray:
-    """(N, 3) of three attributes of each of N elements."""
-    first, second, third = names
-    rows = [(element.get(first), element.get(second), element.get(third)) for element in elements]
-    return np.array(rows, dtype=dtype).reshape(-1, 3)
+class _Xml:
+    """Elements of an XML file as they come: none is kept, however many there are. Names are without their namespace."""
+
+    def parse(self, file: IO[bytes]) -> None:
+        """Read a file to its end, and close it.
+
+        Raises:
+            expat.ExpatError: it is no XML, or it is cut short.
+            ValueError: it defines a type of documents, and so perhaps entities.
+        """
+        parser = expat.ParserCreate(namespace_separator="}")
+        parser.StartElementHandler = lambda name, attributes: self.start(name.rpartition("}")[2], attributes)
+        parser.EndElementHandler = lambda name: self.end(name.rpartition("}")[2])
+        parser.StartDoctypeDeclHandler = self._doctype
+        with file:
+            parser.ParseFile(file)
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+
+    def end(self, tag: str) -> None:
+        """An element ends."""
+
+    @staticmethod
+    def _doctype(*_: object) -> None:
+        raise ValueError("it holds a DOCTYPE, which no 3MF does")
 
 
-def _placement(element: Any, model: str) -> _Placement:
+class _Relations(_Xml):
+    """The relations of an archive.
+
+    Attributes:
+        root: the name of its first model.
+    """
+
+    def __init__(self) -> None:
+        self.root = ""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "Relationship" and not self.root and attributes.get("Type", "").endswith("/3dmodel"):
+            self.root = attributes.get("Target", _ROOT).lower().lstrip("/")
+
+
+class _Model(_Xml):
+    """A model of an archive.
+
+    Args:
+        name: its own.
+
+    Attributes:
+        items: what it builds.
+        objects: by their ids.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.items: list[_Placement] = []
+        self.objects: dict[str, _Object] = {}
+        self._object: dict[str, str] = {}  # attributes of the object that is read
+        self._vertices, self._faces = array("d"), array("q")  # its numbers
+        self._components: list[_Placement] = []
+        self._outer: list[str] = []  # tags of the elements around
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "vertex":
+            if self._in_mesh("vertices"):
+                self._vertices.extend((float(attributes["x"]), float(attributes["y"]), float(attributes["z"])))
+        elif tag == "triangle":
+            if self._in_mesh("triangles"):
+                self._faces.extend((int(attributes["v1"]), int(attributes["v2"]), int(attributes["v3"])))
+        elif tag == "component":
+            self._components.append(_placement(attributes, self.name))
+        elif tag == "item":
+            self.items.append(_placement(attributes, self.name))
+        elif tag == "object":
+            self._object = attributes
+            self._vertices, self._faces, self._components = array("d"), array("q"), []
+        self._outer.append(tag)
+
+    def end(self, tag: str) -> None:
+        self._outer.pop()
+        if tag == "object":
+            number, kind = self._object.get("id", ""), self._object.get("type", "model")
+            vertices, faces = np.array(self._vertices).reshape(-1, 3), np.array(self._faces).reshape(-1, 3)
+            if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
+                raise ValueError(f"object {number} has {len(vertices)} vertices, a triangle names others")
+            called = self._object.get("name") or f"object {number}"
+            self.objects[number] = _Object(called, kind, vertices, faces, self._components)
+
+    def _in_mesh(self, tag: str) -> bool:
+        """Whether the next element is one of a mesh's own: slices have vertices, too."""
+        return len(self._outer) > 1 and self._outer[-1] == tag and self._outer[-2].endswith("mesh")
+
+
+def _placement(attributes: dict[str, str], model: str) -> _Placement:
     """What an item or a component of a model says."""
     transform = np.eye(4)
-    if text := element.get("transform"):
+    if text := attributes.get("transform"):
         transform[:, :3] = np.array(text.split(), dtype=np.float64).reshape(4, 3)
-    others = (value for key, value in element.items() if key.endswith("}path"))  # the production extension's
-    return _Placement(next(others, model).lower().lstrip("/"), element.get("objectid", ""), transform)
+    others = (value for key, value in attributes.items() if key.endswith("}path"))  # the production extension's
+    return _Placement(next(others, model).lower().lstrip("/"), attributes.get("objectid", ""), transform)
 
 
 READERS = {".3mf": read_3mf}
