@@ -555,7 +555,7 @@ class TestRay:
                 key = f"in/a b/50% of #1? {file.name}"
                 client.upload_file(str(file), "scans", key)
                 answers[f"s3://scans/{key}"] = expected[str(file)]
-            done = run("embed", "s3://scans/in", "-r", "--ray", "-o", tmp_path / "out.parquet")
+            done = run("embed", "s3://scans/in", "-r", "--ray", "--batch-size", 3, "-o", tmp_path / "out.parquet")
             assert "2 of 20 could not be embedded" in done.stderr
         finally:
             server.stop()

@@ -1137,6 +1137,21 @@ class TestCommands:
         done = run("view", EXAMPLES / "chair.off", "--gif", gif, "--stages", "2")
         assert (done.returncode, done.stdout.split()) == (0, [str(gif)])
 
+    @pytest.mark.parametrize(
+        ("given", "absent"),
+        [
+            (["--html", "x.html", "--views", 2], "--png"),
+            (["--gif", "x.gif", "--views", 2], "--png"),
+            (["--html", "x.html", "--stages", "2"], "--gif"),
+            (["--mesh"], "--gif"),
+        ],
+    )
+    def test_what_only_a_picture_has_wants_one(self, tmp_path: Path, given: list[str], absent: str) -> None:
+        done = run("view", EXAMPLES / "chair.off", *given, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert absent in unboxed(done.stderr)
+        assert not list(tmp_path.iterdir())
+
     def test_a_folder_in_one_picture_and_one_page(self, variants: Path, tmp_path: Path) -> None:
         folder, png, html = tmp_path / "chairs", tmp_path / "chairs.png", tmp_path / "chairs.html"
         shutil.copytree(variants / "chair", folder)

@@ -47,9 +47,8 @@ def classify(
     asked = {"up": up, "votes": votes, "top": top}
     answers = open_answers(target, weights, resume, **asked) if target else None
     if ray:
-        counts = answer_on_ray(
-            ray, paths, recursive, workers, answers, "classifying", weights=weights, device=device, **asked
-        )
+        settings = asked | {"weights": weights, "device": device, "batch_size": batch_size}
+        counts = answer_on_ray(ray, paths, recursive, workers, answers, "classifying", **settings)
         _close(counts)
         return
     files: Iterable[str] = stream(paths, recursive)

@@ -55,8 +55,8 @@ def embed(
     asked = {"up": up, "votes": votes}
     answers = open_answers(target, weights, resume, features=True, **asked) if target else None
     if ray:
-        options = asked | {"weights": weights, "device": device, "features": True}
-        counts = answer_on_ray(ray, paths, recursive, workers, answers, "embedding", **options)
+        settings = asked | {"weights": weights, "device": device, "batch_size": batch_size, "features": True}
+        counts = answer_on_ray(ray, paths, recursive, workers, answers, "embedding", **settings)
         end(counts, "embedded")
         return
     files: Iterable[str] = stream(paths, recursive)

@@ -62,7 +62,7 @@ def view(
         raise typer.BadParameter(
             f"{outputs[0]} can show {_MOST} shapes, found {len(files)}; name fewer, or leave the file out"
         )
-    _check(html=html, png=png, gif=gif)
+    _check(views, stages, mesh, html=html, png=png, gif=gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
     if reconstructs and (chosen or mesh or names):
         raise typer.BadParameter(
@@ -159,7 +159,7 @@ def compare(
     chosen = _stages(stages)
     if len(nets) < 2:
         raise typer.BadParameter("expected at least two nets to compare", param_hint="--with")
-    _check(html=html, png=png, gif=gif)
+    _check(views, stages, mesh, html=html, png=png, gif=gif)
     panels = []
     for net in nets:
         name, *settings = net.split(",")
@@ -186,9 +186,14 @@ def _setting(text: str) -> tuple[str, object]:
     return key, value
 
 
-def _check(**outputs: Path | None) -> None:
-    """Refuse output files that cannot be written, or whose names say that they are something else."""
+def _check(views: int, stages: str, mesh: bool, **outputs: Path | None) -> None:
+    """Refuse output files that cannot be written or are called something else, and settings of pictures without a picture."""
     from pointcentroid.cli.output import check_writable
+
+    if views != 1 and not outputs["png"]:
+        raise typer.BadParameter("belongs to --png, which is not there", param_hint="--views")
+    if (stages != "all" or mesh) and not (outputs["png"] or outputs["gif"]):
+        raise typer.BadParameter("belongs to --png and --gif, and neither is there", param_hint="--mesh" if mesh else "--stages")
 
     for kind, path in outputs.items():
         check_writable(path, f"--{kind}")

@@ -35,7 +35,7 @@ from pointcentroid.scale.reader import SECONDS, Reader
 from pointcentroid.scale.sources import check_source, files_of
 from pointcentroid.weights import find_weights, read_card
 
-_BLOCK = 32  # files that a task reads, and the net sees at once, as the plain command does
+_BLOCK = 32  # files that a task reads
 
 
 def classify(
@@ -52,6 +52,7 @@ def classify(
     nets: int | None = None,
     seen: Seen | None = None,
     features: bool = False,
+    batch_size: int = 32,
 ) -> ray.data.Dataset:
     """Classify the files of a source on the cluster that this process is connected to, or on a new one on this machine.
 
@@ -70,6 +71,7 @@ def classify(
         nets: actors that hold a net; one for each machine if None.
         seen: files to leave out.
         features: add the column `feature`.
+        batch_size: shapes that a net sees at once.
 
     Returns:
         A row a file: `path`, `label`, `confidence`, `top`, `up`, `known`, `error`, and `feature` if asked for. Files that
@@ -98,8 +100,8 @@ def classify(
     )
     return clouds.map_batches(
         _Net,
-        fn_constructor_args=(str(file), device, up, top, features),
-        batch_size=_BLOCK,
+        fn_constructor_args=(str(file), device, up, top, features, batch_size),
+        batch_size=batch_size,
         batch_format="pyarrow",
         # A net takes what readers leave, as in the plain command; asking for a core of its own would stop readers.
         num_cpus=0,
@@ -181,14 +183,14 @@ _CLOUDS = pa.schema(
 class _Net:
     """An actor that holds a net."""
 
-    def __init__(self, weights: str, device: str, up: Up, top: int, features: bool) -> None:
-        self.predictor, self.top = Predictor(weights, device), top
+    def __init__(self, weights: str, device: str, up: Up, top: int, features: bool, batch_size: int) -> None:
+        self.predictor, self.top, self.batch_size = Predictor(weights, device), top, batch_size
         self.up: Up = up
         self.schema = schema_of({"features": features})
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         prepared = map(_prepared, rows.to_pylist())
-        results = self.predictor.predict_prepared(prepared, up=self.up, top=self.top, batch_size=_BLOCK)
+        results = self.predictor.predict_prepared(prepared, up=self.up, top=self.top, batch_size=self.batch_size)
         return table_of(results, self.schema).replace_schema_metadata(None)
 
 
