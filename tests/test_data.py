@@ -187,6 +187,45 @@ def test_class_folders_in_every_nesting(layout: str, tmp_path: Path) -> None:
     assert {name: splits.count(name) for name in set(splits)} == expected
 
 
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_part_alone_is_that_part(tmp_path: Path, as_zip: bool) -> None:
+    for category in ("a", "b"):
+        write_off(tmp_path / "my" / "test" / category / "0.off", 1)
+    catalogue = find_shapes(zipped(tmp_path / "my", tmp_path / "my.zip") if as_zip else tmp_path / "my")
+    assert [(entry.category, entry.split) for entry in catalogue.entries] == [("a", "test"), ("b", "test")]
+
+
+@pytest.mark.parametrize("layout", ["{c}/{n}.off", "{c}/{s}/{n}.off", "top/{c}/{s}/{n}.off"])
+def test_trains_are_a_class(layout: str, tmp_path: Path) -> None:
+    for category in ("car", "train"):
+        for number, split in enumerate(("train", "test")):
+            write_off(tmp_path / "my" / layout.format(c=category, s=split, n=number), 1)
+    entries = [(entry.category, entry.split) for entry in find_shapes(tmp_path / "my").entries]
+    splits = ("test", "train") if "{s}" in layout else ("", "")
+    assert entries == [(category, split) for category in ("car", "train") for split in splits]
+
+
+def test_shapes_without_a_class_are_no_class(tmp_path: Path) -> None:
+    for name in ("train/a/0.off", "train/b/0.off", "test/0.off", "0.off"):
+        write_off(tmp_path / "my" / name, 1)
+    assert [entry.name for entry in find_shapes(tmp_path / "my").entries] == ["train/a/0.off", "train/b/0.off"]
+    for name in ("train/0.off", "test/0.off"):
+        write_off(tmp_path / "flat" / name, 1)
+    with pytest.raises(DataError, match="at least two class folders"):
+        find_shapes(tmp_path / "flat")
+
+
+def test_a_bomb_in_an_archive_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "my.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/0.off", "OFF")
+        with archive.open("b/0.off", "w", force_zip64=True) as member:
+            for _ in range(1025):
+                member.write(bytes(2**20))
+    with pytest.raises(DataError, match=r"b/0.off in it would unpack to 1.0 GiB; at most 1 GiB"):
+        find_shapes(path)
+
+
 def test_own_validation_folders_are_respected_and_formats_mix(tmp_path: Path) -> None:
     for category in ("a", "b"):
         for number in range(3):

@@ -187,13 +187,15 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _check(views: int, stages: str, mesh: bool, **outputs: Path | None) -> None:
-    """Refuse output files that cannot be written or are called something else, and settings of pictures without a picture."""
+    """Refuse files that cannot be written or are called something else, and settings of pictures without a picture."""
     from pointcentroid.cli.output import check_writable
 
     if views != 1 and not outputs["png"]:
         raise typer.BadParameter("belongs to --png, which is not there", param_hint="--views")
     if (stages != "all" or mesh) and not (outputs["png"] or outputs["gif"]):
-        raise typer.BadParameter("belongs to --png and --gif, and neither is there", param_hint="--mesh" if mesh else "--stages")
+        raise typer.BadParameter(
+            "belongs to --png and --gif, and neither is there", param_hint="--mesh" if mesh else "--stages"
+        )
 
     for kind, path in outputs.items():
         check_writable(path, f"--{kind}")

@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS
+from pointcentroid.io.shape import MAX_UNPACKED
 from pointcentroid.io.tables import ARCHIVE_ERRORS
 from pointcentroid.predict.preparing import Source, as_shape
 
@@ -121,7 +123,12 @@ class ZipCatalogue(Catalogue):
     def __init__(self, path: Path, entries: list[Entry]) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
-            super().__init__(str(path), entries, [archive.getinfo(entry.key).CRC for entry in entries])
+            members = [archive.getinfo(entry.key) for entry in entries]
+        largest = max(members, key=lambda member: member.file_size)
+        if largest.file_size > MAX_UNPACKED:
+            size, most = largest.file_size / 2**30, f"at most {MAX_UNPACKED >> 30} GiB is read"
+            raise DataError(f"{path}: {largest.filename} in it would unpack to {size:.1f} GiB; {most}")
+        super().__init__(str(path), entries, [member.CRC for member in members])
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
         """Unpack into `scratch`, under names of our own: what an archive calls its members is never used as a path."""
@@ -255,19 +262,28 @@ def _of_files(
 
 def _class_folder_entries(names: list[str]) -> list[Entry]:
     files = [PurePosixPath(name) for name in names if PurePosixPath(name).suffix.lower() in READERS]
-    folders = [file.parent.parts for file in files if len(file.parts) > 1]
+    folders = [file.parent.parts for file in files]
     # Folders above the class folders, such as that of the archive, are shared by all.
-    shared = 0
-    while folders and all(len(parts) > shared and parts[shared] == folders[0][shared] for parts in folders):
-        shared += 1
+    levels = zip(*(parts for parts in folders if parts), strict=False)
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    owns = [parts[shared:] for parts in folders if parts[shared:]]
+    # A folder called train holds trains where it stands beside other classes, and nowhere above one.
+    beside = any(not _is_split(own[0]) for own in owns)
+    above_one = any(_is_split(own[0]) and not all(map(_is_split, own)) for own in owns)
     entries = []
-    for file in files:
-        own = file.parent.parts[shared:]
-        split = next((_SPLIT_FOLDERS[part.lower()] for part in own if part.lower() in _SPLIT_FOLDERS), "")
-        category = next((part for part in own if part.lower() not in _SPLIT_FOLDERS), None)
+    for file, parts in zip(files, folders, strict=True):
+        above, own = parts[:shared], parts[shared:]
+        category = next((part for part in own if not _is_split(part)), None)
+        if category is None and own and beside and not above_one:
+            category, own = own[0], own[1:]
         if category:
+            split = next((_SPLIT_FOLDERS[part.lower()] for part in (*own, *reversed(above)) if _is_split(part)), "")
             entries.append(Entry(file.as_posix(), category, split, file.as_posix()))
     return sorted(entries, key=lambda entry: (entry.category, entry.split, _natural(entry.name)))
+
+
+def _is_split(folder: str) -> bool:
+    return folder.lower() in _SPLIT_FOLDERS
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
