@@ -482,6 +482,29 @@ def test_damaged_draco_data_are_one_line_errors(tmp_path: Path) -> None:
         read(path)
 
 
+def test_meshes_stand_as_their_morph_targets_say_at_rest(tmp_path: Path) -> None:
+    """By the weights of the mesh, or the node's own, which another node of the same mesh does not share."""
+    rest, first, second = arrays = np.random.default_rng(0).normal(size=(3, 30, 3)).astype("<f4")
+    tree, _ = tree_of(rest, targets=[{"NORMAL": 0}, {"POSITION": 1}, {"POSITION": 2}])
+    for number in (1, 2):
+        tree["accessors"].append(tree["accessors"][0] | {"bufferView": number})
+        tree["bufferViews"].append({"buffer": 0, "byteOffset": 360 * number, "byteLength": 360})
+    tree["nodes"] = [{"mesh": 0}, {"mesh": 0, "weights": [1, 0, 2]}, {"mesh": 0, "weights": [0, 0, 0]}]
+    tree["scenes"] = [{"nodes": [0, 1, 2]}]
+    tree["meshes"][0]["weights"] = [1, 0.5, 0]
+    path = tmp_path / "a.glb"
+    path.write_bytes(glb(tree, arrays.tobytes()))
+    expected = [rest + first / 2, rest + 2 * second, rest]
+    parted = read_gltf_parts(path)
+    for number, there in enumerate(expected):
+        faces = parted.shape.faces[parted.parts == number]
+        np.testing.assert_allclose(parted.shape.vertices[faces.ravel()], there, atol=1e-6)
+    tree["accessors"][1]["count"] = 1
+    path.write_bytes(glb(tree, arrays.tobytes()))
+    with pytest.raises(ReadError, match="a morph target of 1 vertices, expected 30"):
+        read(path)
+
+
 @pytest.mark.parametrize("base", [True, False])
 def test_sparse_positions_of_gltf_are_those_written_out(tmp_path: Path, base: bool) -> None:
     positions = np.random.default_rng(0).normal(size=(30, 3)).astype("<f4")

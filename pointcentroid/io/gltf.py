@@ -1,8 +1,8 @@
 """glTF as trimesh can read it: plain, uncompressed, geometry only.
 
 Files on the web are often compressed (EXT_meshopt_compression, KHR_draco_mesh_compression) and quantised
-(KHR_mesh_quantization), and their people and animals follow skeletons. `unpacked` rewrites any of them, in memory, as a
-GLB that holds the nodes and, for every primitive, its positions as float32 and its indices.
+(KHR_mesh_quantization), and their people and animals follow skeletons and are blends of several. `unpacked` rewrites any of
+them, in memory, as a GLB that holds the nodes and, for every primitive, its positions as float32 and its indices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,6 +103,18 @@ def _split_glb(path: Path, content: bytes) -> tuple[dict, bytes]:
     return json.loads(chunks[b"JSON"]), chunks.get(b"BIN\0", b"")
 
 
+class _Pose(NamedTuple):
+    """What moves the vertices of a mesh at rest.
+
+    Attributes:
+        skin: the skeleton that they follow, by its number; None for none.
+        weights: how much of each morph target is added to their positions.
+    """
+
+    skin: int | None
+    weights: tuple[float, ...]
+
+
 class _Rewriter:
     """Copies what is needed from one glTF tree into a new one."""
 
@@ -112,8 +124,8 @@ class _Rewriter:
         self.views: list[dict] = []
         self.accessors: list[dict] = []
         self.meshes: list[dict] = []
-        self._copied: dict[tuple[int, int | None], int] = {}
-        self._shared: dict[tuple[int | None, ...], int] = {}
+        self._copied: dict[tuple[int, _Pose], int] = {}
+        self._shared: dict[tuple, int] = {}
         self._skins: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._matrices: dict[int, np.ndarray] = {}
         self._placings = 0
@@ -156,12 +168,13 @@ class _Rewriter:
         nodes: list[dict] = []
         for number in self._with_mesh(self._roots()):
             node = self.tree["nodes"][number]
-            if "skin" in node and self._is_skinned[node["mesh"]]:
+            skinned = "skin" in node and self._is_skinned[node["mesh"]]
+            weights = node.get("weights", self.tree["meshes"][node["mesh"]].get("weights", ()))
+            mesh = self._mesh(node["mesh"], _Pose(node["skin"] if skinned else None, tuple(weights)))
+            if skinned:
                 _, origin = self._bones(node["skin"])
-                mesh = self._mesh(node["mesh"], node["skin"])
                 nodes.append({"name": str(number), "mesh": mesh, "translation": origin.tolist()})
                 continue
-            mesh = self._mesh(node["mesh"], None)
             for place in self._places(node):
                 matrix = (self._world[number] @ place).T.ravel().tolist()
                 nodes.append({"name": str(number), "mesh": mesh, "matrix": matrix})
@@ -226,13 +239,13 @@ class _Rewriter:
             raise ReadError(self.path, f"its skin has {count} joints and {len(matrices)} inverse bind matrices")
         return matrices[:count].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
 
-    def _mesh(self, number: int, skin: int | None) -> int:
-        """Copy a mesh, posed by a skin if there is one."""
-        if (number, skin) not in self._copied:
-            mesh = {"primitives": [self._primitive(p, skin) for p in self.tree["meshes"][number]["primitives"]]}
-            self._copied[number, skin] = len(self.meshes)
+    def _mesh(self, number: int, pose: _Pose) -> int:
+        """Copy a mesh as it is posed."""
+        if (number, pose) not in self._copied:
+            mesh = {"primitives": [self._primitive(p, pose) for p in self.tree["meshes"][number]["primitives"]]}
+            self._copied[number, pose] = len(self.meshes)
             self.meshes.append(mesh)
-        return self._copied[number, skin]
+        return self._copied[number, pose]
 
     def _places(self, node: dict) -> np.ndarray:
         """(I, 4, 4) where copies of its mesh stand in a node: those of EXT_mesh_gpu_instancing, or else the one."""
@@ -248,8 +261,8 @@ class _Rewriter:
             raise ReadError(self.path, f"places more than {MAX_INSTANCES} copies of its meshes, more than is read")
         return transforms(given.get("TRANSLATION"), given.get("ROTATION"), given.get("SCALE"))
 
-    def _primitive(self, primitive: dict, skin: int | None) -> dict:
-        mode, positions, corners = self._positions(primitive, skin)
+    def _primitive(self, primitive: dict, pose: _Pose) -> dict:
+        mode, positions, corners = self._positions(primitive, pose)
         count = self.accessors[positions]["count"]
         if corners is not None and mode == TRIANGLES and (corners >= count).any():  # in a whole, it could be another part's
             raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {count}")
@@ -258,27 +271,34 @@ class _Rewriter:
             new["indices"] = self._add_accessor(corners.astype("<u4"))
         return new
 
-    def _positions(self, primitive: dict, skin: int | None) -> tuple[int, int, np.ndarray | None]:
+    def _positions(self, primitive: dict, pose: _Pose) -> tuple[int, int, np.ndarray | None]:
         """A primitive's mode, the accessor of its positions in the new tree, and its corners."""
         numbers = primitive["attributes"]
         names = ["POSITION"]
-        sets = [n for n in range(len(numbers)) if f"JOINTS_{n}" in numbers] if skin is not None else []
+        sets = [n for n in range(len(numbers)) if f"JOINTS_{n}" in numbers] if pose.skin is not None else []
         if len(sets) > _MOST_SETS:
             raise ReadError(self.path, f"its vertices follow {4 * len(sets)} bones each; at most {4 * _MOST_SETS} are read")
         names += [f"{name}_{n}" for name in ("JOINTS", "WEIGHTS") for n in sets]
+        targets = zip(primitive.get("targets", ()), pose.weights, strict=False)
+        morphs = [(target["POSITION"], weight) for target, weight in targets if weight and "POSITION" in target]
         # One array of vertices may serve many primitives, each with its own corners.
-        key = skin, *(numbers[name] for name in names)
+        key = pose.skin, *morphs, *(numbers[name] for name in names)
         own = DRACO in primitive.get("extensions", {})
         if not own and key in self._shared:
             mode, _, corners = self.arrays.primitive(primitive, [])
             return mode, self._shared[key], corners
         mode, attributes, corners = self.arrays.primitive(primitive, names)
         positions = attributes["POSITION"]
-        if skin is not None:
+        for target, weight in morphs:
+            moves = self.arrays.values(target, "VEC3")
+            if len(moves) != len(positions):
+                raise ReadError(self.path, f"has a morph target of {len(moves)} vertices, expected {len(positions)}")
+            positions = positions + weight * moves
+        if pose.skin is not None:
             joints, weights = (
                 np.concatenate([attributes[f"{name}_{n}"] for n in sets], axis=1) for name in ("JOINTS", "WEIGHTS")
             )
-            positions = posed(positions, joints.astype(np.int64), weights, self._bones(skin)[0])
+            positions = posed(positions, joints.astype(np.int64), weights, self._bones(pose.skin)[0])
         accessor = self._add_accessor(positions.astype("<f4"))
         if not own:
             self._shared[key] = accessor
