@@ -240,8 +240,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         _require(1 <= self.scale < math.inf, f"augment.scale must be at least 1, and finite, found {self.scale}")
-        _require(self.shift >= 0, f"augment.shift must not be negative, found {self.shift}")
-        _require(self.jitter >= 0, f"augment.jitter must not be negative, found {self.jitter}")
+        for name in ("shift", "jitter"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"augment.{name} must not be negative, and finite, found {value}")
         for name in ("dropout", "mirror", "quarter_turn", "turn", "warp", "mix", "damage", "foreign"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in [0, 1], found {getattr(self, name)}")
 
@@ -291,6 +292,16 @@ class TrainConfig:
             "augment.mix is for the training of classifiers: only labels of classes can be mixed",
         )
         known = isinstance(self.model, ClassifierConfig) and self.model.known
+        classifies = isinstance(self.model, ClassifierConfig)
+        _require(
+            not classifies or self.preprocess.points > self.model.seeds,
+            f"preprocess.points must be more than the {self.model.seeds} centroids of the first stage, "
+            f"found {self.preprocess.points}",
+        )
+        _require(
+            not (isinstance(self.model, PartsConfig) and (self.augment.damage or self.augment.reseed)),
+            "augment.damage and augment.reseed are not for nets of parts, which see other points in every epoch as it is",
+        )
         _require(self.augment.foreign > 0 or not known, "model.known is learnt from augment.foreign: it must not be 0 then")
         _require(not (known and self.augment.mix), "model.known and augment.mix exclude each other")
         if self.teachers:
@@ -299,11 +310,12 @@ class TrainConfig:
         _require(0 < self.teaching <= 1, f"teaching must lie in (0, 1], found {self.teaching}")
         _require(0 <= self.seed < 2**32, f"seed must lie in [0, 2^32), found {self.seed}")
         for name in ("weight_decay", "clip"):
-            _require(getattr(self, name) >= 0, f"{name} must not be negative, found {getattr(self, name)}")
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"{name} must not be negative, and finite, found {value}")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         _require(self.sharpness >= 0, f"sharpness must not be negative, found {self.sharpness}")
-        _require(self.learning_rate > 0, f"learning_rate must be positive, found {self.learning_rate}")
+        _require(0 < self.learning_rate < math.inf, f"learning_rate must be positive, found {self.learning_rate}")
         _require(0 <= self.warmup < 1, f"warmup must lie in [0, 1), found {self.warmup}")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing must lie in [0, 1), found {self.label_smoothing}")
         _require(not self.recipe or self.split == "all", "recipe is for split=all; otherwise a run has figures of its own")
@@ -383,6 +395,8 @@ def _coerce(hint: Any, value: Any, place: str) -> Any:
             isinstance(value, (int, float)) and not isinstance(value, bool), f"{place} must be a number, found {value!r}"
         )
         return float(value)
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # a name such as 2024
     exact = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     _require(exact, f"{place} must be of type {hint.__name__}, found {value!r}")
     return value

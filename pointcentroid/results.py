@@ -70,10 +70,12 @@ class Failure:
     Attributes:
         file: the file, or `"<array>"`.
         error: one line: what was found, what was expected, what to do.
+        needs_extra: nothing is known to be wrong with the file, but what reads it is not installed.
     """
 
     file: str
     error: str
+    needs_extra: bool = False
 
 
 def to_row(result: Prediction | Failure) -> dict[str, Any]:

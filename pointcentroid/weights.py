@@ -96,8 +96,11 @@ class WeightsCard:
 
     @property
     def trained_on_all(self) -> bool:
-        """Whether the validation shapes were trained on too: the metrics are then those of other weights of the recipe."""
-        return self.provenance.get("config", {}).get("split") == "all"
+        """Whether the validation shapes were trained on too, by these weights or by those they began with or learnt from.
+
+        The metrics of weights of `split=all` are those of other weights of the recipe.
+        """
+        return self.provenance.get("knows_validation", self.provenance.get("config", {}).get("split") == "all")
 
     def trained_on(self, fingerprint: str) -> bool:
         """Whether the training was on the data set with this fingerprint, which none that has no fingerprint is."""
@@ -196,6 +199,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
 def _open(path: str | Path, framework: str) -> Any:
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such weights file")
+    if Path(path).suffix == ".onnx":
+        raise WeightsError(f"{path} is a graph; expected the weights it was made of")
     try:
         return safetensors.safe_open(path, framework=framework)
     except (OSError, safetensors.SafetensorError) as error:

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import shutil
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -608,3 +609,74 @@ def test_links_of_a_data_set_are_followed_once_and_dangling_ones_left_out(tree: 
     assert [e.name for e in found.entries if e.name != gone] == [e.name for e in find_shapes(tree).entries]
     report = prepare_cache(found, tmp_path / "cache", SETTINGS, workers=0)
     assert gone in report.quarantined
+
+
+def test_a_shape_of_both_lists_of_the_resampled_set_is_one_shape(tmp_path: Path) -> None:
+    """As the archive has it: ModelNet10 is part of ModelNet40."""
+    names = [f"{category}_{number:04d}" for category in ("chair", "night_stand") for number in range(1, 4)]
+    for name in names:
+        write_points(tmp_path / name.rpartition("_")[0] / f"{name}.txt")
+    for family in ("modelnet10", "modelnet40"):
+        (tmp_path / f"{family}_train.txt").write_text("\n".join(names[:4]))
+        (tmp_path / f"{family}_test.txt").write_text("\n".join(names[4:]))
+    catalogue = find_shapes(tmp_path)
+    assert sorted(entry.name for entry in catalogue.entries) == names
+    assert catalogue.up == "y"
+
+
+def write_points(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.savetxt(path, np.random.default_rng(0).normal(size=(30, 3)), delimiter=",")
+
+
+def test_the_order_of_classes_does_not_matter_to_what_validates(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels, held_out = rng.integers(3, size=90), []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        classes = np.array(["bed", "chair", "sofa"])[np.argsort(order)]
+        path = save_npz(tmp_path / "a.npz", balls(90, 64), np.array(order)[labels], list(classes))
+        held_out.append(load_npz(path).part("validation").tolist())
+    assert held_out[0] == held_out[1]
+
+
+@pytest.mark.parametrize("points", [40, 64])
+def test_an_npz_that_is_not_as_a_prediction_prepares_it_is_prepared(tmp_path: Path, points: int) -> None:
+    """Clouds of too few points, and some that are not centred or of another size."""
+    stored = (balls(4, points) + np.array((1, 0, 0))) / 3
+    path = save_npz(tmp_path / "a.npz", stored, np.array([0, 0, 1, 1]), ["chair", "table"])
+    for cloud, raw in zip(open_data(path, SETTINGS).points, load_npz(path).points, strict=True):
+        expected = preprocess(raw, None, 64, SETTINGS.seed)
+        np.testing.assert_array_equal(*(np.sort(a, axis=0) for a in (np.array(cloud), expected)))
+
+
+def test_a_folder_and_an_archive_of_it_are_one_data_set(tree: Path, tmp_path: Path) -> None:
+    assert find_shapes(tree).fingerprint == find_shapes(zipped(tree, tmp_path / "a.zip")).fingerprint
+
+
+def test_shapes_that_a_person_turned_are_another_data_set(tree: Path, tmp_path: Path) -> None:
+    for up in ("standard", "y", "x"):
+        prepare(tree, tmp_path / up, "--up", up)
+    found = {open_cache(tmp_path / up, SETTINGS).fingerprint for up in ("standard", "y", "x")}
+    assert len(found) == 3
+    assert find_shapes(tree).fingerprint in found
+
+
+def test_what_needs_an_extra_is_not_left_out(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would stay so once the extra is there."""
+    shutil.copytree(tree, tmp_path / "raw")
+    (tmp_path / "raw" / "tower" / "scan.las").write_bytes(b"LASF" + bytes(400))
+    monkeypatch.setitem(sys.modules, "laspy", None)
+    with pytest.raises(DataError, match=r"tower/scan.las: reading LAS .* pip install 'pointcentroid\[las\]'"):
+        prepare_cache(find_shapes(tmp_path / "raw"), tmp_path / "out", SETTINGS, workers=0)
+
+
+def test_a_data_set_is_not_prepared_into_itself(tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "raw")
+    with pytest.raises(DataError, match="among the shapes"):
+        prepare_cache(find_shapes(tmp_path / "raw"), tmp_path / "raw" / "prepared", SETTINGS)
+    assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == sorted(path.name for path in tree.iterdir())
+
+
+def test_classes_of_one_name_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two classes have the name 'chair'"):
+        load_npz(save_npz(tmp_path / "a.npz", balls(3, 32), np.array([0, 1, 2]), ["chair", "table", "chair"]))

@@ -25,6 +25,7 @@ from pointcentroid.evaluate.agreement import normalised_mutual_information
 from pointcentroid.evaluate.assignments import measure
 from pointcentroid.evaluate.clusters import Clusters, k_means, voronoi_cells
 from pointcentroid.evaluate.correspondence import NamedShape, correspondence
+from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.surface import face_areas, face_neighbours, surface_points
 from pointcentroid.io import read, read_parts
 from pointcentroid.predict.explain import Explanation
@@ -300,13 +301,49 @@ class TestSplit:
                 assert len(mesh.faces) == told[node]["faces"]
                 assert told[node]["area"] == pytest.approx(mesh.area, rel=1e-3)
                 assert mesh.bounds == pytest.approx(np.array(told[node]["box"]), rel=1e-5, abs=1e-5 * mesh.scale)
-                found += triangles(mesh.vertices @ scene.graph[node][0][:3, :3], mesh.faces)
+                found += triangles(mesh.vertices, mesh.faces)
+                upright = scene.graph[node][0][:3, :3] @ seen.prediction.turn.T
+                np.testing.assert_allclose(upright, TO_Z_UP["y"].T, atol=1e-6)
             assert found == triangles(seen.vertices, seen.faces), path.name
             shown = {name for name, part in told.items() if part["faces"]}
             assert shown == set(scene.graph.nodes_geometry)
             assert all(part["box"] is None and part["area"] == 0 for name, part in told.items() if name not in shown)
             cut += 1
         assert cut >= 30
+
+    @pytest.mark.parametrize("name", ["chair.off", "bottle.stl", "airplane.gltf"])
+    def test_a_cut_mesh_stands_as_gltf_wants_it(self, predictor: Predictor, tmp_path: Path, name: str) -> None:
+        seen = predictor.explain(EXAMPLES / name)
+        glb, _ = write_split(seen, seen.prediction, tmp_path, name)
+        again = predictor(glb)
+        assert again.label == seen.prediction.label
+        assert again.confidence == pytest.approx(seen.prediction.confidence, abs=0.05)
+
+    def test_parts_may_have_any_name_and_lie_anywhere(self, tmp_path: Path) -> None:
+        """Such as those of the frames that trees of nodes begin with."""
+        boxes = [trimesh.creation.box((1, 1, 0.1)), trimesh.creation.box((0.1, 0.1, 1)).apply_translation((0, 0, -0.5))]
+        lines, first = [], 1
+        for name, box in zip(("world", "shape"), (box.subdivide() for box in boxes), strict=True):
+            moved = box.vertices + np.array((5e5, 4.5e6, 100))
+            lines += [f"o {name}", *(f"v {x} {y} {z}" for x, y, z in moved.tolist())]
+            lines += ["f {} {} {}".format(*(corners + first)) for corners in box.faces]
+            first += len(moved)
+        (tmp_path / "far.obj").write_text("\n".join(lines) + "\n")
+        out = tmp_path / "out"
+        done = run(
+            "assignments", tmp_path / "far.obj", "--up", "z", "--split", out, "--names", tmp_path / "far.obj", "--save", out
+        )
+        assert done.returncode == 0, done.stderr
+        shape, parted = read(tmp_path / "far.obj"), read_parts(out / "far.obj-parts.glb")
+        assert parted is not None
+        assert {"world", "shape"} <= {name.split(" ")[0] for name in parted.names}
+        z_up = parted.shape.vertices @ TO_Z_UP["y"].T
+        used = np.unique(parted.shape.faces)
+        for bound in (np.min, np.max):
+            assert bound(z_up[used], axis=0) == pytest.approx(bound(shape.vertices, axis=0), abs=1e-3)
+        points = read(out / "far.obj-stage1.ply").vertices
+        with np.load(out / "far.obj.npz") as saved:
+            np.testing.assert_array_equal(points, saved["points"])
 
     def test_faces_go_where_most_of_their_points_go(self) -> None:
         """A fine mesh is cut nearly where the middles of its faces say, and more smoothly."""
@@ -343,8 +380,9 @@ class TestSplit:
         empty = len(seen.stages[-1].positions) - 8
         assert [part["faces"] for part in told] == [11, *[12] * 7, *[0] * empty]
         assert [part["volume"] for part in told] == [None, *[pytest.approx(1, rel=1e-6)] * 7, *[None] * empty]
-        assert read(glb).vertices.min(axis=0) == pytest.approx(boxes.bounds[0], abs=1e-5)
-        assert read(glb).vertices.max(axis=0) == pytest.approx(boxes.bounds[1], abs=1e-5)
+        z_up = read(glb).vertices @ TO_Z_UP["y"].T
+        assert z_up.min(axis=0) == pytest.approx(boxes.bounds[0], abs=1e-5)
+        assert z_up.max(axis=0) == pytest.approx(boxes.bounds[1], abs=1e-5)
 
     def test_names_are_lent(self, predictor: Predictor, variants: Path) -> None:
         """Where parts are clusters, an example lends itself the names they have, and pieces are the parts."""

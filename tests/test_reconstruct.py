@@ -222,5 +222,5 @@ class TestReconstruct:
             reconstructor(EXAMPLES / "chair.off", 0)
         with pytest.raises(WeightsError, match="of the kind 'classifier', not 'autoencoder'"):
             Reconstructor("small")
-        with pytest.raises(WeightsError, match="of the kind 'autoencoder', not 'classifier'"):
+        with pytest.raises(WeightsError, match="of the kind 'autoencoder', which does not classify"):
             pc.load("autoencoder")

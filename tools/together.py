@@ -38,7 +38,6 @@ import typer
 import yaml
 from stacked import Stack
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.data.clouds import CloudSet, load_npz
@@ -51,9 +50,9 @@ from pointcentroid.models import model_config
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import searches
 from pointcentroid.train.callbacks import kept_share
-from pointcentroid.train.module import decayed, warm_cosine
+from pointcentroid.train.module import MeanClassAccuracy, decayed, warm_cosine
 from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
-from pointcentroid.weights import WeightsCard, load_weights, save_weights
+from pointcentroid.weights import KnownScale, WeightsCard, load_weights, save_weights
 
 _CHUNK = 3000  # clouds that are varied at once
 _AHEAD = 40  # steps that the GPU may be behind
@@ -297,10 +296,8 @@ class Group:
 
 def accuracies(answers: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
     """Overall and mean class accuracy, as `pointcentroid.train.module.ClassifierTraining` measures them."""
-    return (
-        multiclass_accuracy(answers, labels, classes, average="micro").item(),
-        multiclass_accuracy(answers, labels, classes, average="macro").item(),
-    )
+    mean_class = MeanClassAccuracy(classes, average="macro").to(answers.device)
+    return (answers == labels).double().mean().item(), mean_class(answers, labels).item()
 
 
 def _nearest(points: Tensor, rows: int, listed: int, count: int) -> Tensor:
@@ -434,14 +431,14 @@ def save_measured(path: Path, tensors: dict[str, Tensor], card: WeightsCard, con
     """Write a weights file with its accuracies and calibration on the validation shapes, or those of its recipe."""
     if config.split == "all":
         others = [from_dict(TrainConfig, one) for one in card.provenance.get("mean_with", ())]
-        save_weights(path, tensors, with_figures_of(recipe_cards(config, others), card))
+        save_weights(path, tensors, with_figures_of(recipe_cards(config, clouds.fingerprint, others), card))
         return
     source = CloudData(config, clouds)
     net = CentroidClassifier.from_tensors(card.model, tensors)
     logits, _, labels = validation_scores(net, source.validation)
     overall, mean_class = accuracies(logits.argmax(dim=1), labels, len(card.classes))
     figures = {"validation_overall": overall, "validation_mean_class": mean_class}
-    card = dataclasses.replace(card, metrics=card.metrics | figures)
+    card = dataclasses.replace(card, metrics=card.metrics | figures, temperature=1.0, known=KnownScale())
     with contextlib.suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
         card = calibrated(net, card, source.classes, source.validation)
     save_weights(path, tensors, card)
@@ -488,7 +485,7 @@ def mean(
     configs = [from_dict(TrainConfig, held.provenance["config"]) for _, held in loaded]
     first, *rest = [dataclasses.replace(one, name=output.stem, recipe=tuple(recipe or ())) for one in configs]
     clouds = load_npz(data)
-    provenance = provenance_of(first, clouds)
+    provenance = provenance_of(first, clouds, any(held.trained_on_all for _, held in loaded))
     if rest:
         provenance["mean_with"] = [provenance_of(one, clouds)["config"] for one in rest]
     card = dataclasses.replace(card, name=output.stem, provenance=provenance, metrics={"epoch": card.metrics["epoch"]})

@@ -89,6 +89,8 @@ def main() -> None:
         typer.secho(f"error: {error.filename or 'output'}: {error.strerror or error}", fg="red", err=True)
         sys.exit(2)
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # while a compiled library was loading
+            raise KeyboardInterrupt from None
         if os.environ.get("POINTCENTROID_DEBUG"):
             raise
         reason = f"{type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ def assignments(
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, parted_example, result_names
-    from pointcentroid.cli.output import check_writable, chosen_format, note, tracked
+    from pointcentroid.cli.output import check_writable, chosen_format, end, note, tracked
     from pointcentroid.errors import MissingExtraError, ReadError, require
 
     require("measuring assignments", "torch", "torch")
@@ -109,9 +110,9 @@ def assignments(
     elif mean and measured:
         rows = [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)]
     _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
-    if failures:
-        note(f"{len(failures)} of {len(files)} could not be measured")
-        raise typer.Exit(1)
+    if correspondence and not rows and not failures:
+        note("nothing to compare: a folder needs two files with parts, or --names an example")
+    end(Counter(all=len(files), failed=len(failures)), "measured")
 
 
 def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None) -> list[dict[str, Any]]:

@@ -125,7 +125,8 @@ def _lay_out(
             colour = "yellow" if result.uncertain else "green"
             percent = Text(f"{result.confidence:.0%}", colour)
             bar = Bar(1, 0, result.confidence, width=12, color=colour)
-            table.add_row(file, result.label, percent, bar, _others(result), shown_up(result.up))
+            row = file, escape(result.label), percent, bar, escape(_others(result)), shown_up(result.up)
+            table.add_row(*row)
         return table
 
     return table

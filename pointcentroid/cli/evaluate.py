@@ -10,7 +10,6 @@ import typer
 from pointcentroid.cli import options
 
 if TYPE_CHECKING:
-    from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.clouds import CloudSet
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.weights import WeightsCard
@@ -39,7 +38,8 @@ def evaluate(
     turned: Annotated[bool, typer.Option("--turned", help="Turn every shape first, so that any axis points up.")] = False,
     votes: Annotated[int, typer.Option(min=1, help="Report beside it what averaging so many scaled copies gives.")] = 1,
     corruptions: Annotated[
-        bool, typer.Option("--corruptions", help="Measure errors under twelve kinds of damage and from twelve sides.")
+        bool,
+        typer.Option("--corruptions", help="Measure errors under 12 kinds of damage and from 12 sides, z up given."),
     ] = False,
     probe: Annotated[
         bool, typer.Option("--probe", help="Report too what a linear classifier reaches on the frozen net's features.")
@@ -75,7 +75,7 @@ def evaluate(
         raise typer.BadParameter("is for weights that classify or reconstruct", param_hint="--probe")
     if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
-    clouds = _open(data, card.preprocess, workers)
+    clouds = _open(data, card, workers)
     note_left_out(clouds.left_out)
     if split == "auto":
         split = choose_part(clouds, card)  # type: ignore[assignment]
@@ -86,9 +86,11 @@ def evaluate(
             note(f"split: {split}")
     rows = clouds.part(split)
     if not len(rows):
-        raise DataError(f"{data} has no {split} part")
+        raise DataError(f"{data} has no {split} part" if len(clouds) else f"{data} holds no shapes")
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
+    if probe and set(clouds.part("training")) <= set(rows):
+        raise DataError("a probe is trained on the training part, and all of it is to be scored on; try --split validation")
     numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out)}
     if classifies:
         predictor = load(weights, device)
@@ -233,7 +235,7 @@ def calibrate(
             f"{weights} came {where} and stays as it is; say where the new weights go", param_hint="--to"
         )
     tensors, card = load_weights(path)
-    clouds = _open(data, card.preprocess, None)
+    clouds = _open(data, card, None)
     if card.trained_on_all and card.trained_on(clouds.fingerprint):
         raise DataError(
             f"{weights} was trained on all shapes of {data}, and is surer of them than of others; its temperature is that "
@@ -254,11 +256,14 @@ def calibrate(
     )
 
 
-def _open(data: str, settings: PreprocessConfig, workers: int | None) -> CloudSet:
+def _open(data: str, card: WeightsCard, workers: int | None) -> CloudSet:
     from pointcentroid.cli.output import tracked
     from pointcentroid.data.sources import open_data
 
-    return open_data(data, settings, workers=workers, watch=lambda items, total: tracked(items, total, "preparing"))
+    def watch(items, total):
+        return tracked(items, total, "preparing")
+
+    return open_data(data, card.preprocess, parts=card.model.kind == "parts", workers=workers, watch=watch)
 
 
 def _flat(numbers: dict[str, Any]) -> dict[str, Any]:

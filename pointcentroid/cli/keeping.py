@@ -128,6 +128,8 @@ def answer_on_ray(
 
     for _ in tracked(counted(), lambda: sum(1 for _ in files_of(paths[0], recursive)), what):
         pass
+    if not counts["all"]:
+        raise DataError(f"no readable files in {paths[0]}")
     if missing := sum(answers.seen.add(file) for file in files_of(paths[0], recursive)):
         raise DataError(f"{missing} files have no answer yet, new ones among them; --resume answers them")
     return counts

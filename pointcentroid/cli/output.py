@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import typer
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -213,7 +214,7 @@ def print_measures(measures: Row, path: Path | None) -> None:
     """Print names and values, one pair a line, as `print_table` does."""
     table = Table("measure", "value", box=None, header_style="bold")
     for name, value in measures.items():
-        table.add_row(name, _number(value) if isinstance(value, float) else str(value))
+        table.add_row(escape(name), _number(value) if isinstance(value, float) else escape(str(value)))
     print_table(table, path)
 
 

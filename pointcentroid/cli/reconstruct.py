@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,7 @@ def reconstruct(
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, result_names
-    from pointcentroid.cli.output import note, print_table, tracked, write
+    from pointcentroid.cli.output import end, note, print_table, tracked, write
     from pointcentroid.errors import MissingExtraError, ReadError, require
 
     require("reconstructing", "torch", "torch")
@@ -40,37 +41,38 @@ def reconstruct(
     if to.suffix.lower() == f".{kind}" and not to.is_dir():
         raise typer.BadParameter(f"expected a folder, found the name of a file, {to.name}", param_hint="-o")
     files = expand(paths, recursive)
-    names = result_names(files)
+    targets = {file: to / name.with_name(f"{name.name}.{kind}") for file, name in result_names(files).items()}
+    given = {Path(file).resolve() for file in files}
+    if own := next((target for target in targets.values() if target.resolve() in given), None):
+        raise typer.BadParameter(f"{own} is one of the shapes, which stay; name another folder", param_hint="-o")
     reconstructor = Reconstructor(weights, device)
     rows: list[dict[str, Any]] = []
-    failed = 0
+    counts = Counter(all=len(files))
     for file in tracked(files, len(files), "reconstructing"):
         try:
             made = reconstructor(file, points, up=up)
         except (ReadError, MissingExtraError) as error:
-            failed += 1
+            counts["failed"] += 1
             note(f"{file}: {error.reason}")
             rows.append({"file": file, "error": error.reason})
             continue
-        target = to / names[file].with_name(f"{names[file].name}.{kind}")
-        _write(made.points, target, kind)
+        _write(made.points, targets[file], kind)
         measures = {
             key: getattr(made, key) for key in ("chamfer", "oracle", "f_score", "oracle_f_score", "compression", "up")
         }
-        rows.append({"file": file, "output": str(target), **measures})
+        rows.append({"file": file, "output": str(targets[file]), **measures})
     if as_json:
         write(rows, [], "json", None)
     else:
         print_table(_table(rows), None)
-    if failed:
-        note(f"{failed} of {len(files)} could not be read")
-        raise typer.Exit(1)
+    end(counts, "read")
 
 
 def _write(points: Any, path: Path, kind: str) -> None:
     import numpy as np
 
     from pointcentroid.files import replacing
+    from pointcentroid.io.ply import cloud_bytes
 
     with replacing(path) as temporary, temporary.open("wb") as file:
         if kind == "npy":
@@ -78,11 +80,7 @@ def _write(points: Any, path: Path, kind: str) -> None:
         elif kind == "xyz":
             np.savetxt(file, points, fmt="%.17g")
         else:
-            # Libraries write single precision, which map coordinates do not survive.
-            header = "ply\nformat binary_little_endian 1.0\nelement vertex {}\n{}end_header\n"
-            columns = "".join(f"property double {axis}\n" for axis in "xyz")
-            file.write(header.format(len(points), columns).encode())
-            file.write(points.astype("<f8").tobytes())
+            file.write(cloud_bytes(points))
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

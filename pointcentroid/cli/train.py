@@ -48,6 +48,8 @@ def train(
     from pointcentroid.weights import read_card
 
     check_writable(output)
+    if resume and overwrite:
+        raise typer.BadParameter("keeps the run that --overwrite would throw away; choose one", param_hint="--resume")
     kind = chosen_format(format, output)
     settings = _settings(what, overrides or [], start)
     require("training", "train", "torch", "lightning", "torchmetrics")
@@ -83,7 +85,7 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
     from pointcentroid.data.sources import class_names
     from pointcentroid.errors import ConfigError
 
-    name = re.sub(r"[^\w.-]+", "-", path.absolute().stem)
+    name = re.sub(r"[^\w.-]+", "-", path.resolve().stem).strip("-") or "shapes"
     classes = len(class_names(path))
     given |= {"data": what, "name": name, "model": {"classes": classes}}
     settings = load_train_config("finetune", overrides, **given)

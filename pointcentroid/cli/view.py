@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from pointcentroid.viz.panel import Panel
     from pointcentroid.viz.picture import Row
 
-_MOST = 12  # shapes in one page or picture: browsers draw no more than 16 scenes at a time
+_MOST, _MOST_RECONSTRUCTED = 12, 4
+"""Shapes in one page or picture: browsers draw no more than 16 scenes at a time, and a reconstruction is three."""
 
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page, for any browser.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture; needs no screen.")]
@@ -64,6 +66,10 @@ def view(
         )
     _check(views, stages, mesh, html=html, png=png, gif=gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
+    if outputs and reconstructs and len(files) > _MOST_RECONSTRUCTED:
+        raise typer.BadParameter(f"{outputs[0]} can show {_MOST_RECONSTRUCTED} reconstructions, found {len(files)}")
+    if names and outputs and not html:
+        raise typer.BadParameter("names stand in the window and in --html, not in pictures", param_hint="--names")
     if reconstructs and (chosen or mesh or names):
         raise typer.BadParameter(
             "--stages, --mesh and --names are for weights that classify; a reconstruction has its own columns"
@@ -149,7 +155,7 @@ def compare(
 ) -> None:
     """See one shape through several nets, side by side.
 
-    For example: compare chair.off --with small --with small,axis=centroids.
+    For example: compare chair.off --with small --with small,initialiser=random.
     """
     from pointcentroid.errors import require
     from pointcentroid.predict.loading import load
@@ -157,8 +163,8 @@ def compare(
 
     require("viewing", "view", "torch")
     chosen = _stages(stages)
-    if len(nets) < 2:
-        raise typer.BadParameter("expected at least two nets to compare", param_hint="--with")
+    if not 2 <= len(nets) <= _MOST:
+        raise typer.BadParameter(f"expected 2 to {_MOST} nets to compare, found {len(nets)}", param_hint="--with")
     _check(views, stages, mesh, html=html, png=png, gif=gif)
     panels = []
     for net in nets:
@@ -212,7 +218,7 @@ def _deliver(
     rows: Callable[[list[Panel]], list[Row]],
 ) -> None:
     """Write what was asked for; open the window if nothing was."""
-    from pointcentroid.cli.output import note
+    from pointcentroid.cli.output import end
 
     if not (html or png or gif):
         from pointcentroid.viz.window import show
@@ -220,12 +226,12 @@ def _deliver(
         show(shapes)
         return
     shown, failed = _read(shapes)
+    drawn = [row for panels in shown for row in rows(panels)] if png or gif else []  # first: they may refuse the stages
     if html:
         from pointcentroid.viz.page import write_page
 
         write_page([panel for panels in shown for panel in panels], html)
         typer.echo(html)
-    drawn = [row for panels in shown for row in rows(panels)] if png or gif else []
     if png:
         from pointcentroid.viz.picture import write_picture
 
@@ -236,9 +242,7 @@ def _deliver(
 
         write_turntable(drawn, gif)
         typer.echo(gif)
-    if failed:
-        note(f"{failed} of {len(shapes)} could not be read")
-        raise typer.Exit(1)
+    end(Counter(all=len(shapes), failed=failed), "read")
 
 
 def _read(shapes: list[Callable[[], list[Panel]]]) -> tuple[list[list[Panel]], int]:

@@ -10,6 +10,7 @@ meta.json is written last: a folder without it is not finished, and preparing ag
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ import numpy as np
 
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.clouds import CloudSet
-from pointcentroid.data.layouts import Catalogue, Entry
+from pointcentroid.data.layouts import Catalogue, Entry, FolderCatalogue
 from pointcentroid.errors import DataError, one_line
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP
@@ -90,9 +91,12 @@ def prepare_cache(
         watch: wraps the shapes as they are prepared, with their number, to show progress.
 
     Raises:
-        DataError: the folder holds another data set, or the same one prepared otherwise; or a class came out empty.
+        DataError: the folder holds another data set, or the same one prepared otherwise, or lies among the shapes; a class
+            came out empty; or shapes need an extra that is not installed.
     """
     folder = Path(folder)
+    if isinstance(catalogue, FolderCatalogue) and folder.resolve().is_relative_to(catalogue.folder.resolve()):
+        raise DataError(f"{folder} lies in {catalogue.folder}, among the shapes, as if it were a class; name one elsewhere")
     request = _request(catalogue, settings, up)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; name a folder")
@@ -123,7 +127,7 @@ def prepared_clouds(
     """Prepare a data set in memory; the arguments are those of `prepare_cache`.
 
     Raises:
-        DataError: no shape of a class could be read.
+        DataError: no shape of a class could be read, or shapes need an extra that is not installed.
     """
     kept: list[Entry] = []
     clouds, failures = [], {}
@@ -142,7 +146,7 @@ def prepared_clouds(
         catalogue.classes,
         [entry.split for entry in kept],
         ordered=True,
-        fingerprint=catalogue.fingerprint,
+        fingerprint=_fingerprint({"fingerprint": catalogue.fingerprint, "up": up}),
         left_out=failures,
     )
 
@@ -164,7 +168,10 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
         raise DataError(f"{folder}: prepared by another version of pointcentroid; {again}")
     wanted, found = _settings(settings), meta.get("settings")
     if found != wanted:
-        raise DataError(f"{folder}: prepared with {found}, but the net needs {wanted}; {again} --points {settings.sample}")
+        more = f" --seed {settings.seed}" if settings.seed else ""
+        raise DataError(
+            f"{folder}: prepared with {found}, but the net needs {wanted}; {again} --points {settings.sample}{more}"
+        )
     try:
         points = np.load(folder / "points.npy", mmap_mode="r", allow_pickle=False)
         with np.load(folder / "index.npz", allow_pickle=False) as index:
@@ -182,7 +189,7 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
         tuple(meta["classes"]),
         split.tolist(),
         ordered=True,
-        fingerprint=meta["fingerprint"],
+        fingerprint=_fingerprint(meta),
         left_out=meta["quarantined"],
     )
 
@@ -194,6 +201,12 @@ def cached_classes(folder: str | Path) -> tuple[str, ...]:
 
 def _request(catalogue: Catalogue, settings: PreprocessConfig, up: str | None) -> dict[str, Any]:
     return {"version": VERSION, "fingerprint": catalogue.fingerprint, "settings": _settings(settings), "up": up}
+
+
+def _fingerprint(meta: dict[str, Any]) -> str:
+    """That of the shapes; of shapes that a person turned, another one: they are other clouds."""
+    own, up = meta["fingerprint"], meta.get("up")
+    return own if up is None else hashlib.sha256(f"{own} with {up} up".encode()).hexdigest()
 
 
 def _settings(settings: PreprocessConfig) -> dict[str, int]:
@@ -231,6 +244,8 @@ def _clouds(
         sources = catalogue.fetch(entries, Path(scratch))
         for entry, result in zip(entries, Preparer(settings, workers=workers)(sources), strict=True):
             if isinstance(result, Failure):
+                if result.needs_extra:  # left out, it would stay so once the extra is there
+                    raise DataError(f"{catalogue.source}: {entry.name}: {result.error}; then prepare again, it goes on")
                 yield entry, result
                 continue
             yield entry, result.clouds[0] @ TO_Z_UP[up or result.standard_up or catalogue.up].T.astype(np.float32)
@@ -328,7 +343,8 @@ def _assemble(
 def _check_classes(catalogue: Catalogue, found: set[str], failures: dict[str, str]) -> None:
     empty = [name for name in catalogue.classes if name not in found]
     if empty:
-        first = next(iter(failures.items()), ("", "it has no files"))
+        own = {entry.name for entry in catalogue.entries if entry.category == empty[0]}
+        name, reason = next((item for item in failures.items() if item[0] in own), ("", "it has no files"))
         raise DataError(
-            f"{catalogue.source}: no shape of the class {empty[0]!r} could be read; the first failure: {first[0]} {first[1]}"
+            f"{catalogue.source}: no shape of the class {empty[0]!r} could be read; the first failure: {name} {reason}"
         )

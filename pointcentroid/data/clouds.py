@@ -15,6 +15,10 @@ SPLITS = ("", "train", "validation", "test")
 """What a data set may say of a shape; `""` where it says nothing."""
 
 
+_ROUNDED = 2e-3
+"""How far off a cloud may be that was normalised and then rounded to 16 bits, or to 12."""
+
+
 @dataclass(frozen=True)
 class CloudSet:
     """Labelled clouds, preprocessed: centred on the mean of their points, radius 1, z up.
@@ -54,6 +58,13 @@ class CloudSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def normalised(self) -> bool:
+        """Whether all clouds are centred on the mean of their points and have radius 1, as near as an npz can say it."""
+        middles = self.points.mean(axis=1, dtype=np.float64)
+        radii = np.sqrt(np.square(self.points).sum(axis=2).max(axis=1))
+        return bool(np.abs(middles).max(initial=0) < _ROUNDED and np.abs(radii - 1).max(initial=0) < _ROUNDED)
+
     def part(self, name: str) -> np.ndarray:
         """Indices of the shapes of one part, sorted.
 
@@ -70,7 +81,8 @@ class CloudSet:
         if (split == "validation").any():
             chosen = split[others] == "validation"
             return others[chosen if name == "validation" else ~chosen]
-        training, validation = split_validation(self.labels[others])
+        rank = np.argsort(np.argsort(self.classes))  # the same shapes in whatever order the classes stand
+        training, validation = split_validation(rank[self.labels[others]])
         return others[validation if name == "validation" else training]
 
 
@@ -125,6 +137,8 @@ def load_npz(path: str | Path) -> CloudSet:
     strange = labels[(labels < 0) | (labels >= len(classes))]
     if len(strange):
         raise DataError(f"{path}: label {strange[0]} but only {len(classes)} classes, from 0 on")
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{path}: two classes have the name {max(classes, key=classes.count)!r}")
     present, labels = np.unique(labels, return_inverse=True)  # classes without shapes are left out
     classes = tuple(classes[label] for label in present)
     clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)

@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,26 +63,26 @@ class Entry:
 class Catalogue(ABC):
     """The shapes of one source.
 
-    Attributes:
+    Args:
         source: what a person called it.
         entries: its shapes, in a stable order.
-        classes: sorted.
         up: the axis that points up unless a file's format or a person says otherwise.
+
+    Attributes:
+        source: see above.
+        entries: see above.
+        up: see above.
+        classes: sorted.
     """
 
-    up = "z"
-
-    def __init__(self, source: str, entries: list[Entry], contents: Iterable[object]) -> None:
-        self.source, self.entries, self._contents = source, entries, contents
+    def __init__(self, source: str, entries: list[Entry], up: str) -> None:
+        self.source, self.entries, self.up = source, entries, up
         self.classes = tuple(sorted({entry.category for entry in entries}))
 
-    @cached_property
+    @property
+    @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of what is there; files are read for it when it is first asked for."""
-        digest = hashlib.sha256()
-        for entry, content in zip(self.entries, self._contents, strict=True):
-            digest.update(f"{entry.name}\t{entry.category}\t{entry.split}\t{content}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        """A hash of what is there, the same for a folder and an archive of it."""
 
     @abstractmethod
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
@@ -97,38 +98,61 @@ class Catalogue(ABC):
 
 
 class FolderCatalogue(Catalogue):
-    """Files in class folders."""
+    """Files in class folders; files are read for the fingerprint when it is first asked for."""
 
-    def __init__(self, folder: Path, entries: list[Entry]) -> None:
+    def __init__(self, folder: Path, entries: list[Entry], up: str = "z") -> None:
         self.folder = folder
-        super().__init__(str(folder), entries, (_content(folder / entry.key) for entry in entries))
+        super().__init__(str(folder), entries, up)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Catalogue.fingerprint`."""
+        return _fingerprint(self.entries, (_content(self.folder / entry.key) for entry in self.entries))
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:  # noqa: ARG002
         """Paths; nothing is copied, and `scratch` not used."""
         return [self.folder / entry.key for entry in entries]
 
 
+def _fingerprint(entries: Sequence[Entry], contents: Iterable[str]) -> str:
+    """A hash of files in class folders: their names without the folders, classes, parts, and what they hold."""
+    digest = hashlib.sha256()
+    for entry, content in zip(entries, contents, strict=True):
+        line = f"{PurePosixPath(entry.name).name}\t{entry.category}\t{entry.split}\t{content}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def _content(path: Path) -> str:
-    """A hash of a file; of one that cannot be read, which is left out later with the reason, what it stands for here."""
+    """Checksum and size of a file, as a zip archive keeps them; of one that cannot be read, which is left out later with
+    the reason, what it stands for here."""
+    checksum = size = 0
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while block := file.read(2**20):
+                checksum, size = zlib.crc32(block, checksum), size + len(block)
     except OSError:
         return "cannot be read"
+    return f"{checksum:08x} {size}"
 
 
 class ZipCatalogue(Catalogue):
     """Files in class folders in a zip archive, unpacked a few at a time."""
 
-    def __init__(self, path: Path, entries: list[Entry]) -> None:
+    def __init__(self, path: Path, entries: list[Entry], up: str = "z") -> None:
         self.path = path
+        super().__init__(str(path), entries, up)
         with zipfile.ZipFile(path) as archive:
-            members = [archive.getinfo(entry.key) for entry in entries]
-        largest = max(members, key=lambda member: member.file_size)
-        if largest.file_size > MAX_UNPACKED:
-            size, most = largest.file_size / 2**30, f"at most {MAX_UNPACKED >> 30} GiB is read"
-            raise DataError(f"{path}: {largest.filename} in it would unpack to {size:.1f} GiB; {most}")
-        super().__init__(str(path), entries, [member.CRC for member in members])
+            self._members = [archive.getinfo(entry.key) for entry in entries]
+        for member in self._members:
+            if member.file_size > MAX_UNPACKED:
+                size, most = member.file_size / 2**30, f"at most {MAX_UNPACKED >> 30} GiB is read"
+                raise DataError(f"{path}: {member.filename} in it would unpack to {size:.1f} GiB; {most}")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Catalogue.fingerprint`."""
+        return _fingerprint(self.entries, (f"{member.CRC:08x} {member.file_size}" for member in self._members))
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
         """Unpack into `scratch`, under names of our own: what an archive calls its members is never used as a path."""
@@ -145,24 +169,17 @@ class ZipCatalogue(Catalogue):
         return paths
 
 
-class ResampledFolder(FolderCatalogue):
-    """modelnet40_normal_resampled: y up."""
-
-    up = "y"
-
-
-class ResampledZip(ZipCatalogue):
-    """modelnet40_normal_resampled in an archive: y up."""
-
-    up = "y"
-
-
 class ArrayCatalogue(Catalogue):
     """Shapes that are in memory already."""
 
     def __init__(self, source: str, entries: list[Entry], shapes: Any, fingerprint: str, up: str = "z") -> None:
-        super().__init__(source, entries, ())
-        self.shapes, self.fingerprint, self.up = shapes, fingerprint, up
+        super().__init__(source, entries, up)
+        self.shapes, self._fingerprint = shapes, fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what the shapes were taken from."""
+        return self._fingerprint
 
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:  # noqa: ARG002
         """Shapes; `scratch` is not used."""
@@ -197,7 +214,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
         raise DataError(f"{path} is a prepared data set already")
     if path.is_dir():
         names = sorted(_files(path))
-        return _of_files(path, names, lambda name: (path / name).read_bytes(), FolderCatalogue, ResampledFolder)
+        return _of_files(path, names, lambda name: (path / name).read_bytes(), FolderCatalogue)
     if not path.is_file():
         raise DataError(f"{path}: no such data set; expected a folder of class folders, a zip of one, or an npz file")
     if path.suffix.lower() == ".npz":
@@ -217,7 +234,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
             except ARCHIVE_ERRORS as error:
                 raise DataError(f"{path}: {name} in it is damaged ({error})") from None
 
-        return _of_files(path, names, read, ZipCatalogue, ResampledZip)
+        return _of_files(path, names, read, ZipCatalogue)
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -239,16 +256,15 @@ def _of_files(
     path: Path,
     names: list[str],
     read: Callable[[str], bytes],
-    plain: Callable[[Path, list[Entry]], Catalogue],
-    resampled: Callable[[Path, list[Entry]], Catalogue],
+    catalogue: type[FolderCatalogue | ZipCatalogue],
 ) -> Catalogue:
     names = [name for name in names if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(name).parts)]
     lists = {PurePosixPath(name).name: name for name in names if name.endswith(".txt")}
     if any(name.endswith(".h5") for name in names) and "shape_names.txt" in lists:
         return _of_hdf5(path, names, read, lists["shape_names.txt"])
-    parts = [(split, lists.get(f"modelnet{n}_{split}.txt")) for n in (40, 10) for split in ("train", "test")]
-    if any(name for _, name in parts):
-        return resampled(path, _resampled_entries(path, names, read, [(s, n) for s, n in parts if n]))
+    for family in ("modelnet40", "modelnet10"):  # where the lists of both lie, the one are among the other
+        if parts := [(part, lists[f"{family}_{part}.txt"]) for part in ("train", "test") if f"{family}_{part}.txt" in lists]:
+            return catalogue(path, _resampled_entries(path, names, read, parts), up="y")
     entries = _class_folder_entries(names)
     if len({entry.category for entry in entries}) < 2:
         readable = sum(PurePosixPath(name).suffix.lower() in READERS for name in names)
@@ -257,7 +273,7 @@ def _of_files(
             f"{path}: expected at least two class folders with shapes in them, such as chair/a.off and table/b.obj; "
             f"found {found}"
         )
-    return plain(path, entries)
+    return catalogue(path, entries)
 
 
 def _class_folder_entries(names: list[str]) -> list[Entry]:
@@ -267,14 +283,14 @@ def _class_folder_entries(names: list[str]) -> list[Entry]:
     levels = zip(*(parts for parts in folders if parts), strict=False)
     shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
     owns = [parts[shared:] for parts in folders if parts[shared:]]
-    # A folder called train holds trains where it stands beside other classes, and nowhere above one.
+    # A folder called train holds trains where it stands beside other classes, and no such folder above one.
     beside = any(not _is_split(own[0]) for own in owns)
     above_one = any(_is_split(own[0]) and not all(map(_is_split, own)) for own in owns)
     entries = []
     for file, parts in zip(files, folders, strict=True):
         above, own = parts[:shared], parts[shared:]
         category = next((part for part in own if not _is_split(part)), None)
-        if category is None and own and beside and not above_one:
+        if category is None and own and own[0].lower() == "train" and beside and not above_one:
             category, own = own[0], own[1:]
         if category:
             split = next((_SPLIT_FOLDERS[part.lower()] for part in (*own, *reversed(above)) if _is_split(part)), "")

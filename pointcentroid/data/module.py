@@ -37,7 +37,8 @@ class CloudData(lightning.LightningDataModule):
         sample = config.preprocess.sample
         if clouds.points.shape[1] < sample:
             found = clouds.points.shape[1]
-            raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}")
+            fewer = f"add preprocess.sample={found} preprocess.points={found}"
+            raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}; {fewer}")
         self.classes = clouds.classes
         training, validation = clouds.part("training"), clouds.part("validation")
         if config.split == "all":
@@ -57,6 +58,8 @@ class CloudData(lightning.LightningDataModule):
 
     def _check_classes(self, wanted: int, clouds: CloudSet, training: np.ndarray) -> None:
         found = len(self.classes)
+        if found < 2:
+            raise DataError(f"{self.config.data}: {found} class; at least 2 are needed, for a net to tell them apart")
         if found != wanted:
             raise DataError(f"{self.config.data}: {found} classes, but model.classes={wanted}; add model.classes={found}")
         for number, name in enumerate(clouds.classes):
@@ -68,8 +71,11 @@ class CloudData(lightning.LightningDataModule):
         """Check that a batch can be shared.
 
         Raises:
-            ConfigError: `batch_size` is no multiple of the number of processes.
+            ConfigError: `batch_size` is no multiple of the number of processes, or there are more of these than validation
+                shapes.
         """
+        if len(self.validation) < self._processes:
+            raise ConfigError(f"{len(self.validation)} validation shapes are too few for {self._processes} processes")
         if self.config.batch_size % self._processes:
             raise ConfigError(f"batch_size={self.config.batch_size} must be a multiple of the {self._processes} processes")
 

@@ -16,6 +16,7 @@ def open_data(
     path: str | Path,
     settings: PreprocessConfig,
     *,
+    parts: bool = False,
     workers: int | None = None,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _total: items,
 ) -> CloudSet:
@@ -23,8 +24,9 @@ def open_data(
 
     Args:
         path: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows. Raw shapes, and
-            npz clouds of more points than `settings.sample`, are prepared in memory; what cannot be read is left out.
+            npz clouds that are not as `settings` prepare them, are prepared in memory; what cannot be read is left out.
         settings: the preprocessing of the net that will see the clouds.
+        parts: it is one of parts, which chooses among all points of the clouds of an npz itself, anew in every epoch.
         workers: reading processes; None chooses.
         watch: wraps the shapes as they are prepared, with their number, to show progress.
 
@@ -36,8 +38,7 @@ def open_data(
         return open_cache(path, settings)
     if path.suffix.lower() == ".npz":
         clouds = load_npz(path)
-        # Nets of parts choose among all points themselves, anew in every epoch.
-        if clouds.points.shape[1] <= settings.sample or clouds.parts is not None:
+        if (parts and clouds.parts is not None) or (clouds.points.shape[1] == settings.sample and clouds.normalised):
             return clouds
         catalogue = of_clouds(str(path), clouds)
     else:

@@ -44,7 +44,7 @@ class Evaluation:
     Attributes:
         confusion: (C, C) int64 counts, rows are true classes, columns predicted ones.
         top5: shapes whose class was among the first five.
-        up_right: shapes whose up axis was found.
+        up_right: shapes whose up axis was found; None where it was given.
         confidence: (S,) probability of the predicted class.
         correct: (S,) bool, whether it was the true one.
         classes: class names.
@@ -53,7 +53,7 @@ class Evaluation:
 
     confusion: np.ndarray
     top5: int
-    up_right: int
+    up_right: int | None
     confidence: np.ndarray
     correct: np.ndarray
     classes: tuple[str, ...]
@@ -98,7 +98,7 @@ class Evaluation:
             "top5_accuracy": self.top5 / total,
             "ece": self.ece,
             "ece_interval": list(bootstrap_interval(self.confidence, self.correct)),
-            "up_accuracy": self.up_right / total,
+            **({} if self.up_right is None else {"up_accuracy": self.up_right / total}),
             "shapes_per_second": total / self.seconds,
             "per_class": self.per_class,
             "per_class_shapes": dict(zip(self.classes, self.confusion.sum(axis=1).tolist(), strict=True)),
@@ -175,8 +175,9 @@ def evaluate(
     confusion = np.zeros((len(column), len(column)), dtype=np.int64)
     np.add.at(confusion, (truth, best), 1)
     better = (shares > shares[np.arange(len(truth)), truth][:, None]).sum(axis=1)
+    found = up_right if up == "auto" else None
     return Evaluation(
-        confusion, int((better < 5).sum()), up_right, shares.max(axis=1), best == truth, predictor.classes, seconds
+        confusion, int((better < 5).sum()), found, shares.max(axis=1), best == truth, predictor.classes, seconds
     )
 
 

@@ -19,6 +19,7 @@ from pointcentroid.evaluate.clusters import Clusters, clusterings
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import transformed
 from pointcentroid.geometry.neighbours import nearest_rows
+from pointcentroid.io.ply import cloud_bytes
 from pointcentroid.io.shape import Shape
 from pointcentroid.predict.explain import Explanation
 from pointcentroid.predict.predictor import Predictor
@@ -131,9 +132,14 @@ def resampled(predictor: Predictor, explanation: Explanation, times: int) -> lis
         predictor: the one that made the explanation.
         explanation: of the shape.
         times: how often.
+
+    Returns:
+        None of them for a point file of so few points that another sampling has most of them again.
     """
-    shape = Shape(explanation.vertices, explanation.faces)
-    first = predictor.card.preprocess.seed + 1
+    shape, settings = Shape(explanation.vertices, explanation.faces), predictor.card.preprocess
+    if shape.faces is None and len(shape.vertices) < 2 * settings.sample:
+        return []
+    first = settings.seed + 1
     turn = explanation.prediction.turn
     return [predictor.explain(shape, up=turn, seed=first + number) for number in range(times)]
 
@@ -158,8 +164,6 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str, colours:
     Returns:
         The files.
     """
-    import trimesh
-
     folder.mkdir(parents=True, exist_ok=True)
     panel = colours.lend(Panel(explanation, most=len(explanation.points)))
     back = np.linalg.inv(explanation.transform)
@@ -174,11 +178,9 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str, colours:
             f"composed_{number}": stage.composed,
             f"hard_{number}": stage.hard,
         }
-        cloud = trimesh.PointCloud(points, (255 * panel.colours(number)).round().astype(np.uint8))
         path = folder / f"{stem}-stage{number}.ply"
         with replacing(path) as temporary:
-            content: Any = cloud.export(file_type="ply")
-            temporary.write_bytes(content)
+            temporary.write_bytes(cloud_bytes(points, panel.colours(number)))
         written.append(path)
     path = folder / f"{stem}.npz"
     with replacing(path) as temporary, temporary.open("wb") as file:

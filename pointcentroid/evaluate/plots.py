@@ -12,6 +12,9 @@ from pointcentroid.errors import MissingExtraError
 from pointcentroid.evaluate.calibration import BINS, bin_of
 from pointcentroid.files import replacing
 
+_MOST_NAMED = 120  # classes of a confusion matrix
+_LARGEST = 38.0  # inches, of one side
+
 
 def _figure(width: float, height: float) -> Any:
     try:
@@ -65,12 +68,16 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     table = confusion[np.ix_(present, present)]
     names = [classes[i] for i in present]
     shares = table / table.sum(axis=1, keepdims=True).clip(1)
-    side = max(4.0, 0.3 * len(names) + 2)
+    side = min(max(4.0, 0.3 * len(names) + 2), _LARGEST)
     figure = _figure(side, side)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    if len(names) > _MOST_NAMED:  # neither names nor numbers would have room
+        axes.set(xlabel="predicted", ylabel="true")
+        _save(figure, path)
+        return
+    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     for row, column in zip(*np.nonzero(table), strict=True):
         colour = "white" if shares[row, column] > 0.5 else "black"

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pointcentroid.data.cache import Watch
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import OrderedClouds
-from pointcentroid.errors import DataError
 from pointcentroid.weights import WeightsCard
 
 DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -96,18 +95,13 @@ def probe(net: nn.Module, card: WeightsCard, clouds: CloudSet, rows: np.ndarray,
         net: one with `features`, in evaluation mode.
         card: of its weights.
         clouds: the data set.
-        rows: which shapes to score it on.
+        rows: which shapes to score it on; others are in the training part.
         watch: wraps batches, with their number, to show progress.
 
     Returns:
         `probe_features`, how many there are, and the accuracies `probe_overall_accuracy`, `probe_mean_class_accuracy`.
-
-    Raises:
-        DataError: there are no training shapes apart from those.
     """
     training = np.setdiff1d(clouds.part("training"), rows)
-    if not len(training):
-        raise DataError("a probe needs training shapes; all of them are among those it is to be scored on")
     seen = card.preprocess.points
     made = [cloud_features(net, OrderedClouds(clouds, part, card.model.seeds, seen), watch) for part in (training, rows)]
     truth = clouds.labels[rows]

@@ -37,10 +37,13 @@ def push(weights: Path, repository: str, *, private: bool = False, revision: str
     graph = graph_of(weights)
     if graph.is_file() and is_of(graph_metadata(graph), weights):
         content.append((HUB_FILES[1], str(graph)))
-    operations = [huggingface_hub.CommitOperationAdd(name, what) for name, what in content]
+    operations: list[Any] = [huggingface_hub.CommitOperationAdd(name, what) for name, what in content]
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
+        graph_stays = HUB_FILES[1] not in dict(content) and hub.file_exists(repository, HUB_FILES[1], revision=revision)
+        if graph_stays:  # it is of other weights
+            operations.append(huggingface_hub.CommitOperationDelete(HUB_FILES[1]))
         made = hub.create_commit(repository, operations, commit_message=f"Weights {card.name}", revision=revision)
     except errors.LocalTokenNotFoundError:
         raise WeightsError(f"{repository}: you are not logged in; hf auth login, or HF_TOKEN=... before it") from None
@@ -82,6 +85,12 @@ def model_card(card: WeightsCard, repository: str) -> str:
         *(f"| {k} | {v:.4g} |" for k, v in sorted(card.figures.items()) if isinstance(v, (int, float))),
         "",
     ]
+    if card.trained_on_all:
+        measured += [
+            "These weights were trained on the validation shapes too. Figures on these are those of weights of their recipe",
+            "that were not.",
+            "",
+        ]
     if card.temperature != 1:
         measured += [f"Logits are divided by the temperature {card.temperature:.4g}.", ""]
     licence = [

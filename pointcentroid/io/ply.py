@@ -1,4 +1,5 @@
-"""What trimesh does not see in PLY files: headers that lie, files cut short, and binary faces of several sizes."""
+"""What trimesh does not see in PLY files: headers that lie, files cut short, and binary faces of several sizes; and clouds
+in double precision, which it does not write."""
 
 from __future__ import annotations
 
@@ -104,6 +105,27 @@ def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | N
     if triangles is None:
         return None
     return np.stack([points[axis] for axis in "xyz"], axis=1), triangles
+
+
+def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:
+    """A cloud as a binary PLY. Libraries write single precision, which map coordinates do not survive.
+
+    Args:
+        points: (N, 3).
+        colours: (N, 3), in [0, 1].
+    """
+    columns = [(axis, "<f8", "double") for axis in "xyz"]
+    if colours is not None:
+        columns += [(name, "u1", "uchar") for name in ("red", "green", "blue")]
+    rows = np.empty(len(points), [(name, kind) for name, kind, _ in columns])
+    for axis, values in zip("xyz", points.T, strict=True):
+        rows[axis] = values
+    if colours is not None:
+        for name, values in zip(("red", "green", "blue"), colours.T, strict=True):
+            rows[name] = (255 * values).round()
+    properties = "".join(f"property {kind} {name}\n" for name, _, kind in columns)
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}end_header\n"
+    return header.encode() + rows.tobytes()
 
 
 def _elements(header: str, order: str) -> list[_Element] | None:

@@ -11,6 +11,7 @@ from pointcentroid.config import AutoencoderConfig
 from pointcentroid.nn.encoder import CentroidEncoder, SelfAttentionBlock
 from pointcentroid.nn.net import Net
 
+_AT_ONCE = 4096  # samples of all patches that are grown together: of more, memory would grow with them
 _REACH = 0.25  # how far from its centroid a patch reaches, about, before training
 
 
@@ -78,9 +79,9 @@ class CentroidAutoencoder(Net[AutoencoderConfig]):
         positions, features = latent.positions, self._expanded(latent)
         centroids = positions.shape[1]
         samples = square_samples(-(-count // centroids)).to(positions)
-        patches = self.centre(features).unsqueeze(1) + self.square(samples)[:, None]  # B, samples, M, hidden
-        grown = positions.unsqueeze(1) + _REACH * self.fold(patches)
-        return grown.flatten(1, 2)[:, :count]
+        centres = self.centre(features).unsqueeze(1)
+        grown = [self.fold(centres + self.square(some)[:, None]) for some in samples.split(_AT_ONCE)]  # B, samples, M, 3
+        return (positions.unsqueeze(1) + _REACH * torch.cat(grown, dim=1)).flatten(1, 2)[:, :count]
 
     def _expanded(self, latent: Latent) -> Tensor:
         """(B, M, hidden): what centroids know after they have exchanged it."""

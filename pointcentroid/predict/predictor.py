@@ -18,7 +18,7 @@ from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
 from pointcentroid.predict.runtimes import Runtime, open_net
 from pointcentroid.predict.up import FINDER, Custom, Up, UpFinder, custom_of, given_turn, turned
 from pointcentroid.results import Failure, Prediction
-from pointcentroid.weights import find_weights
+from pointcentroid.weights import find_weights, read_card
 
 if TYPE_CHECKING:
     from pointcentroid.predict.explain import Explanation
@@ -46,13 +46,12 @@ class Predictor:
         self, weights: str | Path = "small", device: str = "auto", *, runtime: Runtime = "auto", **changes: Any
     ) -> None:
         self.path, self.device = find_weights(weights), device
+        if (kind := read_card(self.path).model.kind) != ClassifierConfig.kind:
+            raise WeightsError(f"{weights} is a net of the kind {kind!r}, which does not classify")
         self.runtime: Runtime = runtime
         self.net = open_net(self.path, device, runtime, **changes)
         self.card = self.net.card
-        model = self.card.model
-        if not isinstance(model, ClassifierConfig):
-            raise WeightsError(f"{weights} is a net of the kind {model.kind!r}, which does not classify")
-        self._knows_up = model.known
+        self._knows_up = isinstance(self.card.model, ClassifierConfig) and self.card.model.known
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.card.name}: {len(self.classes)} classes>"
@@ -165,6 +164,8 @@ class Predictor:
             ConfigError: see `__call__`.
         """
         _check(up, votes=votes, top=top, batch_size=batch_size)
+        if isinstance(sources, (str, Path)) or getattr(sources, "ndim", 3) == 2:
+            raise ConfigError("expected several shapes, found one; a predictor is called with one: predictor(shape)")
         if workers is not None and workers < 0:
             raise ConfigError(f"workers must not be negative, found {workers}")
         split = getattr(sources, "to_data_list", None)  # a `Batch` of PyTorch Geometric

@@ -23,7 +23,7 @@ import numpy as np
 
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.errors import ConfigError, PointCentroidError, ReadError, one_line, unforeseen
+from pointcentroid.errors import ConfigError, MissingExtraError, PointCentroidError, ReadError, one_line, unforeseen
 from pointcentroid.geometry.sampling import Frame, preprocess, preprocess_in_frame
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
@@ -109,7 +109,7 @@ def attempt(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     try:
         return prepare(source, settings, votes)
     except PointCentroidError as error:
-        return Failure(source_name(source), error.reason)
+        return Failure(source_name(source), error.reason, isinstance(error, MissingExtraError))
     except Exception as error:  # whatever a library makes of a damaged file
         return Failure(source_name(source), unforeseen(error))
 

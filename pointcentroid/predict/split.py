@@ -12,7 +12,7 @@ import numpy as np
 
 from pointcentroid.errors import ReadError
 from pointcentroid.files import replacing
-from pointcentroid.geometry.axes import transformed
+from pointcentroid.geometry.axes import TO_Z_UP, transformed
 from pointcentroid.geometry.neighbours import nearest_rows
 from pointcentroid.geometry.surface import face_areas, face_neighbours, face_normals, surface_points
 from pointcentroid.predict.naming import Labelled, lent_names
@@ -170,13 +170,15 @@ def write_split(
     panel = (colours or ClassColours()).lend(Panel(seen, most=len(seen.points)))
     _, tints = panel.centroids(len(seen.stages))
     sizes = np.bincount(seen.stages[-1].hard[seen.stages[-1].hard >= 0], minlength=len(pieces))
-    scene = trimesh.Scene()
-    origin = _origin(used)
+    taken = {piece.name for piece in pieces}
+    scene = trimesh.Scene(base_frame=next(name for n in count() if (name := "shape" + n * "_") not in taken))
+    origin, upright = _origin(used), np.eye(4)
+    upright[:3, :3] = TO_Z_UP["y"].T @ said.turn  # glTF has y up, whatever the file has
+    place = upright @ trimesh.transformations.translation_matrix(origin)
     for piece in pieces:
         if len(piece.faces):
             mesh = trimesh.Trimesh(piece.mesh.vertices - origin, piece.mesh.faces, process=False)
             mesh.visual.vertex_colors = (255 * tints[piece.centroid]).round().astype(np.uint8)  # type: ignore[attr-defined]
-            place = trimesh.transformations.translation_matrix(origin)
             scene.add_geometry(mesh, node_name=piece.name, geom_name=piece.name, transform=place)
     told = {
         "file": said.file,

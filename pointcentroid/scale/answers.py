@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,7 @@ SHARD_SECONDS = 60.0
 """Time after which a shard is written even if it is smaller."""
 
 _REQUEST = b"pointcentroid"
+_STALE_SECONDS = 600.0
 
 _ANEW = ".anew"
 """Stands among the shards of a run that answers every file, whatever an earlier one left in `target`."""
@@ -157,8 +159,9 @@ class Answers:
             raise DataError(
                 f"{self.folder} holds answers of a run that was interrupted or is done: --resume goes on, or delete them"
             )
-        for stale in self.folder.glob(".part-*"):  # what a killed process was writing
-            stale.unlink(missing_ok=True)
+        for stale in self.folder.glob(".part-*"):  # what a killed process was writing, and no other one still is
+            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+                stale.unlink(missing_ok=True)
         self._anew = not resume or (self.folder / _ANEW).is_file()
         if whole and not self._anew and target.is_file():
             self._take(target)
@@ -166,6 +169,7 @@ class Answers:
             if not self._take(part):
                 part.unlink()
         numbers = (part.stem.split("-")[1] for part in self.parts())
+        self._own = secrets.token_hex(4)  # another command may write to the same folder
         self._number = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
 
     def parts(self) -> list[Path]:
@@ -213,7 +217,7 @@ class Answers:
             shutil.rmtree(self.folder)
 
     def _keep(self, table: pa.Table) -> None:
-        with replacing(self.folder / f"part-{self._number:05d}.parquet") as temporary:
+        with replacing(self.folder / f"part-{self._number:05d}-{self._own}.parquet") as temporary:
             pq.write_table(table, temporary)
         self._number += 1
 

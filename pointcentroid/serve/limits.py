@@ -25,7 +25,7 @@ class ServeSettings:
         explaining_seconds: the time that one page of centroids may take, once its file is read.
         queue: requests that are received or worked on at once; one more is sent away.
         waiting_seconds: how long an accepted file may wait for a reading process.
-        held_bytes: the most that all uploads together may take in the temporary folder.
+        held_bytes: the most that all uploads together may take in the temporary folder; one has room in any case.
         grace_seconds: the time that a sender has for the head of a request, and for the body beside what `least_rate` gives.
         least_rate: bytes a second that a sender must average after that.
         idle_seconds: how long a connection may stand open on which nothing is sent; as long as browsers keep theirs.
@@ -56,6 +56,7 @@ class ServeSettings:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value <= 0:
                 raise ConfigError(f"{name} must be positive, found {value}")
+        object.__setattr__(self, "held_bytes", max(self.held_bytes, self.upload_bytes))
 
     @property
     def readers(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart import MultipartParser
@@ -46,7 +47,8 @@ async def accepted(request: Request, engine: Engine, most: int) -> AsyncIterator
         async with engine.admitted() as folder, engine.holding() as held:
             yield await _receive(request, body, folder, held, engine.settings, most)
     except RefusalError as error:
-        if error.status in (413, 503) and "expect" not in request.headers:
+        # Who asked whether to send, and was told no, sends nothing; who is late, or gone, is not waited for.
+        if error.status != 408 and (body.received or "expect" not in request.headers):
             await body.drain()
         raise
 
@@ -122,7 +124,8 @@ class _Form:
         self._header, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        given = parse_options_header(self._disposition)[1].get(b"filename")
+        options = parse_options_header(self._disposition)[1]
+        given = options.get(b"filename") or unquote_to_bytes(options.get(b"filename*", b"").rpartition(b"'")[2])  # RFC 5987
         if not given:  # a field; or a form's file input that was left empty
             self._fields += 1
             if self._fields > _MOST_FIELDS:

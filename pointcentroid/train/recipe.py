@@ -21,16 +21,17 @@ _OF_A_RUN = frozenset({"name", "seed", "data", "split", "recipe", "precision", *
 """Settings in which runs of one recipe may differ."""
 
 
-def recipe_cards(config: TrainConfig, mean_with: Sequence[TrainConfig] = ()) -> list[WeightsCard]:
+def recipe_cards(config: TrainConfig, fingerprint: str, mean_with: Sequence[TrainConfig] = ()) -> list[WeightsCard]:
     """Cards of the weights that `config.recipe` names.
 
     Args:
         config: the run whose recipe it is.
+        fingerprint: of its data set.
         mean_with: the other runs, where the weights are a mean.
 
     Raises:
-        TrainingError: one of them was trained with other settings, is the mean of more or fewer weights, or was trained on
-            the validation shapes too.
+        TrainingError: one of them was trained with other settings or on another data set, is the mean of more or fewer
+            weights, or was trained on the validation shapes too.
         WeightsError: one of them is absent or damaged.
     """
     others = [read_card(find_weights(name)) for name in config.recipe]
@@ -46,6 +47,8 @@ def recipe_cards(config: TrainConfig, mean_with: Sequence[TrainConfig] = ()) -> 
             for key in sorted(here.keys() - _OF_A_RUN):
                 if there[key] != here[key]:
                     raise TrainingError(f"{name} is of another recipe: {key}={there[key]!r}, here {here[key]!r}")
+        if not other.trained_on(fingerprint):
+            raise TrainingError(f"{name} was trained on another data set than {config.data}")
         if other.trained_on_all:
             raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
     return others
@@ -55,12 +58,14 @@ def with_figures_of(others: list[WeightsCard], card: WeightsCard) -> WeightsCard
     """The card with what runs that left the validation shapes out got and fitted on these, in the mean."""
     if not others:
         return card
+    common = set.intersection(*(set(other.figures) for other in others))  # those too often right could not be calibrated
     figures = {
         key: float(np.mean([other.metrics[key] for other in others]))
-        for key, value in others[0].metrics.items()
-        if key.startswith("validation_") and not isinstance(value, list)
+        for key in sorted(common)
+        if key.startswith("validation_")
     }
-    fitted = np.mean([[other.temperature, *dataclasses.astuple(other.known)] for other in others], axis=0).tolist()
+    calibrated = [other for other in others if "validation_ece" in other.metrics] or others
+    fitted = np.mean([[other.temperature, *dataclasses.astuple(other.known)] for other in calibrated], axis=0).tolist()
     metrics = card.metrics | figures | {"recipe_runs": len(others)}
     return dataclasses.replace(card, metrics=metrics, temperature=fitted[0], known=KnownScale(*fitted[1:]))
 
@@ -72,11 +77,24 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return to_dict(config) | paths | {"output": ""}
 
 
-def provenance_of(config: TrainConfig, clouds: CloudSet) -> dict[str, Any]:
-    """What the card of weights says of the run that made them: its settings, the data's hash, versions."""
+def taught_by(config: TrainConfig, clouds: CloudSet) -> list[str]:
+    """Which of the weights that a run starts from or learns from know the validation shapes of its data set."""
+    cards = {name: read_card(find_weights(name)) for name in (config.start, *config.teachers) if name}
+    return [name for name, card in cards.items() if card.trained_on_all and card.trained_on(clouds.fingerprint)]
+
+
+def provenance_of(config: TrainConfig, clouds: CloudSet, knows_validation: bool = False) -> dict[str, Any]:
+    """What the card of weights says of the run that made them: its settings, the data's hash, versions.
+
+    Args:
+        config: the run.
+        clouds: its data set.
+        knows_validation: whether the weights that it began with or learnt from know the validation shapes.
+    """
     return {
         "config": _settings(config),
         "data_sha256": clouds.fingerprint,
+        "knows_validation": knows_validation or config.split == "all",
         "versions": {
             "pointcentroid": pointcentroid.__version__,
             "torch": str(torch.__version__),

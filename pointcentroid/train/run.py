@@ -44,7 +44,7 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
-from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
+from pointcentroid.train.recipe import provenance_of, recipe_cards, taught_by, with_figures_of
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 
@@ -87,7 +87,6 @@ def train(
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
     config = dataclasses.replace(config, precision=choose_precision(config))
-    recipe = recipe_cards(config)
     if resume:
         before = _check_resumable(last, config)
     elif first and not overwrite and (last.is_file() or weights.is_file()):
@@ -97,7 +96,13 @@ def train(
     if first:
         print(f"training in {config.precision}", file=sys.stderr)
     lightning.seed_everything(config.seed, verbose=False)
+    if shapes is None and not config.data:
+        raise DataError("which data set is not said: add data=...")
     clouds = _open(config.data if shapes is None else find_shapes(shapes, classes), config, folder, watch)
+    recipe = recipe_cards(config, clouds.fingerprint)
+    knowing = taught_by(config, clouds)
+    if knowing and first:
+        print(f"{knowing[0]} knows the validation shapes: figures on these say nothing of others", file=sys.stderr)
     if resume and before != clouds.fingerprint:
         raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
     if clouds.left_out and first:
@@ -112,7 +117,7 @@ def train(
     history = History(folder)
     try:
         trainer = _trainer(config, folder, history, module)
-    except (MisconfigurationException, ValueError) as error:  # ValueError: there is no such accelerator
+    except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:  # there is no such accelerator
         raise TrainingError(one_line(error, 200)) from None
     if first and not resume:
         _make_room(weights)  # only now, when all that can be known to be wrong would have been said
@@ -124,7 +129,8 @@ def train(
         raise
     if not trainer.is_global_zero:
         return None
-    _finish(config, recipe, module, data, clouds, history, weights)
+    about = provenance_of(config, clouds, knows_validation=bool(knowing))
+    _finish(config, recipe, about, module, data, history, weights)
     return weights
 
 
@@ -159,7 +165,7 @@ def create_training(config: TrainConfig, classes: tuple[str, ...]) -> NetTrainin
 def _teacher(name: str, classes: tuple[str, ...]) -> CentroidClassifier:
     tensors, card = load_weights(find_weights(name))
     if card.classes != classes:
-        raise WeightsError(f"{name} cannot teach: it tells other classes apart than the data set has")
+        raise WeightsError(f"{name} cannot teach: it tells other classes apart than the data set has, or in another order")
     return CentroidClassifier.from_tensors(card.model, tensors)
 
 
@@ -206,7 +212,7 @@ def _check_resumable(last: Path, config: TrainConfig) -> str:
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{last} is damaged ({str(error).splitlines()[0][:120]})") from None
     now, before = to_dict(config), to_dict(TrainConfig()) | before  # a setting that is newer than the run had its default
-    changed = [key for key in now if key not in WHERE and now[key] != before[key]]
+    changed = [key for key in now if key not in WHERE | {"recipe"} and now[key] != before[key]]
     if changed:
         key = changed[0]
         raise TrainingError(
@@ -226,7 +232,7 @@ def _make_room(weights: Path) -> None:
 def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
     """Open the data set; raw shapes are prepared first, into the folder of the run."""
     if isinstance(source, str) and (Path(source).suffix.lower() == ".npz" or is_cache(Path(source))):
-        return open_data(source, config.preprocess, watch=watch)
+        return open_data(source, config.preprocess, parts=isinstance(config.model, PartsConfig), watch=watch)
     cache = folder / "data"
     catalogue = find_shapes(source) if isinstance(source, str) else source
     if rank_zero_only.rank == 0:
@@ -291,9 +297,9 @@ def _as_trained(model: ModelConfig) -> ModelConfig:
 def _finish(
     config: TrainConfig,
     recipe: list[WeightsCard],
+    provenance: dict[str, Any],
     module: NetTraining,
     data: CloudData,
-    clouds: CloudSet,
     history: History,
     path: Path,
 ) -> None:
@@ -308,7 +314,7 @@ def _finish(
     if config.split == "training":
         metrics |= {key: row[key] for key in row if key.startswith("validation_")}
     classes = tuple(data.classes) if isinstance(config.model, ClassifierConfig) else ()
-    card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, provenance_of(config, clouds))
+    card = WeightsCard(config.name, config.model, config.preprocess, classes, metrics, provenance)
     net = module.net.eval().cpu()
     if config.split == "all":
         card = with_figures_of(recipe, card)

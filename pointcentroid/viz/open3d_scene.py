@@ -38,6 +38,8 @@ def import_open3d() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("drawing in 3D", "view", error.name or "open3d") from None
     except (ImportError, OSError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while a library was loading
+            raise KeyboardInterrupt from None
         library = str(error).split(":")[0]
         hint = f"; on Debian: apt-get install {_PACKAGES}" if sys.platform.startswith("linux") else ""
         raise DisplayError(f"open3d cannot load {library}{hint}. A page needs none of it: --html") from None
