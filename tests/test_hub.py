@@ -79,7 +79,9 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(200, json.dumps({"files": files}).encode())
         lines = [json.loads(line) for line in body.decode().splitlines()]
         made = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
-        self.repositories[repository].append(self.repositories[repository][-1] | made)
+        gone = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
+        before = {name: content for name, content in self.repositories[repository][-1].items() if name not in gone}
+        self.repositories[repository].append(before | made)
         number = commit_id(len(self.repositories[repository]) - 1)
         url = f"{self.address}/{repository}/commit/{number}"
         reply = {"success": True, "commitOid": number, "commitUrl": url, "hookOutput": ""}
@@ -128,6 +130,16 @@ def test_weights_travel_to_a_hub_and_back(hub) -> None:
         assert done.stderr.count(f"{address}: revision {commit_id(commit)}") == 1
 
 
+def test_no_graph_of_other_weights_stays(hub, tmp_path: Path) -> None:
+    repositories, environment = hub
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(shipped_weights()["tiny"].read_bytes())
+    for weights, held in (("tiny", True), (own, False), (own, False)):
+        done = run(environment, "push", weights, "me/net")
+        assert done.returncode == 0, done.stderr
+        assert ("model.onnx" in repositories["me/net"][-1]) == held
+
+
 def test_a_model_card_says_what_the_weights_say() -> None:
     card = read_card(shipped_weights()["tiny"])
     odd = dataclasses.replace(card, metrics=card.metrics | {"nothing": None, "words": "x"})
@@ -137,6 +149,7 @@ def test_a_model_card_says_what_the_weights_say() -> None:
     assert ", ".join(card.classes) in text
     assert f"| validation_overall | {card.metrics['validation_overall']:.4g} |" in text
     assert card.provenance["data_sha256"] in text
+    assert "were trained on the validation shapes too" in text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from pointcentroid.predict.reconstruct import Reconstructor
 
 from .conftest import EXAMPLES
 from .meshes import direction
-from .test_cli import run
+from .test_cli import run, unboxed
 
 
 def clouds(first: int, second: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,6 +213,14 @@ class TestReconstruct:
         found = reconstructor(path)
         np.testing.assert_allclose(direction(found.up), rotation[:, 2], atol=0.03)
         assert found.chamfer < 1.5 * upright.chamfer
+
+    def test_no_shape_is_overwritten(self, tmp_path: Path) -> None:
+        for name in ("a.off", "a.off.ply"):
+            shutil.copy(EXAMPLES / "chair.off", tmp_path / name)
+        done = run("reconstruct", tmp_path / "a.off", tmp_path / "a.off.ply", "-o", tmp_path)
+        assert done.returncode == 2
+        assert "is one of the shapes" in unboxed(done.stderr)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.off", "a.off.ply"]
 
     def test_odd_input(self, reconstructor: Reconstructor) -> None:
         few = reconstructor(np.random.default_rng(0).normal(size=(20, 3)), 50, up="z")

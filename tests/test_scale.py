@@ -35,7 +35,7 @@ from pointcentroid.predict.preparing import Prepared, Preparer, attempt
 from pointcentroid.results import Failure, Prediction
 from pointcentroid.scale.answers import Answers, Seen, schema_of, storable, table_of
 from pointcentroid.scale.reader import Reader
-from pointcentroid.scale.sources import check_source
+from pointcentroid.scale.sources import check_source, files_of
 
 from .conftest import EXAMPLES, ROOT
 from .test_cli import COMMAND, run, unboxed
@@ -273,7 +273,9 @@ class TestParquet:
         kept = [p.read_bytes() for p in sorted(shards.glob("part-*"))]
         assert 2 <= len(kept) < 12
         assert not (tmp_path / "out.parquet").exists()
-        (shards / ".part-00099.parquet.abc").write_text("what was being written")
+        stale = shards / ".part-00099.parquet.abc"
+        stale.write_text("what was being written")
+        os.utime(stale, (0, 0))
 
         refused = run(*arguments)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
@@ -315,6 +317,15 @@ class TestParquet:
         for row in rows:
             assert (row["feature"] is None) == (row["error"] is not None)
             assert row["error"] or row["feature"] == pytest.approx(features[row["path"]], abs=1e-4)
+
+    def test_two_commands_may_fill_one_folder(self, tmp_path: Path) -> None:
+        """Begun at once, each with files of its own."""
+        both = [Answers(tmp_path, False, {"weights": "w"}, resume=True) for _ in range(2)]
+        named = [[Failure(f"{name} {number}", "broken") for number in range(5)] for name in "ab"]
+        for _ in zip(both[0].keeping(named[0]), both[1].keeping(named[1]), strict=True):
+            pass
+        whole = Answers(tmp_path, False, {"weights": "w"}, resume=True)
+        assert whole.done == len(pq.read_table(tmp_path)) == 10
 
     def test_a_death_between_merging_and_deleting_doubles_nothing(self, tmp_path: Path) -> None:
         def keep(files: list[str], resume: bool) -> Answers:
@@ -593,6 +604,11 @@ class TestRay:
             assert len(done.stderr.splitlines()) == 1
         silent.close()
         chatty.close()
+
+    def test_a_table_of_points_is_a_shape_and_no_list(self, tmp_path: Path) -> None:
+        assert list(files_of(str(EXAMPLES / "stool.csv"), False)) == [str(EXAMPLES / "stool.csv")]
+        (tmp_path / "list.txt").write_text("a.off\nb.off\n")
+        assert list(files_of(str(tmp_path / "list.txt"), False)) == ["a.off", "b.off"]
 
     def test_wrong_usage_is_one_line(self, tmp_path: Path) -> None:
         for arguments, says in [

@@ -346,6 +346,30 @@ class TestLimits:
         server.settle()
         assert server.health()["held_bytes"] == 0
 
+    @pytest.mark.parametrize("size", [1, 5_000_000])
+    def test_a_refusal_arrives_however_much_is_sent(self, server: Server, size: int) -> None:
+        answer = server.ask("POST", "/classify", bytes(size), {"Content-Type": "application/octet-stream"})
+        assert answer.status == 415
+        answer = server.ask("POST", "/classify", bytes(size), {"Content-Type": "multipart/form-data; boundary=b"})
+        assert answer.status == 400
+
+    def test_who_asks_first_gets_the_refusal_too(self, server: Server) -> None:
+        """As curl does: the head, then a wait, then 3 MB of too many files."""
+        body, headers = form(*[("a.off", CHAIR + b"#" * 30_000)] * 110)
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(opening(body, headers | {"Expect": "100-continue"}))
+            assert connection.recv(4096).startswith(b"HTTP/1.1 100")
+            connection.sendall(body)
+            answer = answered(connection)
+        assert (answer.status, "more than 100 files" in answer.json["error"]) == (413, True)
+
+    def test_a_name_may_be_encoded(self, server: Server) -> None:
+        body, headers = form(("chair.off", CHAIR))
+        encoded = body.replace(b'filename="chair.off"', b"filename*=UTF-8''ch%C3%A4ir.off")
+        (row,) = server.ask("POST", "/classify", encoded, headers).json
+        assert (row["file"], row["label"]) == ("chäir.off", "chair")
+
     def test_too_many_files_or_fields(self, server: Server) -> None:
         assert server.classify(*[("a.off", CHAIR)] * 101).status == 413
         fields = b"".join(b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' for _ in range(30)) + b"--b--\r\n"

@@ -135,6 +135,25 @@ def test_weights_of_all_shapes_carry_the_figures_of_their_recipe(toy: Path, tmp_
     steps = torch.load(tmp_path / "all" / "last.ckpt", weights_only=True)["global_step"]
     assert (steps, torch.load(tmp_path / "0" / "toy" / "last.ckpt", weights_only=True)["global_step"]) == (10, 9)
 
+    # What goes on from these weights, or learns from them, knows the validation shapes too.
+    knows = tmp_path / "all" / "all.safetensors"
+    for name, setting in (("start", f"start={knows}"), ("taught", f"teachers=[{knows}]")):
+        done = run(*settings, f"name={name}", "epochs=1", setting)
+        assert f"{knows} knows the validation shapes" in done.stderr
+        assert read_card(tmp_path / name / f"{name}.safetensors").trained_on_all
+    # Weights that make no mistakes are not calibrated, and say no error.
+    tensors, fitted = load_weights(seeds[0])
+    metrics = fitted.metrics | {"validation_ece": 0.1}
+    save_weights(seeds[0], tensors, dataclasses.replace(fitted, metrics=metrics, temperature=1.5))
+    mixed = run(*settings, "name=mixed", "epochs=1", "split=all", recipe)
+    assert mixed.returncode == 0, mixed.stderr
+    card = read_card(tmp_path / "mixed" / "mixed.safetensors")
+    assert (card.temperature, "validation_ece" in card.metrics) == (1.5, False)
+    foreign = dataclasses.replace(fitted, provenance=fitted.provenance | {"data_sha256": "another"})
+    save_weights(tmp_path / "foreign.safetensors", tensors, foreign)
+    other = run(*settings, "name=x", "epochs=1", "split=all", f"recipe=[{tmp_path / 'foreign.safetensors'}]")
+    assert "was trained on another data set" in other.stderr
+
     other = run(*settings, "name=x", "split=all", recipe)
     assert other.returncode == 2
     assert "is of another recipe: epochs=1, here 8" in other.stderr

@@ -1144,10 +1144,15 @@ class TestCommands:
             (["--gif", "x.gif", "--views", 2], "--png"),
             (["--html", "x.html", "--stages", "2"], "--gif"),
             (["--mesh"], "--gif"),
+            (["--png", "x.png", "--names", EXAMPLES / "lamp.glb"], "--html"),
+            (["--png", "x.png", "--html", "x.html", "--stages", "9"], "stage"),
+            ([EXAMPLES, "--weights", "autoencoder", "--html", "x.html"], "can show 12 shapes"),
+            ([*sorted(EXAMPLES.glob("*.*"))[:5], "--weights", "autoencoder", "--html", "x.html"], "4 reconstructions"),
         ],
     )
     def test_what_only_a_picture_has_wants_one(self, tmp_path: Path, given: list[str], absent: str) -> None:
-        done = run("view", EXAMPLES / "chair.off", *given, cwd=tmp_path)
+        files = [] if "autoencoder" in given else [EXAMPLES / "chair.off"]
+        done = run("view", *files, *given, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert absent in unboxed(done.stderr)
         assert not list(tmp_path.iterdir())

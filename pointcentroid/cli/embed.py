@@ -77,7 +77,8 @@ def embed(
         width = predictor.feature_dim
         features = np.stack([r.feature for r in done]) if done else np.empty((0, width), np.float32)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, features=features, files=[r.file for r in done], labels=[r.label for r in done])
+            files, labels = (np.array([getattr(r, key) for r in done], dtype=str) for key in ("file", "label"))
+            np.savez(file, features=features, files=files, labels=labels)
     else:
         names = [f"f{i}" for i in range(predictor.feature_dim)] if kind == "csv" else []
         rows = (_row(result, names) for result in counted if isinstance(result, Prediction))

@@ -6,6 +6,7 @@ Frameworks have parsers of their own, which write large parts to the common temp
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _LONGEST_NAME = 120
+_ENCODED_NAME = re.compile(rb"filename\*=utf-8'[^']*'([^;\s]+)", re.IGNORECASE)  # RFC 5987, which the parser passes over
 _MOST_FIELDS = 20  # parts that are no files; they are skipped
 
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # its remarks on damaged forms are for nobody
@@ -124,8 +126,9 @@ class _Form:
         self._header, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        options = parse_options_header(self._disposition)[1]
-        given = options.get(b"filename") or unquote_to_bytes(options.get(b"filename*", b"").rpartition(b"'")[2])  # RFC 5987
+        given = parse_options_header(self._disposition)[1].get(b"filename")
+        if encoded := _ENCODED_NAME.search(self._disposition):
+            given = given or unquote_to_bytes(encoded[1])
         if not given:  # a field; or a form's file input that was left empty
             self._fields += 1
             if self._fields > _MOST_FIELDS:

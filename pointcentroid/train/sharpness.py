@@ -22,7 +22,7 @@ class SharpnessAware(torch.optim.AdamW):
     Args:
         groups: parameters, as for AdamW.
         learning_rate: of the step.
-        net: whose they are; its batch norms count only batches that the weights themselves have seen.
+        net: whose they are; its layers of batch norm count only batches that the weights themselves have seen.
         radius: of the neighbourhood, in the norm of all weights together.
     """
 
