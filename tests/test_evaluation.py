@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pointcentroid as pc
+from pointcentroid.cli.output import print_measures
 from pointcentroid.config import ClassifierConfig, PreprocessConfig
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
@@ -25,6 +26,7 @@ from pointcentroid.evaluate.calibration import (
     fit_known,
     fit_temperature,
 )
+from pointcentroid.evaluate.plots import plot_confusion
 from pointcentroid.evaluate.probe import fit_linear, linear_probe
 from pointcentroid.predict.nets import Answer, familiarity
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
@@ -265,3 +267,20 @@ class TestProbe:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["probe_overall_accuracy"] > 0.4, "of 40 classes, from 4 shapes each"
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_confusion_is_drawn_of_any_classes(tmp_path: Path, classes: int) -> None:
+    """Of any number, in bounded memory, and whatever they are called."""
+    names = ["a$^$", "[/red]", "chair", *map(str, range(classes - 3))]
+    plot_confusion(np.eye(classes, dtype=np.int64), names, tmp_path / "a.png")
+    width, height = Image.open(tmp_path / "a.png").size
+    assert 300 < width <= 4500
+    assert 300 < height <= 4500
+
+
+def test_names_in_a_table_are_as_they_are(tmp_path: Path) -> None:
+    print_measures({"accuracy of car [old]": 0.5, "folder": "pb[/red]"}, tmp_path / "a.txt")
+    text = (tmp_path / "a.txt").read_text()
+    assert "accuracy of car [old]" in text
+    assert "pb[/red]" in text
