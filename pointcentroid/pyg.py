@@ -108,7 +108,7 @@ class CentroidPooling(nn.Module):
         # As `PairTokens` does, with the radius of each cloud's own size.
         pairs = self.stage.pairs
         assert isinstance(pairs, PairTokens)
-        radius = (sizes.clamp(max=self.neighbours) / sizes).sqrt().to(pos)
+        radius = (sizes.clamp(max=self.neighbours).to(pos) / sizes).sqrt()
         seen = pairs.feature(pairs.norm(x)) + pairs.position(pos / radius[batch].unsqueeze(1))
         origin = pairs.position(where / radius[cloud].unsqueeze(1))
         tokens = pairs.out(nn.functional.gelu(seen[inputs] - origin[rows]))

@@ -90,6 +90,14 @@ def test_components_of_a_3mf_in_other_files_are_the_ones_they_name(tmp_path: Pat
         assert found == pytest.approx(mesh.vertices + np.array([step, 0, 0]), abs=1e-6)
 
 
+@pytest.mark.parametrize("relations", ["<Relationships/>", "<Relationships>", "<!DOCTYPE x><x/>", ""])
+def test_relations_that_say_nothing_leave_the_usual_place(tmp_path: Path, sphere: trimesh.Trimesh, relations: str) -> None:
+    path = write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": object_3mf(1, sphere)}, '<item objectid="1"/>')
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("_rels/.rels", relations)
+    assert area(path) == pytest.approx(sphere.area, rel=1e-4)
+
+
 def test_a_3mf_begins_where_its_relations_say(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
     path = write_3mf(tmp_path / "a.3mf", {"Models/Cup.model": object_3mf(7, sphere)}, '<item objectid="7"/>')
     relation = (

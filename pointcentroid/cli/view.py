@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pointcentroid.viz.picture import Row
 
 _MOST, _MOST_RECONSTRUCTED = 12, 4
-"""Shapes in one page or picture: browsers draw no more than 16 scenes at a time, and a reconstruction is three."""
+"""Shapes in one page or picture, and reconstructions in a page: browsers draw no more than 16 scenes at a time, and a
+reconstruction is three."""
 
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page, for any browser.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture; needs no screen.")]
@@ -66,8 +67,8 @@ def view(
         )
     _check(views, stages, mesh, html=html, png=png, gif=gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
-    if outputs and reconstructs and len(files) > _MOST_RECONSTRUCTED:
-        raise typer.BadParameter(f"{outputs[0]} can show {_MOST_RECONSTRUCTED} reconstructions, found {len(files)}")
+    if html and reconstructs and len(files) > _MOST_RECONSTRUCTED:
+        raise typer.BadParameter(f"{html} can show {_MOST_RECONSTRUCTED} reconstructions, found {len(files)}; name fewer")
     if names and outputs and not html:
         raise typer.BadParameter("names stand in the window and in --html, not in pictures", param_hint="--names")
     if reconstructs and (chosen or mesh or names):

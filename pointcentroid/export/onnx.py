@@ -64,7 +64,7 @@ class _Attention(nn.Module):
         key, value = (layer.weight.detach().unflatten(0, (of.heads, -1)) for layer in (of.key, of.value))  # H d C
         self.key, self.value = nn.Parameter(key * of.scale), nn.Parameter(value.transpose(1, 2).contiguous())
 
-    def forward(self, centroids: Tensor, pairs: Tensor, _: object) -> tuple[Tensor, None]:
+    def forward(self, centroids: Tensor, pairs: Tensor, _positions: object) -> tuple[Tensor, None]:
         for _ in range(self.of.steps):
             queries = self.of.query(self.of.norm(centroids))
             weights = (self._by_head(queries.unflatten(2, (self.of.heads, -1)), self.key) @ pairs.transpose(2, 3)).softmax(3)

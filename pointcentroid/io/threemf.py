@@ -10,6 +10,7 @@ from __future__ import annotations
 import zipfile
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 from xml.parsers import expat
@@ -153,14 +154,11 @@ class _Package:
 
     def _root(self) -> str:
         """The name of the model to begin with: where the archive's relations say, or else at the usual place."""
+        relations = _Relations()
         if "_rels/.rels" in self.names:
-            relations = _Relations()
-            try:
+            with suppress(expat.ExpatError, ValueError):
                 relations.parse(self._open("_rels/.rels"))
-            except expat.ExpatError:
-                return _ROOT
-            return relations.root
-        return _ROOT
+        return relations.root or _ROOT
 
     def _open(self, name: str) -> IO[bytes]:
         if name not in self.names:
@@ -211,7 +209,7 @@ class _Relations(_Xml):
     """The relations of an archive.
 
     Attributes:
-        root: the name of its first model.
+        root: the name of its first model; empty if it names none.
     """
 
     def __init__(self) -> None:

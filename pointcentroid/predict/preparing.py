@@ -48,7 +48,7 @@ class Prepared:
     Attributes:
         name: the file, or `"<array>"`.
         clouds: (V, N, 3) float32, one cloud a vote, in the shape's own frame.
-        standard_up: the axis that the file's format puts up, or None.
+        standard_up: the axis that the file's format puts up, or who handed it in; None where nobody says.
     """
 
     name: str
