@@ -315,3 +315,22 @@ class TestOtherCommands:
         import pointcentroid as pc
 
         assert run("--version").stdout.strip() == f"pointcentroid {pc.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["reconstruct", EXAMPLES / "chair.off", "-o", "taken"], "-o"),
+        (["reconstruct", EXAMPLES / "chair.off", "-o", "taken/deeper"], "-o"),
+        (["assignments", EXAMPLES / "chair.off", "--save", "taken"], "--save"),
+        (["assignments", EXAMPLES / "chair.off", "--split", "taken/x"], "--split"),
+        (["evaluate", "small", "--data", "x.npz", "--plots", "taken"], "--plots"),
+    ],
+)
+def test_a_file_is_no_folder_for_outputs(tmp_path: Path, arguments: list, option: str) -> None:
+    (tmp_path / "taken").write_text("precious")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"Invalid value for {option}" in unboxed(done.stderr)
+    assert "is a file; name a folder" in unboxed(done.stderr)
+    assert (tmp_path / "taken").read_text() == "precious"

@@ -56,7 +56,7 @@ def assignments(
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, parted_example, result_names
-    from pointcentroid.cli.output import check_writable, chosen_format, end, note, tracked
+    from pointcentroid.cli.output import check_folder, check_writable, chosen_format, end, note, tracked
     from pointcentroid.errors import MissingExtraError, ReadError, require
 
     require("measuring assignments", "torch", "torch")
@@ -71,6 +71,8 @@ def assignments(
     if names and not (split or correspondence):
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
     check_writable(output)
+    check_folder(save, "--save")
+    check_folder(split, "--split")
     written = chosen_format(format, output)
     files = expand(paths, recursive)
     predictor = load(weights, device)

@@ -59,7 +59,15 @@ def evaluate(
     Overall and mean-class accuracy come from one confusion matrix, top-5 and expected calibration error from the same pass.
     Of an autoencoder: Chamfer distances, squared, both directions added, for shapes of radius 1.
     """
-    from pointcentroid.cli.output import check_writable, chosen_format, note, note_left_out, print_measures, write
+    from pointcentroid.cli.output import (
+        check_folder,
+        check_writable,
+        chosen_format,
+        note,
+        note_left_out,
+        print_measures,
+        write,
+    )
     from pointcentroid.errors import DataError, require
 
     require("evaluating", "torch", "torch")
@@ -68,6 +76,7 @@ def evaluate(
     from pointcentroid.weights import find_weights, read_card
 
     check_writable(output)
+    check_folder(plots, "--plots")
     kind = chosen_format(format, output)
     card = read_card(find_weights(weights))
     classifies = card.model.kind == "classifier"

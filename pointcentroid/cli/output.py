@@ -49,6 +49,21 @@ def check_writable(path: Path | None, option: str = "-o") -> None:
         raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint=option)
 
 
+def check_folder(path: Path | None, option: str) -> None:
+    """Refuse a path that cannot become a folder, before any work is done for it.
+
+    Args:
+        path: the path, or None.
+        option: what it was given to.
+
+    Raises:
+        typer.BadParameter: it is, or lies in, what is no folder.
+    """
+    there = None if path is None else next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if there and not there.is_dir():
+        raise typer.BadParameter(f"{there} is a file; name a folder", param_hint=option)
+
+
 def chosen_format(format: str | None, output: str | Path | None, formats: tuple[str, ...] = ("table", "json", "csv")) -> str:
     """The format that was asked for, else the one that the output file is named after, else the first.
 

@@ -32,7 +32,7 @@ def reconstruct(
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, result_names
-    from pointcentroid.cli.output import end, note, print_table, tracked, write
+    from pointcentroid.cli.output import check_folder, end, note, print_table, tracked, write
     from pointcentroid.errors import MissingExtraError, ReadError, require
 
     require("reconstructing", "torch", "torch")
@@ -40,6 +40,7 @@ def reconstruct(
 
     if to.suffix.lower() == f".{kind}" and not to.is_dir():
         raise typer.BadParameter(f"expected a folder, found the name of a file, {to.name}", param_hint="-o")
+    check_folder(to, "-o")
     files = expand(paths, recursive)
     targets = {file: to / name.with_name(f"{name.name}.{kind}") for file, name in result_names(files).items()}
     given = {Path(file).resolve() for file in files}
