@@ -1172,7 +1172,7 @@ class TestCommands:
         assert all(f"chair_00{k}.glb: chair" in page for k in range(4))
         assert str(tmp_path) not in page.split("</title>")[0], "a title is a name, not a path"
 
-        done = run("view", folder, "--png", png, "--names", EXAMPLES / "chair.off")
+        done = run("view", folder, "--html", html, "--names", EXAMPLES / "chair.off")
         assert done.returncode == 2
         assert "has no parts to lend names from" in done.stderr
         for number in range(9):
