@@ -11,6 +11,8 @@ from pointcentroid.config import (
     AutoencoderConfig,
     ClassifierConfig,
     EncoderConfig,
+    PartsConfig,
+    PreprocessConfig,
     StageConfig,
     TrainConfig,
     from_dict,
@@ -39,6 +41,10 @@ def test_round_trip(config) -> None:
         (lambda: TrainConfig(weight_decay=-1.0), "weight_decay must not be negative"),
         (lambda: TrainConfig(clip=-1.0), "clip must not be negative"),
         (lambda: AugmentConfig(scale=float("inf")), "augment.scale must be at least 1, and finite"),
+        (lambda: AugmentConfig(shift=float("inf")), "augment.shift must not be negative, and finite"),
+        (lambda: TrainConfig(learning_rate=float("nan")), "learning_rate must be positive"),
+        (lambda: TrainConfig(preprocess=PreprocessConfig(64, 64)), "preprocess.points must be at least the 256 centroids"),
+        (lambda: TrainConfig(model=PartsConfig(), augment=AugmentConfig(damage=0.1)), "not for nets of parts"),
         (lambda: from_dict(TrainConfig, {"epoch": 3}), "unknown setting epoch .did you mean 'epochs'"),
         (lambda: TrainConfig(model=AutoencoderConfig(), augment=AugmentConfig(mix=0.5)), "augment.mix is for the training"),
         (lambda: from_dict(TrainConfig, {"augment": {"jiter": 0}}), "augment.jiter .did you mean 'jitter'"),
@@ -101,6 +107,9 @@ class TestYaml:
         assert given.model.encoder == MODELS["small"].encoder  # type: ignore[union-attr]
         with pytest.raises(ConfigError, match="rename it"):
             load_train_config("finetune", [], data="a${b}")
+
+    def test_a_number_may_be_a_name(self) -> None:
+        assert load_train_config("finetune", ["data=2023", "name=2024", "model.classes=3"]).name == "2024"
 
     def test_an_unknown_configuration_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'modelnet40-small'"):
