@@ -167,6 +167,10 @@ def compare(
     if not 2 <= len(nets) <= _MOST:
         raise typer.BadParameter(f"expected 2 to {_MOST} nets to compare, found {len(nets)}", param_hint="--with")
     _check(views, stages, mesh, html=html, png=png, gif=gif)
+    if not (html or png or gif):
+        from pointcentroid.viz.window import ready
+
+        ready()
     panels = []
     for net in nets:
         name, *settings = net.split(",")

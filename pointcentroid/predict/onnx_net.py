@@ -45,7 +45,8 @@ class OnnxNet:
         try:
             self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base but this
-            raise WeightsError(f"{graph}: not a graph that ONNX Runtime can load ({str(error)[:120]})") from None
+            hint = "" if graph == weights else "; without it, torch answers, and pointcentroid export makes it anew"
+            raise WeightsError(f"{graph}: not a graph that ONNX Runtime can load ({str(error)[:120]}){hint}") from None
         # What a graph can be given beside clouds; found here, neighbours take a fifth of the time.
         self._listing = bool(self.session.get_overridable_initializers())
 
