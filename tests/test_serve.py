@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -363,6 +364,19 @@ class TestLimits:
             connection.sendall(body)
             answer = answered(connection)
         assert (answer.status, "more than 100 files" in answer.json["error"]) == (413, True)
+
+    def test_a_full_disk_is_503(self, another: Callable[..., Server]) -> None:
+        """A limit on the size of files stands for the disk."""
+        server = another()
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+        for size in (60_000, 3_000_000):  # more than a buffer holds, or less
+            answer = server.classify(("chair.off", CHAIR + b"#" * size))
+            assert answer.status == 503
+            assert "cannot keep the file" in answer.json["error"]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert server.classify(("chair.off", CHAIR)).json[0]["label"] == "chair"
+        server.settle()
+        assert server.health()["held_bytes"] == 0
 
     def test_a_name_may_be_encoded(self, server: Server) -> None:
         body, headers = form(("chair.off", CHAIR))

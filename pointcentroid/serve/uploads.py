@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -85,6 +85,15 @@ async def _receive(
     return form.uploads
 
 
+@contextmanager
+def _room() -> Iterator[None]:
+    """What a full disk leads to becomes a `RefusalError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusalError(503, f"the server cannot keep the file: {error.strerror}", retry_after=5) from None
+
+
 class _Form:
     """What the parser calls: each file goes to the folder, under a number and the suffix of its reader."""
 
@@ -108,8 +117,9 @@ class _Form:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with _room():
+                file.close()
 
     def _part_begins(self) -> None:
         self._disposition = b""
@@ -148,7 +158,8 @@ class _Form:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(data[start:end])
+            with _room():
+                self._file.write(data[start:end])
 
     def _end(self) -> None:
         self.ended = True
