@@ -28,7 +28,9 @@ from pointcentroid.config import (
     AugmentConfig,
     AutoencoderConfig,
     ClassifierConfig,
+    EncoderConfig,
     PartsConfig,
+    StageConfig,
     TrainConfig,
     from_dict,
     to_dict,
@@ -763,3 +765,15 @@ def test_classes_in_another_order_keep_their_rows(trained: Path) -> None:
     assert torch.equal(after.known, before.known)  # type: ignore[arg-type]
     start_from(net, TrainConfig(start=str(trained), model=card.model), ("rod", "ball"))
     assert torch.equal(net.scores(points).logits, after.logits), "the last layer is left as it was"
+
+
+def test_matrices_decay_and_nothing_else() -> None:
+    """Learnt seeds are places, which nothing should draw to the middle."""
+    stages = StageConfig(8, 8, 4, 2), StageConfig(4, 8, 4, 2)
+    net = CentroidClassifier(ClassifierConfig(classes=3, encoder=EncoderConfig(stages, initialiser="learned")))
+    named = {id(parameter): name for name, parameter in net.named_parameters()}
+    matrices, others = ({named[id(p)] for p in group["params"]} for group in decayed(net, 0.1))
+    assert matrices | others == set(named.values())
+    assert not matrices & others
+    assert {f"encoder.stages.{stage}.initialiser.positions" for stage in (0, 1)} <= others
+    assert all(name.endswith("weight") for name in matrices)

@@ -24,6 +24,7 @@ from pointcentroid.models import net_class
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.nn.capsules import CapsuleAutoencoder
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.nn.initialisers import LearnedSeeds
 from pointcentroid.train.sharpness import SharpnessAware
 
 _CHECK_EVERY = 20  # steps between two looks at whether the loss is a number; each look waits for the device
@@ -110,10 +111,11 @@ class NetTraining(lightning.LightningModule):
 
 
 def decayed(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups of an optimiser: matrices decay; vectors (biases, norms, step sizes) do not."""
-    matrices = [p for p in net.parameters() if p.ndim >= 2]
-    vectors = [p for p in net.parameters() if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """Parameter groups of an optimiser: matrices decay; vectors (biases, norms, step sizes) and learnt positions do not."""
+    places = {id(seeds.positions) for seeds in net.modules() if isinstance(seeds, LearnedSeeds)}
+    matrices = [p for p in net.parameters() if p.ndim >= 2 and id(p) not in places]
+    others = [p for p in net.parameters() if p.ndim < 2 or id(p) in places]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def warm_cosine(steps: int, warmup: float) -> Callable[[int], float]:
