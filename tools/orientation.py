@@ -91,7 +91,7 @@ class Lying:
         seen = [answers(net, (clouds.points @ m).astype(np.float32), f"way {n + 1}") for n, m in enumerate(matrices)]
         self.seen = Answer(*(np.stack(output, axis=1) for output in zip(*seen, strict=True)))
         self.said = np.exp(log_softmax(self.seen.logits / net.card.temperature))
-        self.labels = labels_of(net, clouds)
+        self.labels = clouds.labels_among(net.card.classes)
         self.right = self.said.argmax(axis=2) == self.labels[:, None]
 
     def chosen(self, way: int, custom: rule.Custom, mean: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -179,14 +179,10 @@ def axes(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
         )
 
 
-def labels_of(net: PredictingNet, clouds: CloudSet) -> np.ndarray:
-    """(S,) labels as the net numbers the classes."""
-    return np.array([net.card.classes.index(clouds.classes[label]) for label in clouds.labels])
-
-
 def headings(net: PredictingNet, clouds: CloudSet, console: Console) -> None:
     """Compare one look with means over 4 and 8 headings, for shapes as they are and turned at random, z up."""
-    labels, angles = labels_of(net, clouds), np.random.default_rng(0).uniform(0, 2 * np.pi, len(clouds.points))
+    labels = clouds.labels_among(net.card.classes)
+    angles = np.random.default_rng(0).uniform(0, 2 * np.pi, len(clouds.points))
     table = Table("shapes", "looks again where", "one look", "mean over 4", "mean over 8", "looks of 8", box=None)
     for name, start in (("as they are", 0 * angles), ("turned at random", angles)):
         said = []

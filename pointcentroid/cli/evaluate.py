@@ -72,6 +72,7 @@ def evaluate(
 
     require("evaluating", "torch", "torch")
     from pointcentroid.evaluate.accuracy import choose_part
+    from pointcentroid.evaluate.probe import training_apart
     from pointcentroid.predict.loading import load
     from pointcentroid.weights import find_weights, read_card
 
@@ -98,8 +99,7 @@ def evaluate(
         raise DataError(f"{data} has no {split} part" if len(clouds) else f"{data} holds no shapes")
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
-    if probe and set(clouds.part("training")) <= set(rows):
-        raise DataError("a probe is trained on the training part, and all of it is to be scored on; try --split validation")
+    training = training_apart(clouds, rows) if probe else None  # before the work: there may be none
     numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out)}
     if classifies:
         predictor = load(weights, device)
@@ -108,8 +108,8 @@ def evaluate(
         numbers |= _parts(weights, device, clouds.subset(rows), batch_size)
     else:
         numbers |= _autoencoder(weights, device, clouds, rows, batch_size)
-    if probe:
-        numbers |= _probe(weights, device, clouds, rows)
+    if training is not None:
+        numbers |= _probe(weights, device, clouds, training, rows)
     if kind == "json":
         write([numbers], [], "json", output)
         return
@@ -158,13 +158,13 @@ def _parts(weights: str, device: str, clouds: CloudSet, batch_size: int) -> dict
     return vars(found) | {"parameters": sum(p.numel() for p in net.parameters())}
 
 
-def _probe(weights: str, device: str, clouds: CloudSet, rows: Any) -> dict[str, Any]:
+def _probe(weights: str, device: str, clouds: CloudSet, training: Any, rows: Any) -> dict[str, Any]:
     """What a linear classifier makes of a net's features."""
     from pointcentroid.cli.output import tracked
     from pointcentroid.evaluate.probe import probe
 
     net, card = _trained_net(weights, device)
-    return probe(net, card, clouds, rows, lambda items, total: tracked(items, total, "probing"))
+    return probe(net, card, clouds, training, rows, lambda items, total: tracked(items, total, "probing"))
 
 
 def _classifier(

@@ -65,7 +65,7 @@ def view(
         raise typer.BadParameter(
             f"{outputs[0]} can show {_MOST} shapes, found {len(files)}; name fewer, or leave the file out"
         )
-    _check(views, stages, mesh, html=html, png=png, gif=gif)
+    _check(views, chosen, mesh, html=html, png=png, gif=gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"
     if html and reconstructs and len(files) > _MOST_RECONSTRUCTED:
         raise typer.BadParameter(f"{html} can show {_MOST_RECONSTRUCTED} reconstructions, found {len(files)}; name fewer")
@@ -166,7 +166,7 @@ def compare(
     chosen = _stages(stages)
     if not 2 <= len(nets) <= _MOST:
         raise typer.BadParameter(f"expected 2 to {_MOST} nets to compare, found {len(nets)}", param_hint="--with")
-    _check(views, stages, mesh, html=html, png=png, gif=gif)
+    _check(views, chosen, mesh, html=html, png=png, gif=gif)
     if not (html or png or gif):
         from pointcentroid.viz.window import ready
 
@@ -197,13 +197,13 @@ def _setting(text: str) -> tuple[str, object]:
     return key, value
 
 
-def _check(views: int, stages: str, mesh: bool, **outputs: Path | None) -> None:
+def _check(views: int, stages: list[int] | None, mesh: bool, **outputs: Path | None) -> None:
     """Refuse files that cannot be written or are called something else, and settings of pictures without a picture."""
     from pointcentroid.cli.output import check_writable
 
     if views != 1 and not outputs["png"]:
         raise typer.BadParameter("belongs to --png, which is not there", param_hint="--views")
-    if (stages != "all" or mesh) and not (outputs["png"] or outputs["gif"]):
+    if (stages or mesh) and not (outputs["png"] or outputs["gif"]):
         raise typer.BadParameter(
             "belongs to --png and --gif, and neither is there", param_hint="--mesh" if mesh else "--stages"
         )

@@ -146,7 +146,7 @@ def prepared_clouds(
         catalogue.classes,
         [entry.split for entry in kept],
         ordered=True,
-        fingerprint=_fingerprint({"fingerprint": catalogue.fingerprint, "up": up}),
+        fingerprint=_fingerprint(catalogue.fingerprint, up),
         left_out=failures,
     )
 
@@ -189,7 +189,7 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
         tuple(meta["classes"]),
         split.tolist(),
         ordered=True,
-        fingerprint=_fingerprint(meta),
+        fingerprint=_fingerprint(meta["fingerprint"], meta.get("up")),
         left_out=meta["quarantined"],
     )
 
@@ -203,10 +203,9 @@ def _request(catalogue: Catalogue, settings: PreprocessConfig, up: str | None) -
     return {"version": VERSION, "fingerprint": catalogue.fingerprint, "settings": _settings(settings), "up": up}
 
 
-def _fingerprint(meta: dict[str, Any]) -> str:
+def _fingerprint(shapes: str, up: str | None) -> str:
     """That of the shapes; of shapes that a person turned, another one: they are other clouds."""
-    own, up = meta["fingerprint"], meta.get("up")
-    return own if up is None else hashlib.sha256(f"{own} with {up} up".encode()).hexdigest()
+    return shapes if up is None else hashlib.sha256(f"{shapes} with {up} up".encode()).hexdigest()
 
 
 def _settings(settings: PreprocessConfig) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,11 +59,26 @@ class CloudSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labels_among(self, classes: Sequence[str]) -> np.ndarray:
+        """(S,) labels as weights number their classes, which are matched by name.
+
+        Args:
+            classes: of the weights.
+
+        Raises:
+            DataError: a shape is of another class.
+        """
+        for name in {self.classes[label] for label in np.unique(self.labels)}:
+            if name not in classes:
+                raise DataError(f"the data set has the class {name!r}, which the weights do not know")
+        column = {name: number for number, name in enumerate(classes)}
+        return np.array([column[self.classes[label]] for label in self.labels])
+
     @property
     def normalised(self) -> bool:
         """Whether all clouds are centred on the mean of their points and have radius 1, as near as an npz can say it."""
-        middles = self.points.mean(axis=1, dtype=np.float64)
-        radii = np.sqrt(np.square(self.points).sum(axis=2).max(axis=1))
+        middles = self.points.mean(axis=1)
+        radii = np.sqrt(np.einsum("snd,snd->sn", self.points, self.points).max(axis=1))
         return bool(np.abs(middles).max(initial=0) < _ROUNDED and np.abs(radii - 1).max(initial=0) < _ROUNDED)
 
     def part(self, name: str) -> np.ndarray:

@@ -69,10 +69,7 @@ class Catalogue(ABC):
         up: the axis that points up unless a file's format or a person says otherwise.
 
     Attributes:
-        source: see above.
-        entries: see above.
-        up: see above.
-        classes: sorted.
+        classes: of the entries, sorted. The arguments are attributes, too.
     """
 
     def __init__(self, source: str, entries: list[Entry], up: str) -> None:

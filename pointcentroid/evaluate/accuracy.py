@@ -147,11 +147,8 @@ def evaluate(
     """
     if not len(clouds):
         raise DataError("the data set holds no shapes")
-    for name in {clouds.classes[label] for label in np.unique(clouds.labels)}:
-        if name not in predictor.classes:
-            raise DataError(f"the data set has the class {name!r}, which the weights do not know")
+    truth = clouds.labels_among(predictor.classes)
     column = {name: number for number, name in enumerate(predictor.classes)}
-    truth = np.array([column[clouds.classes[label]] for label in clouds.labels])
     shares, up_right = np.zeros((len(clouds), len(column))), 0
     axes = _axes(len(clouds)) if turned else [("z", 0)] * len(clouds)
 

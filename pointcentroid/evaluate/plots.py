@@ -72,16 +72,13 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     figure = _figure(side, side)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(names) > _MOST_NAMED:  # neither names nor numbers would have room
-        axes.set(xlabel="predicted", ylabel="true")
-        _save(figure, path)
-        return
-    axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
-    for row, column in zip(*np.nonzero(table), strict=True):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=colour)
+    if len(names) <= _MOST_NAMED:  # of more, neither names nor numbers would have room
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+        for row, column in zip(*np.nonzero(table), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=colour)
     _save(figure, path)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pointcentroid.data.cache import Watch
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.ordered import OrderedClouds
+from pointcentroid.errors import DataError
 from pointcentroid.weights import WeightsCard
 
 DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -88,20 +89,38 @@ def linear_probe(features: Tensor, labels: Tensor, others: Tensor) -> Tensor:
     return fit_linear(features, labels, classes, max(DECAYS, key=score))(others).argmax(dim=1)
 
 
-def probe(net: nn.Module, card: WeightsCard, clouds: CloudSet, rows: np.ndarray, watch: Watch) -> dict[str, Any]:
-    """Train a linear probe on the training part of a data set, and score it on other shapes of it.
+def training_apart(clouds: CloudSet, rows: np.ndarray) -> np.ndarray:
+    """The shapes that a probe is trained on: those of the training part that it is not scored on.
+
+    Args:
+        clouds: the data set.
+        rows: which shapes it is scored on.
+
+    Raises:
+        DataError: there are none.
+    """
+    training = np.setdiff1d(clouds.part("training"), rows)
+    if not len(training):
+        raise DataError("a probe is trained on the training part, and all of it is to be scored on; try --split validation")
+    return training
+
+
+def probe(
+    net: nn.Module, card: WeightsCard, clouds: CloudSet, training: np.ndarray, rows: np.ndarray, watch: Watch
+) -> dict[str, Any]:
+    """Train a linear probe on shapes of a data set, and score it on others.
 
     Args:
         net: one with `features`, in evaluation mode.
         card: of its weights.
         clouds: the data set.
-        rows: which shapes to score it on; others are in the training part.
+        training: which shapes to train it on, see `training_apart`.
+        rows: which shapes to score it on.
         watch: wraps batches, with their number, to show progress.
 
     Returns:
         `probe_features`, how many there are, and the accuracies `probe_overall_accuracy`, `probe_mean_class_accuracy`.
     """
-    training = np.setdiff1d(clouds.part("training"), rows)
     seen = card.preprocess.points
     made = [cloud_features(net, OrderedClouds(clouds, part, card.model.seeds, seen), watch) for part in (training, rows)]
     truth = clouds.labels[rows]
