@@ -183,7 +183,8 @@ class TestClassify:
         assert "classifying" not in run("classify", EXAMPLES, "--format", "json").stderr
 
     @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
-    def test_ctrl_c_leaves_nothing_behind(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_what_stops_it_leaves_nothing_behind(self, tmp_path: Path, how: str) -> None:
         target = tmp_path / "out.json"
         target.write_text("as it was")
         command = [*COMMAND, "classify", "-", "--format", "json", "-o", str(target), "--workers", "2"]
@@ -194,8 +195,12 @@ class TestClassify:
             many.seek(0)
             process = subprocess.Popen(command, stdin=many, stderr=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stderr
-        time.sleep(6)
-        os.killpg(process.pid, signal.SIGINT)
+        end = time.monotonic() + 60
+        while not list(tmp_path.glob(".out.json.*")):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        time.sleep(1)
+        os.killpg(process.pid, getattr(signal, how))
         errors = process.stderr.read()
         # A shell calls both 130. The second is `python -m`'s own doing, after ours, if the interrupt has passed through
         # Python code that a compiled library ran.

@@ -76,7 +76,8 @@ def assert_answers(rows: list[dict[str, Any]], expected: dict[str, dict[str, Any
     assert found.keys() == expected.keys()
     for path, row in found.items():
         right = expected[path]
-        assert (row["label"], row["up"], row["error"]) == (right.get("label"), right.get("up"), right.get("error"))
+        for column in ("label", "up", "points", "error"):
+            assert row[column] == right.get(column)
         if row["error"] is None:
             assert row["confidence"] == pytest.approx(right["confidence"], abs=1e-5)
             assert [[t["label"], pytest.approx(t["probability"], abs=1e-5)] for t in row["top"]] == right["top"]
@@ -394,6 +395,29 @@ class TestParquet:
         for name in names:
             assert seen.add(name) == (name not in reference)
             reference.add(name)
+
+    def test_one_file_has_one_name(self) -> None:
+        seen = Seen()
+        assert seen.add("a.off")
+        assert not seen.add("./a.off")
+        assert seen.add("b/../a.off"), "where b is a link, that is another file"
+        assert seen.add("s3://bucket/a//b.off")
+        assert seen.add("s3://bucket/a/b.off"), "two keys"
+
+    def test_answers_of_other_columns_are_not_gone_on_with(self, tmp_path: Path) -> None:
+        """As those of an earlier version."""
+        schema = schema_of({})
+        rows = [Failure("a.off", "a.off is bad")]
+        before = table_of(rows, schema).drop_columns(["points"])
+        request = json.loads(schema.metadata[b"pointcentroid"])
+        request["columns"].remove("points")
+        (tmp_path / "o").mkdir()
+        pq.write_table(
+            before.replace_schema_metadata({"pointcentroid": json.dumps(request, sort_keys=True)}),
+            tmp_path / "o" / "part-0.parquet",
+        )
+        with pytest.raises(DataError, match="version; name another output"):
+            Answers(tmp_path / "o", False, {}, True)
 
     def test_a_name_that_is_no_text_can_be_kept(self, tmp_path: Path) -> None:
         name = os.fsdecode(b"\xff.off")

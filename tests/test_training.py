@@ -266,10 +266,13 @@ class TestInterrupted:
             cells = zip(columns, ours.split(","), theirs.split(","), strict=True)
             assert all(a == b for column, a, b in cells if column != "seconds")
 
-    def test_control_c_says_how_to_go_on(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+    def test_what_stops_it_says_how_to_go_on(
+        self, toy: Path, tmp_path: Path, uninterrupted: Path, how: signal.Signals
+    ) -> None:
         _, process = self.start(toy, tmp_path)
         self.wait_for_epoch(tmp_path, 1, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130
         assert "to go on: pointcentroid train modelnet40-small" in said

@@ -325,7 +325,7 @@ def _mapped() -> int:
 
 
 def start_worker(memory: int = _WORKER_MEMORY) -> None:
-    """Begin a process that works on files: Ctrl-C is its parent's to handle, and memory is limited where that can be.
+    """Begin a process that works on files: what stops it is its parent's to handle, and memory is limited where that can be.
 
     Args:
         memory: bytes of address space; who wants more gets a `MemoryError`.
@@ -333,7 +333,10 @@ def start_worker(memory: int = _WORKER_MEMORY) -> None:
     import signal
 
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's handler
+    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all: they are the main process's to handle
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
         import resource
     except ImportError:  # not on Windows

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -67,12 +67,15 @@ def schema_of(request: dict[str, Any]) -> pa.Schema:
         pa.field("confidence", pa.float64()),
         pa.field("top", ranking),
         pa.field("up", pa.string()),
+        pa.field("points", pa.int32()),
         pa.field("known", pa.float64()),
         pa.field("error", pa.string()),
     ]
     if request.get("features"):
         columns.append(pa.field("feature", pa.list_(pa.float32())))
-    return pa.schema(columns, metadata={_REQUEST: json.dumps(request, sort_keys=True)})
+    # With their names: answers of another version may have other columns.
+    whole = {**request, "columns": [field.name for field in columns]}
+    return pa.schema(columns, metadata={_REQUEST: json.dumps(whole, sort_keys=True)})
 
 
 def table_of(results: Iterable[Prediction | Failure], schema: pa.Schema) -> pa.Table:
@@ -94,6 +97,7 @@ def _row(result: Prediction | Failure) -> dict[str, Any]:
         "confidence": result.confidence,
         "top": [{"label": label, "probability": share} for label, share in result.top],
         "up": result.up,
+        "points": result.points,
         "known": result.known,
         "feature": result.feature,  # left out where the schema has none
     }
@@ -105,7 +109,7 @@ def storable(text: str) -> str:
 
 
 class Seen:
-    """A set of paths that takes 16 bytes each."""
+    """A set of paths that takes 16 bytes each; `./a.off` and `a.off` are one."""
 
     def __init__(self) -> None:
         self._old = np.empty(0, dtype="S16")  # sorted
@@ -113,7 +117,8 @@ class Seen:
 
     def add(self, path: str) -> bool:
         """Add a path; whether it was not there before."""
-        key = hashlib.blake2b(storable(path).encode(), digest_size=16).digest().rstrip(b"\0")  # as numpy compares them
+        name = storable(path) if "://" in path else str(PurePath(storable(path)))
+        key = hashlib.blake2b(name.encode(), digest_size=16).digest().rstrip(b"\0")  # as numpy compares them
         if key in self._new or key in self:
             return False
         self._new.add(key)
@@ -258,7 +263,7 @@ def read(part: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Recor
     try:
         with pq.ParquetFile(part) as file:
             if (file.schema_arrow.metadata or {}).get(_REQUEST) != schema.metadata[_REQUEST]:
-                raise DataError(f"{part} holds answers of other weights, settings or another command; name another output")
+                raise DataError(f"{part} holds answers of other weights, settings, another command or version; name another output")
             for group in range(file.num_row_groups):
                 yield from file.read_row_group(group, columns, use_threads=False).to_batches()
     except (pa.ArrowException, OSError) as error:
