@@ -6,6 +6,7 @@ import csv
 import hashlib
 import http.server
 import json
+import re
 import shutil
 import sys
 import threading
@@ -26,10 +27,11 @@ from pointcentroid.data.download import download, part_of
 from pointcentroid.data.layouts import find_shapes
 from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError
+from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.geometry.sampling import preprocess
 
-from .test_cli import run
+from .test_cli import EXAMPLES, run
 
 SETTINGS = PreprocessConfig(sample=64, points=64)
 
@@ -680,3 +682,17 @@ def test_a_data_set_is_not_prepared_into_itself(tree: Path, tmp_path: Path) -> N
 def test_classes_of_one_name_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two classes have the name 'chair'"):
         load_npz(save_npz(tmp_path / "a.npz", balls(3, 32), np.array([0, 1, 2]), ["chair", "table", "chair"]))
+
+
+@pytest.mark.parametrize(("axis", "up", "said"), [("y", "standard", True), ("z", "standard", False), ("y", "y", False)])
+def test_shapes_that_lie_are_remarked_on(axis: str, up: str, said: bool, tmp_path: Path) -> None:
+    for number, name in enumerate(["chair.off", "table.obj", "stool.csv", "bed_ascii.ply", "bottle.stl", "vase.ply"]):
+        points = pc.read(EXAMPLES / name).vertices @ TO_Z_UP[axis]  # z up -> `axis` up
+        path = tmp_path / "own" / "ab"[number % 2] / f"{number}.xyz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savetxt(path, points)
+    done = run("data", "prepare", tmp_path / "own", "--to", tmp_path / "to", "--up", up)
+    assert done.returncode == 0, done.stderr
+    remark = "[56] of 6 shapes look as if y were up, but z was believed; prepared into another folder with --up y"
+    assert bool(re.search(remark, " ".join(done.stderr.split()))) == said
+    assert ("look as if" in done.stderr) == said

@@ -51,11 +51,12 @@ def prepare(
     Parallel and resumable: run it again after an interruption, and it goes on. Shapes that cannot be read are left out
     and listed, with reasons, in DIR/meta.json.
     """
-    from pointcentroid.cli.output import check_writable, chosen_format, note_left_out, print_measures, tracked, write
+    from pointcentroid.cli.output import check_writable, chosen_format, note, note_left_out, print_measures, tracked, write
     from pointcentroid.config import PreprocessConfig
-    from pointcentroid.data.cache import prepare_cache
+    from pointcentroid.data.cache import open_cache, prepare_cache
     from pointcentroid.data.download import MIRRORS
     from pointcentroid.data.layouts import find_shapes
+    from pointcentroid.data.lying import lying
 
     check_writable(output)
     kind = chosen_format(format, output)
@@ -63,10 +64,11 @@ def prepare(
         raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")
     if download:
         source = str(_downloaded(source, to, mirror or [], sha256))
+    catalogue, settings = find_shapes(source), PreprocessConfig(sample=points, points=points, seed=seed)
     report = prepare_cache(
-        find_shapes(source),
+        catalogue,
         to,
-        PreprocessConfig(sample=points, points=points, seed=seed),
+        settings,
         up=None if up == "standard" else up,
         workers=workers,
         watch=lambda items, total: tracked(items, total, "preparing"),
@@ -79,6 +81,8 @@ def prepare(
     else:
         write([row | {"classes": list(report.classes)}], list(row), kind, output)
     note_left_out(report.quarantined, str(report.folder / "meta.json"))
+    if up == "standard" and catalogue.up == "z" and (found := lying(open_cache(to, settings))):
+        note(f"{found}; prepared into another folder with --up {found.axis}, they stand upright")
 
 
 def _downloaded(name: str, to: Path, mirrors: list[str], sha256: str | None) -> Path:

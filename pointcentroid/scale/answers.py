@@ -263,7 +263,9 @@ def read(part: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.Recor
     try:
         with pq.ParquetFile(part) as file:
             if (file.schema_arrow.metadata or {}).get(_REQUEST) != schema.metadata[_REQUEST]:
-                raise DataError(f"{part} holds answers of other weights, settings, another command or version; name another output")
+                raise DataError(
+                    f"{part} holds answers of other weights, settings, another command or version; name another output"
+                )
             for group in range(file.num_row_groups):
                 yield from file.read_row_group(group, columns, use_threads=False).to_batches()
     except (pa.ArrowException, OSError) as error:

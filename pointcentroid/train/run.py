@@ -34,6 +34,7 @@ from pointcentroid.config import (
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, find_shapes
+from pointcentroid.data.lying import lying
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.parted import PartedData
 from pointcentroid.data.sources import open_data
@@ -239,6 +240,9 @@ def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Wat
         if is_cache(cache) and not is_of(cache, catalogue, config.preprocess):
             shutil.rmtree(cache)  # of shapes that have changed since; it was made here, and is made again
         prepare_cache(catalogue, cache, config.preprocess, watch=watch)
+        if catalogue.up == "z" and (found := lying(open_data(cache, config.preprocess))):
+            how = f"; to turn them: pointcentroid data prepare {source} --to FOLDER --up {found.axis}, and train on FOLDER"
+            print(f"{found}{how if isinstance(source, str) else ''}", file=sys.stderr)
     # In the other processes: what lies there may be of shapes that have changed since.
     while not ((cache / "meta.json").is_file() and is_of(cache, catalogue, config.preprocess)):
         time.sleep(0.5)  # the first process is at it
