@@ -27,7 +27,7 @@ def graphs(clouds: CloudSet, part: str, generator: torch.Generator) -> list[Data
     found = []
     for row in clouds.part(part):
         points = torch.from_numpy(clouds.points[row])
-        size = int(torch.randint(256, len(points) + 1, (), generator=generator))
+        size = int(torch.randint(min(256, len(points)), len(points) + 1, (), generator=generator))
         kept = torch.randperm(len(points), generator=generator)[:size]
         found.append(Data(pos=points[kept], y=torch.tensor([int(clouds.labels[row])])))
     return found

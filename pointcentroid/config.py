@@ -91,6 +91,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
         _require(len(self.stages) >= 1, "encoder.stages must hold at least one stage")
+        step = self.step_size
+        _require(step is None or math.isfinite(step), f"encoder.step_size must be finite, found {step}")
         fewest = 0 if self.tokens == "points" else 1
         _require(
             self.embed >= fewest, f"encoder.embed must be at least {fewest} with tokens={self.tokens}, found {self.embed}"
@@ -268,7 +270,7 @@ class TrainConfig:
     label_smoothing: float = 0.2
     teachers: tuple[str, ...] = ()  # weights of classifiers, by name or file, whose answers are learnt beside the labels
     teaching: float = 0.5  # share of their answers in the loss
-    clip: float = 1.0  # largest norm of the gradient
+    clip: float = 1.0  # largest norm of the gradient; .inf for any
     sharpness: float = (
         0.0  # radius of sharpness-aware steps, see `pointcentroid.train.sharpness`: twice the work; 0 for none
     )
@@ -294,13 +296,18 @@ class TrainConfig:
         known = isinstance(self.model, ClassifierConfig) and self.model.known
         classifies = isinstance(self.model, ClassifierConfig)
         _require(
-            not classifies or self.preprocess.points >= self.model.seeds,  # of fewer, predictions would see repeated points
-            f"preprocess.points must be at least the {self.model.seeds} centroids of the first stage, "
+            not classifies or self.preprocess.points > self.model.seeds,  # of fewer, predictions would see repeated points
+            f"preprocess.points must be more than the {self.model.seeds} centroids of the first stage, "
             f"found {self.preprocess.points}",
         )
         _require(
             not (isinstance(self.model, PartsConfig) and (self.augment.damage or self.augment.reseed)),
             "augment.damage and augment.reseed are not for nets of parts, which see other points in every epoch as it is",
+        )
+        _require(
+            not (isinstance(self.model, PartsConfig) and (self.augment.mirror or self.augment.dropout)),
+            "augment.mirror and augment.dropout are not for nets of parts: left would be named right, and lost points have "
+            "parts of their own",
         )
         _require(self.augment.foreign > 0 or not known, "model.known is learnt from augment.foreign: it must not be 0 then")
         _require(not (known and self.augment.mix), "model.known and augment.mix exclude each other")
@@ -309,12 +316,13 @@ class TrainConfig:
             _require(not self.augment.mix, "teachers and augment.mix exclude each other")
         _require(0 < self.teaching <= 1, f"teaching must lie in (0, 1], found {self.teaching}")
         _require(0 <= self.seed < 2**32, f"seed must lie in [0, 2^32), found {self.seed}")
-        for name in ("weight_decay", "clip"):
-            value = getattr(self, name)
-            _require(0 <= value < math.inf, f"{name} must not be negative, and finite, found {value}")
+        _require(
+            0 <= self.weight_decay < math.inf, f"weight_decay must not be negative, and finite, found {self.weight_decay}"
+        )
+        _require(self.clip > 0, f"clip must be positive, found {self.clip}; .inf lets any gradient pass")
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
-        _require(self.sharpness >= 0, f"sharpness must not be negative, found {self.sharpness}")
+        _require(0 <= self.sharpness < math.inf, f"sharpness must not be negative, and finite, found {self.sharpness}")
         _require(0 < self.learning_rate < math.inf, f"learning_rate must be positive, found {self.learning_rate}")
         _require(0 <= self.warmup < 1, f"warmup must lie in [0, 1), found {self.warmup}")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing must lie in [0, 1), found {self.label_smoothing}")
@@ -327,7 +335,7 @@ class TrainConfig:
 
 
 WHERE = frozenset({"output", "accelerator", "devices", "nodes"})
-"""Settings of a training that say where it happens, not what it computes."""
+"""Settings of a training that say where it happens. (On several processes, batch norms see their share of a batch.)"""
 
 
 def nearest_name(name: str, known: typing.Iterable[str]) -> str:

@@ -96,15 +96,19 @@ class WeightsCard:
 
     @property
     def trained_on_all(self) -> bool:
-        """Whether the validation shapes were trained on too, by these weights or by those they began with or learnt from.
+        """Whether validation shapes were trained on too. The metrics of such weights are those of others of the recipe."""
+        return self.provenance.get("config", {}).get("split") == "all"
 
-        The metrics of weights of `split=all` are those of other weights of the recipe.
-        """
-        return self.provenance.get("knows_validation", self.provenance.get("config", {}).get("split") == "all")
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Fingerprints of the data sets that these weights, or those they began with or learnt from, were trained on."""
+        own = self.provenance.get("data_sha256")
+        return tuple(self.provenance.get("trained_on", [own] if own else []))
 
-    def trained_on(self, fingerprint: str) -> bool:
-        """Whether the training was on the data set with this fingerprint, which none that has no fingerprint is."""
-        return bool(fingerprint) and self.provenance.get("data_sha256") == fingerprint
+    @property
+    def knows_validation(self) -> tuple[str, ...]:
+        """Those of `trained_on` of which the validation shapes were trained on too."""
+        return tuple(self.provenance.get("knows_validation", self.trained_on if self.trained_on_all else ()))
 
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:

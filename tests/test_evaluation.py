@@ -84,7 +84,7 @@ class TestCalibration:
         path = tmp_path / "calibrated.safetensors"
         done = run("calibrate", "small", "--data", modelnet, "--to", path)
         assert done.returncode == 2
-        assert "small was trained on all shapes of" in done.stderr
+        assert "small knows the validation shapes of" in done.stderr
         assert not path.exists()
         original, card = load_weights(find_weights("small"))
         config = card.provenance["config"] | {"split": "training"}

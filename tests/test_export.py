@@ -19,7 +19,7 @@ from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import ConfigError, WeightsError
 from pointcentroid.export.onnx import export
 from pointcentroid.geometry.farthest import farthest_first
-from pointcentroid.models import create_model
+from pointcentroid.models import create_model, model_config
 from pointcentroid.predict.nets import neighbour_lists, searches
 from pointcentroid.predict.onnx_net import OnnxNet
 from pointcentroid.predict.torch_net import TorchNet
@@ -27,6 +27,7 @@ from pointcentroid.results import Prediction
 from pointcentroid.weights import WeightsCard, read_card, save_weights, shipped_weights
 
 from .conftest import EXAMPLES, ROOT
+from .test_cli import run
 from .test_norm import trained
 
 SHIPPED = [name for name, path in shipped_weights().items() if read_card(path).model.kind == "classifier"]
@@ -35,7 +36,8 @@ SHIPPED = [name for name, path in shipped_weights().items() if read_card(path).m
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a net whose attention and norms do something, and their graph beside them."""
-    net = trained(create_model("tiny", classes=3))
+    encoder = dataclasses.replace(model_config("tiny").encoder, steps=1)  # type: ignore[union-attr]
+    net = trained(create_model("tiny", classes=3, encoder=encoder))
     path = tmp_path_factory.mktemp("own") / "own.safetensors"
     card = WeightsCard("own", net.config, read_card(shipped_weights()["tiny"]).preprocess, ("a", "b", "c"), temperature=1.5)  # type: ignore[attr-defined]
     save_weights(path, net.state_dict(), card)
@@ -126,6 +128,20 @@ def test_a_graph_of_other_tensors_is_not_used(own: Path, tmp_path: Path) -> None
     weights.with_suffix(".onnx").write_bytes(b"not a graph")
     with pytest.raises(WeightsError, match="not a graph"):
         pc.load(weights)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("initialiser", "random"), ("initialiser", "kmeans++"), ("side", "inputs"), ("centroid_position", "mean")],
+)
+def test_what_has_no_graph_is_told_so(key: str, value: str, tmp_path: Path) -> None:
+    encoder = dataclasses.replace(model_config("tiny").encoder, steps=1, **{key: value})  # type: ignore[union-attr]
+    net = create_model("tiny", classes=3, encoder=encoder)
+    card = WeightsCard("own", net.config, read_card(shipped_weights()["tiny"]).preprocess, ("a", "b", "c"))  # type: ignore[attr-defined]
+    save_weights(tmp_path / "own.safetensors", net.state_dict(), card)
+    done = run("export", tmp_path / "own.safetensors", "-o", tmp_path / "own.onnx")
+    assert done.returncode == 2
+    assert f"encoder.{key}={value} no .onnx can be made" in " ".join(done.stderr.split())
 
 
 def test_export_refuses_what_it_cannot_write(tmp_path: Path) -> None:

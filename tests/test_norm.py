@@ -83,7 +83,7 @@ def test_largest_neighbours_and_their_gradients_are_those_of_the_plain_way(data:
     distinct = all(len(set(v.tolist())) == rows for v in values.transpose(1, 2).flatten(0, 1).float())
     if distinct:
         torch.testing.assert_close(ours.grad, plain.grad)
-    assert torch.equal(ours.grad.sum(), ours.grad.sum())  # finite
+    assert ours.grad.isfinite().all()
 
 
 def test_a_dropped_branch_keeps_its_mean_and_is_there_in_evaluation() -> None:

@@ -84,10 +84,16 @@ def test_no_room_imports_a_later_one() -> None:
         room = file.relative_to(package).parts[0].removesuffix(".py")
         if room in ("__init__", "__main__"):
             continue
-        for line in file.read_text().splitlines():
-            if line.strip().startswith("from pointcentroid."):
-                imported = line.split()[1].split(".")[1]
-                assert imported == room or rank[imported] < rank[room], f"{file.name}: {line.strip()}"
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if names == ["pointcentroid"] and isinstance(node, ast.ImportFrom):
+                names = [f"pointcentroid.{alias.name}" for alias in node.names]
+            for name in names:
+                top, _, rest = name.partition(".")
+                if top == "pointcentroid" and rest:
+                    imported = rest.split(".")[0]
+                    assert imported == room or rank[imported] < rank[room], f"{file.name}: {name}"
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:

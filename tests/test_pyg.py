@@ -18,6 +18,7 @@ from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.pyg import CentroidPooling, Pooled, farthest_points
 
 from .conftest import EXAMPLES
+from .test_encoder import step_sizes_of_one
 
 
 def ragged(sizes: list[int], channels: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,13 +32,6 @@ def layer(axis: str = "inputs", steps: int = 1, norm: str = "batch") -> Centroid
     torch.manual_seed(0)
     options: Any = {"axis": axis, "steps": steps, "norm": norm}
     return step_sizes_of_one(CentroidPooling(5, 12, 8, neighbours=6, heads=2, **options)).double()
-
-
-def step_sizes_of_one(net: Any) -> Any:
-    for name, parameter in net.named_parameters():
-        if name.endswith("step_size"):
-            nn.init.ones_(parameter)  # they start at zero, where attention adds nothing
-    return net
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -19,6 +19,7 @@ from pointcentroid import load
 from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig, TrainConfig, to_dict
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.data.module import CloudData
+from pointcentroid.geometry.fps import farthest_first
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import moving_average
 from pointcentroid.train.module import ClassifierTraining, decayed, warm_cosine
@@ -28,7 +29,7 @@ from .conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 from stacked import Stack
-from together import Group, GroupConfig, read_plan
+from together import Group, GroupConfig, check_plan, read_plan
 
 CPU = torch.device("cpu")
 STAGES = (StageConfig(24, 16, neighbours=8, local_blocks=1), StageConfig(6, 32, neighbours=8, local_blocks=1))
@@ -123,6 +124,35 @@ def test_what_is_taken_apart_answers_as_the_stack(toy: Path) -> None:
         torch.testing.assert_close(known[:, number], scores.known, atol=1e-5, rtol=1e-4)
 
 
+def test_a_head_as_wide_as_what_is_pooled_is_stacked_right() -> None:
+    """By its width alone, its last layer looks like its first."""
+    torch.manual_seed(0)
+    model = dataclasses.replace(MODEL, hidden=2 * MODEL.encoder.stages[-1].dim)
+    nets = [CentroidClassifier(model).eval() for _ in range(2)]
+    points = farthest_first(torch.randn(3, 60, 3), model.seeds)
+    logits, _ = Stack(nets).eval()(points, {})
+    for number, net in enumerate(nets):
+        torch.testing.assert_close(logits[:, number], net(points, ordered=True), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"start": "a.safetensors"}, "start='a.safetensors' is for pointcentroid train alone"),
+        ({"sharpness": 0.05}, "sharpness=0.05 is for"),
+        ({"batch_size": 8}, "must share split, preprocess and batch_size"),
+    ],
+)
+def test_a_plan_holds_nothing_that_would_be_ignored(change: dict[str, Any], says: str) -> None:
+    groups = read_plan(ROOT / "tools" / "together.yaml")
+    check_plan(groups)
+    changed = dataclasses.replace(groups[1], recipe=dataclasses.replace(groups[1].recipe, **change))
+    with pytest.raises(SystemExit, match=says):
+        check_plan([groups[0], changed])
+    with pytest.raises(SystemExit, match="no group"):
+        check_plan([])
+
+
 def test_nets_that_attend_are_not_stacked() -> None:
     attending = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, steps=1))
     with pytest.raises(ValueError, match="without attention"):
@@ -164,6 +194,7 @@ def test_the_mean_of_weights(toy: Path, tmp_path: Path) -> None:
     recipe = TrainConfig(name="a", model=MODEL)
     recipe = dataclasses.replace(recipe, preprocess=dataclasses.replace(recipe.preprocess, sample=64, points=64))
     rates = (0.01, 0.02)
+    seen = {"data_sha256": load_npz(toy).fingerprint}
 
     def weights_of(split: Literal["training", "all"]) -> tuple[list[Path], list[dict[str, Any]]]:
         paths, states = [], []
@@ -172,17 +203,21 @@ def test_the_mean_of_weights(toy: Path, tmp_path: Path) -> None:
             states.append(CentroidClassifier(MODEL).state_dict())
             config = to_dict(dataclasses.replace(recipe, name=f"{split}{number}", learning_rate=rate, split=split))
             card = WeightsCard(
-                f"{split}{number}", MODEL, recipe.preprocess, ("x", "y", "z"), {"epoch": 1}, {"config": config}
+                f"{split}{number}", MODEL, recipe.preprocess, ("x", "y", "z"), {"epoch": 1}, seen | {"config": config}
             )
             paths.append(tmp_path / f"{split}{number}.safetensors")
             save_weights(paths[-1], states[-1], card)
         return paths, states
 
-    def mean(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "tools" / "together.py", "mean", *words, "--data", toy]
+    def mean(*words: object, data: Path = toy) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "tools" / "together.py", "mean", *words, "--data", data]
         return subprocess.run(list(map(str, command)), capture_output=True, text=True)
 
     files, states = weights_of("training")
+    shapes = dict(np.load(toy))
+    np.savez(tmp_path / "other.npz", **(shapes | {"points": shapes["points"][:, ::-1]}))
+    other = mean(*files, "-o", tmp_path / "c.safetensors", data=tmp_path / "other.npz")
+    assert "is not the data set that the weights were trained on" in other.stderr
     assert mean(*files, "-o", tmp_path / "c.safetensors").returncode == 0
     made, card = load_weights(tmp_path / "c.safetensors")
     assert card.name == "c"
@@ -199,6 +234,7 @@ def test_the_mean_of_weights(toy: Path, tmp_path: Path) -> None:
     assert all_shapes.metrics == card.metrics | {"recipe_runs": 1}
     assert (all_shapes.temperature, all_shapes.known) == (card.temperature, card.known)
     assert all_shapes.trained_on_all
+    assert all_shapes.knows_validation == all_shapes.trained_on
     assert all_shapes.provenance["config"]["recipe"] == ["c.safetensors"]
     assert "is of another recipe: learning_rate" in mean(*reversed(files), *of_recipe).stderr
     assert "is the mean of 2 weights, here are 1" in mean(files[0], *of_recipe).stderr

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -40,12 +41,15 @@ from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.data.foreign import FOREIGN
 from pointcentroid.errors import DataError
 from pointcentroid.geometry.fps import farthest_point_sampling
+from pointcentroid.models import model_config
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.norm import BatchNorm
 from pointcentroid.nn.parts import PartsNet
-from pointcentroid.train.callbacks import moving_average
+from pointcentroid.train.callbacks import History, moving_average
 from pointcentroid.train.module import ClassifierTraining, MeanClassAccuracy, decayed
 from pointcentroid.train.run import start_from
+from pointcentroid.train.run import train as run_training
+from pointcentroid.train.settings import load_train_config
 from pointcentroid.train.sharpness import SharpnessAware
 from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights
 
@@ -141,8 +145,11 @@ def test_weights_of_all_shapes_carry_the_figures_of_their_recipe(toy: Path, tmp_
     knows = tmp_path / "all" / "all.safetensors"
     for name, setting in (("start", f"start={knows}"), ("taught", f"teachers=[{knows}]")):
         done = run(*settings, f"name={name}", "epochs=1", setting)
-        assert f"{knows} knows the validation shapes" in done.stderr
-        assert read_card(tmp_path / name / f"{name}.safetensors").trained_on_all
+        assert "begins with, or learns from, knows the validation shapes" in done.stderr
+        of = read_card(tmp_path / name / f"{name}.safetensors")
+        assert of.knows_validation == card.knows_validation == card.trained_on
+        assert not of.trained_on_all
+        assert (of.temperature, "validation_ece" in of.metrics) == (1, False), "calibrated on shapes that it knows"
     # Weights that make no mistakes are not calibrated, and say no error.
     tensors, fitted = load_weights(seeds[0])
     metrics = fitted.metrics | {"validation_ece": 0.1}
@@ -430,6 +437,105 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays_whole(toy: Path, tmp
     assert torch.load(tmp_path / "full" / "last.ckpt", weights_only=True)["global_step"] == 0
     assert not list((tmp_path / "full").glob(".*"))
     assert {p.name: p.read_bytes() for p in (tmp_path / "toy").iterdir() if p.is_file()} == before
+
+
+def test_a_run_does_not_throw_away_what_it_needs(toy: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent, tmp_path / "toy")
+    weights = tmp_path / "toy" / trained.name
+    settings = ("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, "--overwrite")
+    for needs in (f"start={weights}", f"teachers=[{weights}]"):
+        done = run(*settings, needs)
+        assert done.returncode == 2
+        assert "--overwrite would throw away" in done.stderr
+    assert weights.read_bytes() == trained.read_bytes()
+
+
+def test_what_weights_have_seen_is_passed_on(toy: Path, tmp_path: Path) -> None:
+    """From the first, which knows all shapes, by way of weights trained on other shapes, to the third."""
+    shapes = dict(np.load(toy))
+    np.savez(tmp_path / "other.npz", **(shapes | {"points": shapes["points"][:, ::-1]}))
+    settings = ("train", "modelnet40-small", f"output={tmp_path}", *SMALL, "epochs=1")
+    first, second, third = (tmp_path / name / f"{name}.safetensors" for name in "abc")
+    assert run(*settings, f"data={toy}", "name=a", "split=all").returncode == 0
+    assert run(*settings, f"data={tmp_path / 'other.npz'}", "name=b", f"start={first}").returncode == 0
+    done = run(*settings, f"data={toy}", "name=c", f"start={second}")
+    assert "knows the validation shapes" in done.stderr
+    data = load_npz(toy).fingerprint
+    for weights, seen in ((first, 1), (second, 2), (third, 2)):
+        card = read_card(weights)
+        assert card.knows_validation == (data,)
+        assert len(card.trained_on) == seen
+    said = run("evaluate", second, "--data", toy).stderr
+    assert "these weights were trained on it too" in said
+    (tmp_path / "a").rename(tmp_path / "gone")  # a run that goes on does not ask for it again
+    (tmp_path / "c" / "c.safetensors").unlink()
+    resumed = run(*settings, f"data={toy}", "name=c", f"start={second}", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert read_card(third).knows_validation == (data,)
+
+
+@pytest.mark.parametrize("stopped", [2, 4])
+def test_a_moved_run_remembers_its_best_epoch(
+    stopped: int, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = dict(np.load(toy))
+    labels = np.random.default_rng(0).permutation(shapes["labels"])  # there is nothing to learn: any epoch may be the best
+    np.savez(tmp_path / "toy.npz", **(shapes | {"labels": labels}))
+    changes = ("keep=best", "average=0", "warmup=0", "epochs=6")
+    whole = train(tmp_path / "toy.npz", tmp_path / "whole", *changes)
+
+    def stop(_: History, trainer: lightning.Trainer, __: object) -> None:
+        if trainer.current_epoch == stopped:
+            raise RuntimeError("stopped")
+
+    settings = [f"data={tmp_path / 'toy.npz'}", f"output={tmp_path / 'before'}", "name=toy", *SMALL, *changes]
+    config = load_train_config("modelnet40-small", settings)
+    monkeypatch.setattr(History, "on_train_epoch_start", stop)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run_training(config)
+    (tmp_path / "before").rename(tmp_path / "after")
+    resumed = train(tmp_path / "toy.npz", tmp_path / "after", *changes, "--resume")
+    rows = list(csv.DictReader((resumed.parent / "metrics.csv").open()))
+    best = max(rows, key=lambda row: float(row["validation_overall"]))
+    assert read_card(resumed).metrics["epoch"] == read_card(whole).metrics["epoch"] == int(best["epoch"])
+    tensors, expected = load_weights(resumed)[0], load_weights(whole)[0]
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "says"),
+    [
+        (b"", "is damaged"),
+        ([1], "is damaged"),
+        ({"config": {"augment": {"scale": 2.0}}, "data": ""}, "was trained with augment.damage=0.0, not 0.2"),
+        ({"config": {"augment": {"wrap": 2.0}}, "data": ""}, "cannot be gone on with: unknown setting augment.wrap"),
+    ],
+)
+def test_what_cannot_be_resumed_says_why(checkpoint: Any, says: str, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    if isinstance(checkpoint, bytes):
+        (tmp_path / "toy" / "last.ckpt").write_bytes(checkpoint)
+    else:
+        torch.save(checkpoint, tmp_path / "toy" / "last.ckpt")
+    settings = (f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, "augment.foreign=0.1", "--resume")
+    done = run("train", "modelnet40-small", *settings)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("words", ["modelnet40-reconstruct model=tiny", "modelnet40-tiny model=autoencoder"])
+def test_a_model_that_is_named_takes_the_place_of_another(words: str) -> None:
+    name, change = words.split()
+    assert load_train_config(name, ["data=x.npz", change]).model == model_config(change.partition("=")[2])
+
+
+def test_only_classifiers_are_fine_tuned_on_classes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        (tmp_path / "own" / name / "x.xyz").write_text("0 0 0\n1 0 0\n0 1 0\n")
+    done = run("train", tmp_path / "own", "--from", "autoencoder")
+    assert done.returncode == 2
+    assert "autoencoder does not classify" in done.stderr
 
 
 def test_the_best_epoch_can_be_kept(toy: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ when the table is printed, all of them in turn on the same machine.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 from bench import in_turn, size
 
-from pointcentroid.config import ClassifierConfig
+from pointcentroid.config import ClassifierConfig, to_dict
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.run import train
 from pointcentroid.train.settings import load_train_config
@@ -116,14 +117,19 @@ def main() -> None:
         if not arguments.data:
             parser.error("--data is needed to train")
         arguments.output.mkdir(parents=True, exist_ok=True)
-        done = {(row["variant"], row["seed"]) for row in results}
+        done = {(row["variant"], row["seed"]): row.get("run") for row in results}
+        data = hashlib.sha256(Path(arguments.data).read_bytes()).hexdigest()
         # Seeds outside, variants inside: a table is whole as early as it can be.
         for seed in range(arguments.seeds):
             for variant in arguments.only or VARIANTS:
-                if (variant, seed) in done:
-                    continue
                 settings = [f"data={arguments.data}", f"output={arguments.output}", f"seed={seed}", *VARIANTS[variant]]
                 config = load_train_config(arguments.config, settings)
+                what = to_dict(config) | {"data": data, "output": ""}
+                run = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+                if (variant, seed) in done:
+                    if done[variant, seed] != run:
+                        parser.error(f"{log} holds a {variant!r} of other data or settings; name another -o")
+                    continue
                 start = time.perf_counter()
                 weights = train(config, overwrite=True)
                 assert weights is not None, "ablations run in one process"
@@ -131,6 +137,7 @@ def main() -> None:
                 row = {
                     "variant": variant,
                     "seed": seed,
+                    "run": run,
                     "overall": metrics["validation_overall"],
                     "mean_class": metrics["validation_mean_class"],
                     "seconds": time.perf_counter() - start,

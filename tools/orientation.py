@@ -297,6 +297,8 @@ def main(
         return headings(net, validation, Console())
     if not others:
         return axes(net, validation, Console())
+    if all(name in net.card.classes for name in clouds.classes):
+        raise SystemExit(f"{weights} knows all classes of {data}; leave some out of its training")
     rows = clouds.part("training")
     own = [clouds.classes[label] in net.card.classes for label in clouds.labels[rows]]
     return foreign(net, validation, clouds.subset(rows[own]), Console())

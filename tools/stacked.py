@@ -81,12 +81,14 @@ class Stack(nn.Module):
         self.template = CentroidClassifier(_times(self.config, self.count))
         self.masks: list[Tensor] = []
         self.blocks = 0
-        pooled = nets[0].feature_dim
+        first = next(
+            name for name, part in self.template.named_modules() if name.startswith("head") and isinstance(part, nn.Linear)
+        )
         for name, module in list(self.template.named_modules()):
             own = [net.get_submodule(name) for net in nets]
             if isinstance(module, nn.Linear) and module.in_features != 3:
                 layers = [layer for layer in own if isinstance(layer, nn.Linear)]
-                halves = name.startswith("head") and layers[0].in_features == pooled  # the largest and the mean
+                halves = name == first  # it sees the largest and the mean
                 self._replace(name, StackedLinear(layers, 2 if halves else 1))
             elif isinstance(module, nn.Linear | BatchNorm):  # coordinates are the same for all nets
                 for key, _ in module.named_parameters(recurse=False):

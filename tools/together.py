@@ -51,7 +51,7 @@ from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import searches
 from pointcentroid.train.callbacks import kept_share
 from pointcentroid.train.module import MeanClassAccuracy, decayed, warm_cosine
-from pointcentroid.train.recipe import provenance_of, recipe_cards, with_figures_of
+from pointcentroid.train.recipe import heritage, provenance_of, recipe_cards, with_figures_of
 from pointcentroid.weights import KnownScale, WeightsCard, load_weights, save_weights
 
 _CHUNK = 3000  # clouds that are varied at once
@@ -88,6 +88,31 @@ def read_plan(path: Path) -> list[GroupConfig]:
     for group in yaml.safe_load(path.read_text()):
         groups.append(from_dict(GroupConfig, group | {"recipe": recipe_settings(path.parent / group.pop("config"))}))
     return groups
+
+
+_NOT_DONE = ("start", "teachers", "sharpness", "keep", "compile")
+"""Settings of `pointcentroid train` that make no difference here, and so must have their defaults."""
+
+
+def check_plan(groups: list[GroupConfig]) -> None:
+    """Refuse what would be ignored.
+
+    Raises:
+        SystemExit: there is no group, a setting is none of these nets', or groups do not share their data's.
+    """
+    if not groups:
+        raise SystemExit("there is no group of that name")
+    plain = TrainConfig()
+    for group in groups:
+        for key in _NOT_DONE:
+            if getattr(group.recipe, key) != getattr(plain, key):
+                raise SystemExit(f"{group.name}: {key}={getattr(group.recipe, key)!r} is for pointcentroid train alone")
+        if group.recipe.augment.mix:
+            raise SystemExit(f"{group.name}: augment.mix is for pointcentroid train alone")
+        if any(
+            getattr(group.recipe, key) != getattr(groups[0].recipe, key) for key in ("split", "preprocess", "batch_size")
+        ):
+            raise SystemExit("groups must share split, preprocess and batch_size: they are trained side by side")
 
 
 def recipe_settings(path: Path) -> dict[str, Any]:
@@ -372,6 +397,7 @@ def train(
         torch.backends.cuda.matmul.allow_tf32 = True
     output.mkdir(parents=True, exist_ok=True)
     plans = [group for group in read_plan(plan) if only in ("", group.name)]
+    check_plan(plans)
     clouds = CloudData(max((group.recipe for group in plans), key=lambda config: config.model.seeds), load_npz(data))
     print(f"read after {time.monotonic() - began:.1f} s", flush=True)
     groups = [Group(group, clouds, device) for group in plans]
@@ -387,6 +413,8 @@ def train(
         seconds = (timing[2] - timing[0]) / 2
         epochs = int((60 * minutes - (time.monotonic() - began)) / (1.04 * seconds))
         print(f"{seconds:.2f} s an epoch: {epochs} epochs", flush=True)
+        if epochs < 1:
+            raise SystemExit(f"not one epoch fits into {minutes:g} minutes")
     for group in groups:
         group.schedule(epochs)
     log: list[dict[str, Any]] = []
@@ -458,7 +486,7 @@ def finish(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
         config = from_dict(TrainConfig, json.loads(about["config"]))
         metrics = {"epoch": log[-1]["epoch"], "training_seconds": log[-1]["seconds"]}
-        provenance = provenance_of(dataclasses.replace(config, data=str(data)), clouds)
+        provenance = provenance_of(dataclasses.replace(config, data=str(data)), clouds, heritage([]))
         provenance |= {"weights_seed": int(about["weights_seed"]), "together_with": json.loads(about["together_with"])}
         card = WeightsCard(config.name, config.model, config.preprocess, tuple(clouds.classes), metrics, provenance)
         save_measured(path.with_suffix(".safetensors"), tensors, card, config, clouds)
@@ -485,9 +513,12 @@ def mean(
     configs = [from_dict(TrainConfig, held.provenance["config"]) for _, held in loaded]
     first, *rest = [dataclasses.replace(one, name=output.stem, recipe=tuple(recipe or ())) for one in configs]
     clouds = load_npz(data)
-    provenance = provenance_of(first, clouds, any(held.trained_on_all for _, held in loaded))
+    if clouds.classes != card.classes or any(clouds.fingerprint not in held.trained_on for _, held in loaded):
+        raise SystemExit(f"{data} is not the data set that the weights were trained on")
+    inherited = heritage(held for _, held in loaded)
+    provenance = provenance_of(first, clouds, inherited)
     if rest:
-        provenance["mean_with"] = [provenance_of(one, clouds)["config"] for one in rest]
+        provenance["mean_with"] = [provenance_of(one, clouds, inherited)["config"] for one in rest]
     card = dataclasses.replace(card, name=output.stem, provenance=provenance, metrics={"epoch": card.metrics["epoch"]})
     save_measured(output, made, card, first, clouds)
 

@@ -90,7 +90,9 @@ def evaluate(
     if split == "auto":
         split = choose_part(clouds, card)  # type: ignore[assignment]
         if split == "validation":
-            trained_on = "it too: of other shapes this says nothing" if card.trained_on_all else "the rest"
+            trained_on = (
+                "it too: of other shapes this says nothing" if clouds.fingerprint in card.knows_validation else "the rest"
+            )
             note(f"the validation part: these weights were trained on {trained_on}")
         else:
             note(f"split: {split}")
@@ -245,10 +247,10 @@ def calibrate(
         )
     tensors, card = load_weights(path)
     clouds = _open(data, card, None)
-    if card.trained_on_all and card.trained_on(clouds.fingerprint):
+    if clouds.fingerprint in card.knows_validation:
         raise DataError(
-            f"{weights} was trained on all shapes of {data}, and is surer of them than of others; its temperature is that "
-            "of its recipe, and only other shapes can tell a better one"
+            f"{weights} knows the validation shapes of {data}, and is surer of them than of others; only other shapes can "
+            "tell a better temperature"
         )
     ordered = OrderedClouds(clouds, clouds.part("validation"), card.model.seeds, card.preprocess.points)
     card = calibrated(CentroidClassifier.from_tensors(card.model, tensors), card, clouds.classes, ordered)

@@ -117,7 +117,7 @@ def choose_part(clouds: CloudSet, card: WeightsCard) -> str:
     """
     if "test" in clouds.split:
         return "test"
-    return "validation" if card.trained_on(clouds.fingerprint) else "all"
+    return "validation" if clouds.fingerprint in card.trained_on else "all"
 
 
 def evaluate(

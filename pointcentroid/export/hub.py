@@ -91,6 +91,12 @@ def model_card(card: WeightsCard, repository: str) -> str:
             "that were not.",
             "",
         ]
+    elif card.knows_validation:
+        measured += [
+            "Weights that these began with, or learnt from, were trained on validation shapes too. Figures on those say",
+            "nothing of other shapes.",
+            "",
+        ]
     if card.temperature != 1:
         measured += [f"Logits are divided by the temperature {card.temperature:.4g}.", ""]
     licence = [

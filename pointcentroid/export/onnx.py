@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import WeightsError, require
 from pointcentroid.files import replacing
 from pointcentroid.geometry.neighbours import nearest_neighbours
@@ -123,6 +124,7 @@ def export(weights: Path, to: Path) -> float:
     if to.suffix not in (".onnx", ".pt2"):
         raise WeightsError(f"{to}: a graph ends in .onnx or .pt2")
     tensors, card = load_weights(weights)
+    _check(weights, card, to.suffix)
     wanted = searches(card)
     net, own = (CentroidClassifier.from_tensors(card.model, tensors) for _ in range(2))
     graph = _Graph(net, wanted).eval()
@@ -141,6 +143,14 @@ def export(weights: Path, to: Path) -> float:
     with replacing(to) as temporary:
         temporary.write_bytes(content)
     return difference
+
+
+def _check(weights: Path, card: WeightsCard, suffix: str) -> None:
+    """Refuse what no graph can be made of: what depends on chance or data in ways that cannot be traced."""
+    fixed = {"initialiser": "fps", "side": "centroids"} | ({"centroid_position": "seed"} if suffix == ".onnx" else {})
+    for key, value in fixed.items():
+        if isinstance(card.model, ClassifierConfig) and (found := getattr(card.model.encoder, key)) != value:
+            raise WeightsError(f"{weights}: of a net with encoder.{key}={found} no {suffix} can be made; torch runs it")
 
 
 def _traced(module: nn.Module, seeds: int, lists: Iterable[Tensor] = ()) -> torch.export.ExportedProgram:

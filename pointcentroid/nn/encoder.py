@@ -352,7 +352,9 @@ class CentroidStage(nn.Module):
         inputs = positions.shape[1]
         count = at_most(self.config.centroids, inputs)
         seeds = Seeds(positions[:, :count], None) if ordered else self.initialiser(positions, count)
-        neighbours = self._neighbours(positions, seeds.positions, level, search)
+        # What inputs list is listed by a prefix of them, the seeds, only where they are in order.
+        lists = search if ordered or self.side == "centroids" else _anew
+        neighbours = self._neighbours(positions, seeds.positions, level, lists)
         starts = None
         if self.seed is not None:
             starts = features[:, :count] if seeds.index is None else gather_points(features, seeds.index)

@@ -25,6 +25,7 @@ from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.nn.capsules import CapsuleAutoencoder
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.initialisers import LearnedSeeds
+from pointcentroid.train.recipe import Heritage, heritage
 from pointcentroid.train.sharpness import SharpnessAware
 
 _CHECK_EVERY = 20  # steps between two looks at whether the loss is a number; each look waits for the device
@@ -35,6 +36,9 @@ class NetTraining(lightning.LightningModule):
 
     Args:
         config: the run.
+
+    Attributes:
+        inherited: what the weights that it begins with or learns from have seen.
     """
 
     headline: ClassVar[str]  # the measure that says which epoch is best
@@ -43,11 +47,12 @@ class NetTraining(lightning.LightningModule):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         self.config, self.net = config, net_class(config.model)(config.model)
+        self.inherited: Heritage = heritage([])
         self._compiled: Callable[..., Any] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """A checkpoint says which run it belongs to."""
-        checkpoint["config"] = to_dict(self.config)
+        checkpoint["config"], checkpoint["inherited"] = to_dict(self.config), self.inherited
         checkpoint["data"] = self.trainer.datamodule.fingerprint  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:

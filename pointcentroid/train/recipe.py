@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ def recipe_cards(config: TrainConfig, fingerprint: str, mean_with: Sequence[Trai
             for key in sorted(here.keys() - _OF_A_RUN):
                 if there[key] != here[key]:
                     raise TrainingError(f"{name} is of another recipe: {key}={there[key]!r}, here {here[key]!r}")
-        if not other.trained_on(fingerprint):
+        if of.get("data_sha256") != fingerprint:
             raise TrainingError(f"{name} was trained on another data set than {config.data}")
-        if other.trained_on_all:
+        if fingerprint in other.knows_validation:
             raise TrainingError(f"{name} was trained on the validation shapes too; a recipe's figures come from others")
     return others
 
@@ -77,24 +77,37 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return to_dict(config) | paths | {"output": ""}
 
 
-def taught_by(config: TrainConfig, clouds: CloudSet) -> list[str]:
-    """Which of the weights that a run starts from or learns from know the validation shapes of its data set."""
-    cards = {name: read_card(find_weights(name)) for name in (config.start, *config.teachers) if name}
-    return [name for name, card in cards.items() if card.trained_on_all and card.trained_on(clouds.fingerprint)]
+Heritage = dict[str, list[str]]
+"""Fingerprints of data sets: `trained_on` and `knows_validation` of `WeightsCard`."""
 
 
-def provenance_of(config: TrainConfig, clouds: CloudSet, knows_validation: bool = False) -> dict[str, Any]:
-    """What the card of weights says of the run that made them: its settings, the data's hash, versions.
+def heritage(cards: Iterable[WeightsCard]) -> Heritage:
+    """What weights have seen, all together.
+
+    Args:
+        cards: of the weights that a run begins with or learns from.
+    """
+    cards = list(cards)
+    return {
+        "trained_on": sorted({data for card in cards for data in card.trained_on}),
+        "knows_validation": sorted({data for card in cards for data in card.knows_validation}),
+    }
+
+
+def provenance_of(config: TrainConfig, clouds: CloudSet, inherited: Heritage) -> dict[str, Any]:
+    """What the card of weights says of the run that made them: its settings, hashes of data, versions.
 
     Args:
         config: the run.
         clouds: its data set.
-        knows_validation: whether the weights that it began with or learnt from know the validation shapes.
+        inherited: of the weights that it began with or learnt from.
     """
+    own = clouds.fingerprint
     return {
         "config": _settings(config),
-        "data_sha256": clouds.fingerprint,
-        "knows_validation": knows_validation or config.split == "all",
+        "data_sha256": own,
+        "trained_on": sorted({own, *inherited["trained_on"]}),
+        "knows_validation": sorted({*([own] if config.split == "all" else []), *inherited["knows_validation"]}),
         "versions": {
             "pointcentroid": pointcentroid.__version__,
             "torch": str(torch.__version__),

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
@@ -29,6 +29,7 @@ from pointcentroid.config import (
     ModelConfig,
     PartsConfig,
     TrainConfig,
+    from_dict,
     to_dict,
 )
 from pointcentroid.data.cache import Watch, is_cache, is_of, prepare_cache
@@ -38,15 +39,15 @@ from pointcentroid.data.lying import lying
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.parted import PartedData
 from pointcentroid.data.sources import open_data
-from pointcentroid.errors import DataError, TrainingError, WeightsError, one_line
+from pointcentroid.errors import ConfigError, DataError, TrainingError, WeightsError, one_line
 from pointcentroid.evaluate.calibration import calibrated
 from pointcentroid.evaluate.plots import plot_history
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.train.callbacks import Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
+from pointcentroid.train.callbacks import BestCheckpoint, Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
-from pointcentroid.train.recipe import provenance_of, recipe_cards, taught_by, with_figures_of
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
+from pointcentroid.train.recipe import Heritage, heritage, provenance_of, recipe_cards, with_figures_of
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
 
 
 def train(
@@ -88,11 +89,14 @@ def train(
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
     config = dataclasses.replace(config, precision=choose_precision(config))
-    if resume:
-        before = _check_resumable(last, config)
-    elif first and not overwrite and (last.is_file() or weights.is_file()):
-        state = "a finished run" if weights.is_file() else "an unfinished run: --resume goes on with it"
-        raise TrainingError(f"{folder} holds {state}; name=other keeps it, --overwrite throws it away")
+    before = _resumable(last, config) if resume else None
+    if first and not resume and (last.is_file() or weights.is_file()):
+        if not overwrite:
+            state = "a finished run" if weights.is_file() else "an unfinished run: --resume goes on with it"
+            raise TrainingError(f"{folder} holds {state}; name=other keeps it, --overwrite throws it away")
+        needed = [find_weights(name) for name in (config.start, *config.teachers, *config.recipe) if name]
+        if weights.resolve() in [path.resolve() for path in needed]:
+            raise TrainingError(f"--overwrite would throw away {weights}, which this run needs; name=other keeps it")
 
     if first:
         print(f"training in {config.precision}", file=sys.stderr)
@@ -101,10 +105,13 @@ def train(
         raise DataError("which data set is not said: add data=...")
     clouds = _open(config.data if shapes is None else find_shapes(shapes, classes), config, folder, watch)
     recipe = recipe_cards(config, clouds.fingerprint)
-    knowing = taught_by(config, clouds)
-    if knowing and first:
-        print(f"{knowing[0]} knows the validation shapes: figures on these say nothing of others", file=sys.stderr)
-    if resume and before != clouds.fingerprint:
+    inherited = _inherited(config) if before is None else before.inherited
+    if clouds.fingerprint in inherited["knows_validation"] and first:
+        print(
+            "what this run begins with, or learns from, knows the validation shapes: figures on these say nothing of others",
+            file=sys.stderr,
+        )
+    if before is not None and before.data != clouds.fingerprint:
         raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
     if clouds.left_out and first:
         print(
@@ -113,6 +120,7 @@ def train(
         )
     data = create_data(config, clouds)
     module = create_training(config, data.classes)
+    module.inherited = inherited
     if config.start and not resume:
         start_from(module.net, config, data.classes)
     history = History(folder)
@@ -130,8 +138,7 @@ def train(
         raise
     if not trainer.is_global_zero:
         return None
-    about = provenance_of(config, clouds, knows_validation=bool(knowing))
-    _finish(config, recipe, about, module, data, history, weights)
+    _finish(config, recipe, provenance_of(config, clouds, inherited), module, data, history, weights)
     return weights
 
 
@@ -197,30 +204,57 @@ def _trainer(config: TrainConfig, folder: Path, history: History, module: NetTra
             history,
             Display(history, module.headline),
             FirstCheckpoint(folder / "last.ckpt"),
-            ModelCheckpoint(filename="best", monitor=module.headline, mode=module.better, **saved),
+            BestCheckpoint(filename="best", monitor=module.headline, mode=module.better, **saved),
             ModelCheckpoint(filename="last", **saved),  # written last: when it is there, all else of its epoch is
         ],
     )
 
 
-def _check_resumable(last: Path, config: TrainConfig) -> str:
-    """Fingerprint of the data set of an earlier attempt, if the run is the same."""
+class _Before(NamedTuple):
+    """What an earlier attempt says of its run.
+
+    Attributes:
+        data: fingerprint of its data set.
+        inherited: see `NetTraining`.
+    """
+
+    data: str
+    inherited: Heritage
+
+
+def _inherited(config: TrainConfig) -> Heritage:
+    return heritage(read_card(find_weights(name)) for name in (config.start, *config.teachers) if name)
+
+
+def _resumable(last: Path, config: TrainConfig) -> _Before:
+    """Look at an earlier attempt, which must be of the same run."""
     if not last.is_file():
         raise TrainingError(f"there is nothing to resume: no {last}")
     try:
         checkpoint = torch.load(last, map_location="cpu", weights_only=True)
-        before, data = checkpoint["config"], checkpoint["data"]
-    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{last} is damaged ({str(error).splitlines()[0][:120]})") from None
-    now, before = to_dict(config), to_dict(TrainConfig()) | before  # a setting that is newer than the run had its default
-    changed = [key for key in now if key not in WHERE | {"recipe"} and now[key] != before[key]]
-    if changed:
-        key = changed[0]
-        raise TrainingError(
-            f"{last} was trained with {key}={before[key]!r}, not {now[key]!r}; a resumed run keeps its settings, a new "
-            "one needs another name="
-        )
-    return data
+        # A setting that is newer than the run had its default.
+        before, data = to_dict(from_dict(TrainConfig, checkpoint["config"])), checkpoint["data"]
+    except ConfigError as error:
+        raise TrainingError(f"{last} is of a run that cannot be gone on with: {error}") from None
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{last} is damaged ({one_line(error, 120)})") from None
+    settings, earlier = _flat(to_dict(config)), _flat(before)
+    for key in sorted({*settings, *earlier}):
+        if key not in WHERE | {"recipe"} and settings.get(key) != earlier.get(key):
+            raise TrainingError(
+                f"{last} was trained with {key}={earlier.get(key)!r}, not {settings.get(key)!r}; a resumed run keeps its "
+                "settings, a new one needs another name="
+            )
+    inherited = checkpoint.get("inherited")
+    return _Before(data, _inherited(config) if inherited is None else inherited)
+
+
+def _flat(settings: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Settings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value}
+    return flat
 
 
 def _make_room(weights: Path) -> None:
@@ -311,9 +345,7 @@ def _finish(
     # From the checkpoint, which has the averaged ones: so they are the same after a resumption that had nothing left to do.
     kept = torch.load(path.with_name(f"{config.keep}.ckpt"), map_location="cpu", weights_only=True)
     module.load_state_dict(kept["state_dict"])
-    row = history.rows[-1]
-    if config.keep == "best":
-        row = (max if module.better == "max" else min)(history.rows, key=lambda r: r[module.headline])
+    row = next(row for row in history.rows if row["epoch"] == kept["epoch"] + 1)
     metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
     if config.split == "training":
         metrics |= {key: row[key] for key in row if key.startswith("validation_")}
@@ -322,7 +354,7 @@ def _finish(
     net = module.net.eval().cpu()
     if config.split == "all":
         card = with_figures_of(recipe, card)
-    elif isinstance(net, CentroidClassifier):
+    elif isinstance(net, CentroidClassifier) and provenance["data_sha256"] not in provenance["knows_validation"]:
         with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
             card = calibrated(net, card, data.classes, data.validation)
     save_weights(path, net.state_dict(), card)

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pointcentroid.config import TrainConfig, from_dict, nearest_name, to_dict
+from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, nearest_name, to_dict
 from pointcentroid.errors import ConfigError, MissingExtraError, one_line
 from pointcentroid.models import model_config
 from pointcentroid.weights import find_weights, read_card
@@ -68,11 +68,17 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
             # A model named by a string is spelt out, so that single fields of it can be changed by a later layer.
             if isinstance(plain.get("model"), str):
                 plain["model"] = to_dict(model_config(plain["model"]))
+                values.pop("model", None)
             values = OmegaConf.to_container(OmegaConf.merge(values, plain))
         if values.get("start") and "model" not in layers[0]:
             # Weights to start from say what they are; only what is changed need be named.
             card = read_card(find_weights(values["start"]))
+            model = values.get("model", {})
+            if "classes" in model and not isinstance(card.model, ClassifierConfig):
+                raise ConfigError(f"{values['start']} does not classify; start from weights that do")
             own = {"model": to_dict(card.model), "preprocess": to_dict(card.preprocess)}
+            if model.get("kind", card.model.kind) != card.model.kind:
+                del own["model"]
             values = OmegaConf.to_container(OmegaConf.merge(own, values))
         OmegaConf.to_container(OmegaConf.create(values), throw_on_missing=True)  # ??? must have been given a value
     except MissingMandatoryValue as error:

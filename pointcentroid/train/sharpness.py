@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SharpnessAware(torch.optim.AdamW):
@@ -22,14 +21,15 @@ class SharpnessAware(torch.optim.AdamW):
     Args:
         groups: parameters, as for AdamW.
         learning_rate: of the step.
-        net: whose they are; its layers of batch norm count only batches that the weights themselves have seen.
+        net: whose they are; its layers with moving averages, such as batch norms, count only what the weights themselves
+            have seen.
         radius: of the neighbourhood, in the norm of all weights together.
     """
 
     def __init__(self, groups: list[dict[str, Any]], learning_rate: float, net: nn.Module, radius: float) -> None:
         super().__init__(groups, lr=learning_rate)
         self.radius = radius
-        self._norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+        self._norms: list[Any] = [module for module in net.modules() if hasattr(module, "momentum")]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
