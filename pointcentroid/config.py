@@ -74,7 +74,8 @@ class EncoderConfig:
     norm: Literal["batch", "layer"] = "batch"
     tokens: Literal["points", "pairs"] = "points"  # features pass a linear layer point by point, or an MLP pair by pair
     relative: int = 32  # channels of the MLP of relative positions, with tokens=points
-    drop_path: float = 0.0  # share of the clouds for which a residual branch is left out in training
+    drop_path: float = 0.0  # share of the clouds for which what a (local) block adds is left out in training: of one among
+    # all centroids, what its feed-forward layer adds
     initialiser: Literal["fps", "random", "voxel", "kmeans++", "learned"] = "fps"
     axis: Literal["inputs", "centroids"] = "inputs"  # what the softmax runs over
     side: Literal["centroids", "inputs"] = "centroids"  # who lists its nearest neighbours on the other side

@@ -18,6 +18,21 @@ def area(path: Path) -> float:
     return trimesh.Trimesh(shape.vertices, shape.faces, process=False).area
 
 
+def assert_cut_from(vertices: np.ndarray, faces: np.ndarray, polygons: list[list[int]]) -> None:
+    """Whether triangles are those of polygons, in order: n - 2 each, of its corners, with its vector area (Newell's)."""
+    assert len(faces) == sum(max(len(polygon) - 2, 0) for polygon in polygons)
+    vertices, size = vertices.astype(np.float64), 1 + np.square(vertices.astype(np.float64)).max()
+    start = 0
+    for polygon in polygons:
+        own = faces[start : start + max(len(polygon) - 2, 0)]
+        start += len(own)
+        if len(own):
+            assert set(own.ravel()) <= set(polygon)
+            ring, (a, b, c) = vertices[polygon], (vertices[own[:, k]] for k in range(3))
+            whole = np.cross(ring, np.roll(ring, -1, axis=0)).sum(axis=0)
+            np.testing.assert_allclose(np.cross(b - a, c - a).sum(axis=0), whole, atol=1e-9 * size * len(polygon))
+
+
 def glb(tree: dict, binary: bytes) -> bytes:
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from pointcentroid import io
 from pointcentroid.errors import MissingExtraError, ReadError
-from pointcentroid.io import READERS, ply, read
+from pointcentroid.io import READERS, obj, ply, read
+from pointcentroid.io.polygons import triangles
 
 from .conftest import EXAMPLES
-from .meshes import area, quantised_sphere
+from .meshes import area, assert_cut_from, quantised_sphere
 
 
 @pytest.mark.parametrize("suffix", [".off", ".obj", ".ply", ".stl", ".glb", ".3mf"])
@@ -195,14 +196,13 @@ def test_binary_ply_with_faces_of_all_sizes(order: str, more: bool, sizes: list[
     for polygon in polygons:
         content += b"\7" * more + bytes([len(polygon)]) + polygon.astype(f"{sign}i4").tobytes()
         content += (bytes([2]) + np.zeros(2, f"{sign}f4").tobytes()) * more
-    fans = [(p[0], a, b) for p in polygons for a, b in itertools.pairwise(p[1:])]
     found = ply.mixed_faces(Path("a.ply"), content)
     if len(set(sizes)) == 1:
         assert found is None, "trimesh reads these"
     else:
         assert found is not None
         np.testing.assert_array_equal(found[0], points)
-        np.testing.assert_array_equal(found[1], np.array(fans).reshape(-1, 3))
+        assert_cut_from(points, found[1], [polygon.tolist() for polygon in polygons])
         with pytest.raises(ReadError, match="cut short"):
             ply.mixed_faces(Path("a.ply"), content[:-1])
 
@@ -262,8 +262,54 @@ def test_corners_of_an_obj_may_count_back_from_where_they_stand(
     path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 -2 -1\nv 5 0 0\nv 6 0 0\nv 5 1 0\nf 4 -2 -1\n")
     assert read(path).faces.tolist() == [[0, 1, 2], [3, 4, 5]]
     path.write_text("v 0 0 0\nf -1 -2 -3\n")
-    with pytest.raises(ReadError, match="names -2, but only 1 come before it"):
+    with pytest.raises(ReadError, match="names vertex -2, but only 1 come before it"):
         read(path)
+
+
+@given(st.data())
+def test_obj_files_however_they_are_written(tmp_path_factory, data: st.DataObject) -> None:
+    """Indented, with comments, colours, ends of lines of all systems, lines that go on, and every notation of corners."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    vertices = rng.normal(size=(data.draw(st.integers(8, 20)), 3)).round(3)
+    polygons = [rng.permutation(len(vertices))[: rng.integers(0, 7)].tolist() for _ in range(data.draw(st.integers(1, 9)))]
+    indent, space = (st.sampled_from(["", " ", "   ", "\t"]), st.sampled_from([" ", "  ", "\t", " \\\n "]))
+    more = data.draw(st.sampled_from(["", " 1.0", " 0.5 0.5 0.5", " # corner"]))
+    lines = ["# D:\\shapes\\"] if data.draw(st.booleans()) else []
+    for x, y, z in vertices:
+        gap = data.draw(space)
+        lines.append(f"{data.draw(indent)}v{gap}{x}{gap}{y}{gap}{z}{more}")
+    for number, polygon in enumerate(polygons):
+        lines += [data.draw(st.sampled_from(["", "vn 0 0 1", "usemtl f", "o a", "g b # c", "#f 1 2 3", "s 1"]))]
+        form = data.draw(st.sampled_from(["{}", "{}/1", "{}//2", "{}/1/2"]))
+        back = data.draw(st.booleans())
+        corners = [form.format(corner - len(vertices) if back else corner + 1) for corner in polygon]
+        lines.append(f"{data.draw(indent)}f {' '.join(corners)}{'  # face' * (number % 2)}")
+    mark = data.draw(st.sampled_from(["", "\ufeff"]))
+    path = tmp_path_factory.mktemp("obj") / "a.obj"
+    path.write_text(mark + data.draw(st.sampled_from(["\n", "\r\n", "\r"])).join(lines), newline="")
+    found = obj.parted(path)
+    np.testing.assert_array_equal(found.vertices, vertices)
+    assert_cut_from(vertices, found.faces, polygons)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@given(st.integers(4, 24), st.integers(0, 2**32 - 1))
+def test_polygons_are_cut_within_their_outline(axis: int, count: int, seed: int) -> None:
+    """Those that do not cross themselves, here around a middle, from any corner and either way round: area is kept."""
+    rng = np.random.default_rng(seed)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, count))
+    flat = (rng.uniform(0.1, 1, count) * np.array([np.cos(angle), np.sin(angle)])).T
+    ring = np.roll(np.insert(flat, axis, 0.3, axis=1), rng.integers(count), axis=0)[:: rng.choice([-1, 1])]
+    x, y = flat.T
+    widest = np.diff(np.append(angle, angle[0] + 2 * np.pi)).max()
+    faces, of = triangles(ring, np.arange(count), np.array([count]))
+    assert len(faces) == count - 2
+    assert not of.any()
+    a, b, c = (ring[faces[:, k]] for k in range(3))
+    surface = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()
+    outline = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())
+    if widest < np.pi:  # else the middle is outside, and it may cross itself
+        assert surface == pytest.approx(outline, rel=1e-6)
 
 
 def test_a_text_stl_may_begin_with_blanks_or_a_mark(tmp_path: Path, sphere: trimesh.Trimesh) -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pointcentroid.errors import ReadError
 from pointcentroid.io import read
 
+from .meshes import assert_cut_from
+
 
 def write(path: Path, text: str | bytes) -> Path:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -117,7 +119,6 @@ def test_round_trip_of_any_polygon_soup(tmp_path_factory, vertices, data) -> Non
         + [" ".join(map(str, [len(f), *f])) for f in faces]
     )
     path = write(tmp_path_factory.mktemp("soup") / "soup.off", text)
-    expected = [(f[0], f[k], f[k + 1]) for f in faces for k in range(1, len(f) - 1)]
     try:
         shape = read(path)
     except ReadError as error:
@@ -126,7 +127,7 @@ def test_round_trip_of_any_polygon_soup(tmp_path_factory, vertices, data) -> Non
         return
     assert shape.faces is not None
     np.testing.assert_array_equal(shape.vertices, np.array(vertices, dtype=np.float64))
-    np.testing.assert_array_equal(shape.faces, expected)
+    assert_cut_from(shape.vertices, shape.faces, faces)
 
 
 def test_real_files_read_as_another_reader_reads_them(real_meshes: Path) -> None:

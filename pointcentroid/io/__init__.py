@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from pointcentroid.errors import PointCentroidError, ReadError, unforeseen
-from pointcentroid.io import meshes, off, parts, scans, tables, threemf
+from pointcentroid.io import meshes, obj, off, parts, scans, tables, threemf
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
 
@@ -25,6 +25,7 @@ _Read = TypeVar("_Read")
 READERS: dict[str, Callable[[Path], Shape]] = {
     **off.READERS,
     **meshes.READERS,
+    **obj.READERS,
     **threemf.READERS,
     **tables.READERS,
     **scans.READERS,

@@ -1,11 +1,10 @@
-"""Mesh formats read through trimesh: OBJ, PLY, STL, GLB / glTF."""
+"""Mesh formats read through trimesh: PLY, STL, GLB / glTF."""
 
 from __future__ import annotations
 
 import codecs
 import io
 import logging
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,14 @@ from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io import gltf, ply
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape, checked
 
-_UNUSUAL = b"\nf\t", b"\nv\t", b"\n f", b"\n v", b"\n\tf", b"\n\tv"
-"""Lines of an OBJ that trimesh passes over without a word."""
-
-_COUNTS_BACK = re.compile(rb"\n[flp][ \t][^\n]*-")
-
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
 def read_mesh(path: Path) -> Shape:
-    """Read OBJ, PLY or STL; parts are placed by the scene's transforms and merged.
+    """Read PLY or STL.
 
     Args:
-        path: the file. Materials, textures and other files it names are not opened.
+        path: the file.
 
     Raises:
         ReadError: the file is damaged or holds no geometry.
@@ -58,34 +52,26 @@ def read_gltf(path: Path) -> Shape:
     return joined(path, *placed(path, load_scene(path, content, "glb")))
 
 
-def load_scene(path: Path, content: bytes, kind: str, **options: Any) -> Any:
+def load_scene(path: Path, content: bytes, kind: str) -> Any:
     """What trimesh makes of a file's content.
 
     Args:
         path: named in errors.
         content: of the file.
         kind: its format, as trimesh calls it.
-        options: of trimesh's reader.
 
     Raises:
         ReadError: trimesh cannot read it.
     """
     import trimesh
 
-    if kind == "obj":
-        options["skip_materials"] = True
-        unusual = b"\n" not in content or any(begin in content for begin in _UNUSUAL)
-        content = _plain_obj(content) if unusual else content
     try:
-        content = _absolute_obj(content) if kind == "obj" else content
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return trimesh.load_scene(io.BytesIO(content), file_type=kind, process=False, **options)
+            return trimesh.load_scene(io.BytesIO(content), file_type=kind, process=False)
     except MemoryError:
         raise
     except Exception as error:  # what a damaged file raises inside a parser is anybody's guess
-        if kind == "obj" and (plain := _plain_obj(content)) != content:
-            return load_scene(path, plain, kind, **options)
         reason = f"{type(error).__name__}: {one_line(error, 120)}"
         raise ReadError(path, f"damaged {kind.upper()} file ({reason})") from None
 
@@ -149,43 +135,6 @@ def _triples(path: Path, what: str, values: Any) -> np.ndarray:
     return array
 
 
-def _plain_obj(content: bytes) -> bytes:
-    """The same without what trimesh stumbles over: lines that end as on old Macs or are indented, tabs behind the first
-    word, and comments behind numbers."""
-    content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    content = re.sub(rb"^[ \t]*(\w+)[ \t]+", rb"\1 ", content, flags=re.MULTILINE)
-    return re.sub(rb"^([ \t]*(?:f|l|p|v|vn|vt)[ \t][^#\n]*)#.*$", rb"\1", content, flags=re.MULTILINE)
-
-
-def _absolute_obj(content: bytes) -> bytes:
-    """The same with corners counted from the first vertex, where a file counts back from the last one before a face: trimesh
-    counts back from the last of the whole file."""
-    first = max(content.find(b"\nf"), 0)
-    if b"-" not in content[first:] or not _COUNTS_BACK.search(content, first):  # the first is often enough, and quick
-        return content
-    counts = {b"v": 0, b"vt": 0, b"vn": 0}
-    lines = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").split(b"\n")
-    for number, line in enumerate(lines):
-        kind, *corners = line.partition(b"#")[0].split() or [b""]
-        if kind in counts:
-            counts[kind] += 1
-        elif kind in (b"f", b"l", b"p"):
-            lines[number] = b" ".join([kind, *(_absolute_corner(corner, [*counts.values()]) for corner in corners)])
-    return b"\n".join(lines)
-
-
-def _absolute_corner(corner: bytes, counts: list[int]) -> bytes:
-    """`-1/-1/3` of so many vertices, texture coordinates and normals."""
-    parts = corner.split(b"/")
-    for place, (part, count) in enumerate(zip(parts, counts, strict=False)):
-        if part.startswith(b"-"):
-            number = count + 1 + int(part)
-            if number < 1:
-                raise ValueError(f"a face names {int(part)}, but only {count} come before it")
-            parts[place] = b"%d" % number
-    return b"/".join(parts)
-
-
 def _whole_stl(path: Path, content: bytes) -> bytes:
     """An STL as trimesh takes it.
 
@@ -214,7 +163,6 @@ def _whole_stl(path: Path, content: bytes) -> bytes:
 
 
 READERS = {
-    ".obj": read_mesh,
     ".ply": read_mesh,
     ".stl": read_mesh,
     ".glb": read_gltf,

@@ -14,20 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-import fastnumbers
 import numpy as np
-import simdjson
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.polygons import fans
+from pointcentroid.io.numbers import integers, reals
+from pointcentroid.io.polygons import streamed, triangles
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
-_AS_JSON = bytes(byte if byte in b"0123456789+-.eE" else ord("," if byte in b" \t\r\n" else "?") for byte in range(256))
-_HEAD = 256  # bytes that tell how a file is laid out
 _CHUNK = 2**16  # bytes that are searched for ends of lines at once
-_PARSER = simdjson.Parser()  # kept, because its memory is: allocating that anew takes longer than parsing
 _HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF", re.IGNORECASE)
 
 
@@ -100,21 +95,39 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     """Take the numbers as they come; None unless they are exactly the declared vertices and faces."""
     # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
     cut = _after_lines(body, vertices)
-    points, rest = _reals(body[:cut]), _json_numbers(body[cut:], "i")
+    points, rest = reals(body[:cut]), integers(body[cut:])
     if points is None or rest is None or len(points) != 3 * vertices:
-        numbers = _reals(body)
+        numbers = reals(body)
         if numbers is None or len(numbers) < 3 * vertices or (numbers[3 * vertices :] % 1).any():
             return None
         points, rest = numbers[: 3 * vertices], numbers[3 * vertices :].astype(np.int64)
+    points = points.reshape(-1, 3)
     if len(rest) == 4 * faces and (rest[::4] == 3).all():
-        triangles = rest.reshape(-1, 4)[:, 1:]
-    else:
-        triangles = fans(rest, faces)
-    if triangles is None:
+        made = np.ascontiguousarray(rest.reshape(-1, 4)[:, 1:])  # several times faster to look through
+        return (points, made) if _inside(made, vertices) else None
+    found = streamed(rest, faces)
+    if found is None or not _a_line_each(body[cut:] if cut else body, found[1], 0 if cut else vertices):
         return None
-    triangles = np.ascontiguousarray(triangles)  # several times faster to look through
-    inside = len(triangles) == 0 or (triangles.min() >= 0 and triangles.max() < vertices)
-    return (points.reshape(-1, 3), triangles) if inside else None
+    corners, sizes = found
+    return (points, triangles(points, corners, sizes)[0]) if _inside(corners, vertices) else None
+
+
+def _inside(corners: np.ndarray, vertices: int) -> bool:
+    return corners.size == 0 or (corners.min() >= 0 and corners.max() < vertices)
+
+
+def _a_line_each(text: bytes, sizes: np.ndarray, before: int) -> bool:
+    """Whether polygons of these sizes are what lines hold, where each has a line.
+
+    Colours behind them can be taken for polygons, of which as many numbers are just as many polygons.
+
+    Args:
+        text: what holds the polygons.
+        sizes: how many corners each has.
+        before: lines of it that hold vertices.
+    """
+    words = [len(line.split()) for line in text.splitlines() if not line.isspace() and line]
+    return len(words) != before + len(sizes) or words[before:] == (sizes + 1).tolist()
 
 
 def _after_lines(text: bytes, count: int) -> int:
@@ -127,44 +140,6 @@ def _after_lines(text: bytes, count: int) -> int:
             return start + int(np.flatnonzero(ends)[count - 1]) + 1
         count -= here
     return 0
-
-
-def _reals(text: bytes) -> np.ndarray | None:
-    """All numbers of a text, or None where it holds anything else."""
-    parsed = _json_numbers(text, "d")
-    if parsed is not None:
-        return parsed
-    try:
-        return fastnumbers.try_array(text.split(), dtype=np.float64)  # type: ignore[reportArgumentType]
-    except ValueError:
-        return None
-
-
-def _json_numbers(text: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
-    """All numbers of a text, reals or integers, or None where JSON would write one of them otherwise (`1.`, `+2`, `nan`).
-
-    Between commas the text is a JSON array, and parsers of JSON are the fastest there are: a third of the time of
-    fastnumbers, the same numbers.
-    """
-    listed = text.strip().translate(_AS_JSON)
-    # Looking for what most files do not hold takes as long as parsing: the first bytes tell, and else the parser.
-    if b",," not in listed[:_HEAD]:
-        array = _parsed(listed, kind)
-        if array is not None:
-            return array
-    if b"?" in listed:
-        return None
-    while b",," in listed:
-        listed = listed.replace(b",,", b",")
-    return _parsed(listed, kind)
-
-
-def _parsed(listed: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
-    try:
-        array = _PARSER.parse(b"[" + listed + b"]")
-        return np.frombuffer(array.as_buffer(of_type=kind), np.float64 if kind == "d" else np.int64)  # type: ignore[reportAttributeAccessIssue]
-    except (ValueError, TypeError, RuntimeError):
-        return None
 
 
 def _read_lines(path: Path, body: bytes, line: int, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray]:
@@ -182,17 +157,19 @@ def _read_lines(path: Path, body: bytes, line: int, vertices: int, faces: int) -
             points[row] = [float(token) for token in tokens[:3]]
         except ValueError:
             raise ReadError(path, f"expected vertex {row} as three numbers, found {_show(tokens)!r}", number) from None
-    triangles: list[tuple[int, int, int]] = []
+    corners: list[int] = []
+    sizes: list[int] = []
     for row in range(faces):
         number, tokens = next(lines, (0, []))
         if not number:
             raise ReadError(path, f"cut short: the header declares {faces} faces, the file ends after {row}", last)
-        corners = _read_face(path, number, row, tokens, vertices)
-        triangles += [(corners[0], corners[k], corners[k + 1]) for k in range(1, len(corners) - 1)]
+        face = _read_face(path, number, row, tokens, vertices)
+        corners += face
+        sizes.append(len(face))
     number, tokens = next(lines, (0, []))
     if number:
         raise ReadError(path, f"goes on after the {faces} faces that its header declares: {_show(tokens)!r}", number)
-    return points, np.array(triangles, dtype=np.int64).reshape(-1, 3)
+    return points, triangles(points, np.array(corners, np.int64), np.array(sizes, np.int64))[0]
 
 
 def _read_face(path: Path, line: int, row: int, tokens: list[bytes], vertices: int) -> list[int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcentroid.io import gltf, meshes, threemf
-from pointcentroid.io.shape import Shape
+from pointcentroid.io import gltf, meshes, obj, threemf
+from pointcentroid.io.shape import Shape, checked
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class PartedShape:
     """A mesh whose faces are told apart.
 
     Attributes:
-        shape: the mesh: that of the ordinary reader, except that the faces of an OBJ may come in another order.
+        shape: the mesh, that of the ordinary reader.
         parts: (F,) int64, the part of each face.
         names: of the parts, as in the file; two may have the same.
     """
@@ -49,13 +49,13 @@ def read_obj_parts(path: Path) -> PartedShape:
     """Read OBJ: a part is what has the same object (`o`) and group (`g`).
 
     Args:
-        path: see `meshes.read_mesh`.
+        path: see `obj.read_obj`.
 
     Raises:
-        ReadError: see `meshes.read_mesh`.
+        ReadError: see `obj.read_obj`.
     """
-    options = {"split_objects": True, "split_groups": True, "group_material": False}
-    return _each_a_part(path, *meshes.placed(path, meshes.load_scene(path, path.read_bytes(), "obj", **options)))
+    found = obj.parted(path)
+    return PartedShape(checked(path, found.vertices, found.faces), found.parts, found.names)
 
 
 def read_3mf_parts(path: Path) -> PartedShape:
@@ -67,12 +67,8 @@ def read_3mf_parts(path: Path) -> PartedShape:
     Raises:
         ReadError: see `threemf.read_3mf`.
     """
-    return _each_a_part(path, *threemf.placed(path))
-
-
-def _each_a_part(path: Path, placed: list[tuple[str, np.ndarray, np.ndarray]], clouds: list[np.ndarray]) -> PartedShape:
-    names = [name for name, _, _ in placed]
-    return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(names)), names)
+    placed, clouds = threemf.placed(path)
+    return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(placed)), [name for name, _, _ in placed])
 
 
 def _parted(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.polygons import fans
+from pointcentroid.io.polygons import streamed, triangles
 
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
@@ -74,7 +74,7 @@ def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | N
         content: of a file that `guard` has passed.
 
     Returns:
-        (V, 3) vertices and (F, 3) faces, polygons cut into fans; None where the file is of another kind.
+        (V, 3) vertices and (F, 3) faces, polygons cut up; None where the file is of another kind.
 
     Raises:
         ReadError: it is cut short.
@@ -101,10 +101,13 @@ def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | N
         corners = _corners(face, content, start)
     except ValueError:
         raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
-    triangles = fans(corners, face.count) if corners is not None else None
-    if triangles is None:
+    polygons = None if corners is None else streamed(corners, face.count)
+    if polygons is None:
         return None
-    return np.stack([points[axis] for axis in "xyz"], axis=1), triangles
+    vertices = np.stack([points[axis] for axis in "xyz"], axis=1).astype(np.float64)
+    if not 0 <= polygons[0].min(initial=0) <= polygons[0].max(initial=0) < len(vertices):
+        raise ReadError(path, f"a face names a vertex that is not there; there are {len(vertices)}")
+    return vertices, triangles(vertices, *polygons)[0]
 
 
 def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
+_MOST_CORNERS = 2000  # of a polygon that is cut at its ears, which takes the square of as many steps
 
-def fans(numbers: np.ndarray, faces: int) -> np.ndarray | None:
-    """Split polygons into triangles around each one's first corner.
+
+def streamed(numbers: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Take polygons from a stream of numbers.
 
     Args:
         numbers: (K,) int64, of each polygon how many corners it has, and then these.
         faces: how many polygons there are.
 
     Returns:
-        (F, 3) corners of triangles; None where the numbers do not end with the last polygon.
+        (C,) corners of all, and (faces,) how many each has; None where the numbers do not end with the last polygon.
     """
-    sizes, starts, position = [], [], 0
+    sizes, position = [], 0
     for _ in range(faces):
         if position >= len(numbers):
             return None
@@ -23,11 +27,91 @@ def fans(numbers: np.ndarray, faces: int) -> np.ndarray | None:
         if not 0 <= size <= len(numbers):
             return None
         sizes.append(size)
-        starts.append(position + 1)
         position += 1 + size
     if position != len(numbers):
         return None
-    extra = np.maximum(np.array(sizes, dtype=np.int64) - 2, 0)  # corners and edges declared as faces have no triangles
-    first = np.repeat(np.array(starts, dtype=np.int64), extra)
-    step = np.arange(extra.sum()) - np.repeat(extra.cumsum() - extra, extra) + 1
-    return np.stack([numbers[first], numbers[first + step], numbers[first + step + 1]], axis=1)
+    counts = np.array(sizes, dtype=np.int64)
+    heads = np.zeros(len(numbers), dtype=bool)
+    heads[(counts + 1).cumsum() - counts - 1] = True
+    return numbers[~heads], counts
+
+
+def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut polygons into triangles: into fans around their first corners, and at their ears where fans would reach outside.
+
+    Args:
+        vertices: (V, 3), of which all corners are.
+        corners: (C,) int64, polygon after polygon.
+        sizes: (P,) int64 how many corners each has; those of fewer than three have no triangles.
+
+    Returns:
+        (F, 3) corners of triangles, and (F,) the polygon of each, in their order.
+    """
+    extra = np.maximum(sizes - 2, 0)
+    starts, places = sizes.cumsum() - sizes, extra.cumsum() - extra
+    first = np.repeat(starts, extra)
+    step = np.arange(extra.sum()) - np.repeat(places, extra) + 1
+    made = np.stack([corners[first], corners[first + step], corners[first + step + 1]], axis=1)
+    of = np.repeat(np.arange(len(sizes)), extra)
+    for polygon in _bent_inwards(vertices, made, of, sizes):
+        own = corners[starts[polygon] : starts[polygon] + sizes[polygon]]
+        here = slice(places[polygon], places[polygon] + extra[polygon])
+        ears = _ears(vertices[own]) if len(own) <= _MOST_CORNERS else None
+        # Of a polygon that lies in no plane, either may be what is meant; the smaller surface is the likelier.
+        if ears is not None and _area(vertices[own[ears]]) < _area(vertices[made[here]]):
+            made[here] = own[ears]
+    return made, of
+
+
+def _bent_inwards(vertices: np.ndarray, made: np.ndarray, of: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Those polygons of which a triangle of the fan faces the other way than all of it."""
+    several = sizes[of] > 3
+    if not several.any():
+        return np.zeros(0, dtype=np.int64)
+    rows = np.flatnonzero(several)
+    a, b, c = (vertices[made[rows, k]] for k in range(3))
+    normals = np.cross(b - a, c - a)
+    whole = np.stack([np.bincount(of[rows], normals[:, axis], minlength=len(sizes)) for axis in range(3)], axis=1)
+    against = (normals * whole[of[rows]]).sum(axis=1) < -1e-9 * (whole**2).sum(axis=1)[of[rows]]
+    return np.unique(of[rows][against])
+
+
+def _ears(ring: np.ndarray) -> np.ndarray | None:
+    """Cut a polygon by taking one ear after the other (G. H. Meisters, "Polygons have ears", 1975).
+
+    Args:
+        ring: (n, 3) its corners, about in a plane.
+
+    Returns:
+        (n - 2, 3) numbers of corners; None where it crosses itself.
+    """
+    ring = ring - ring[0]
+    normal = np.cross(ring, np.roll(ring, -1, axis=0)).sum(axis=0)
+    axis = int(np.abs(normal).argmax())
+    flat = np.delete(ring, axis, axis=1) * ((1, 1) if (normal[axis] > 0) == (axis != 1) else (-1, 1))
+    left, found = list(range(len(ring))), []
+    while len(left) > 3:
+        for place, corner in enumerate(left):
+            before, after = left[place - 1], left[(place + 1) % len(left)]
+            a, b, c = flat[before], flat[corner], flat[after]
+            if _turn(a, b, c) < 0:
+                continue
+            others = flat[[one for one in left if one not in (before, corner, after)]]
+            sides = [_turn(p, q, others) for p, q in itertools.pairwise((a, b, c, a))]
+            if not np.logical_and.reduce([side > 0 for side in sides]).any():
+                break
+        else:
+            return None
+        found.append((before, corner, after))
+        left.remove(corner)
+    return np.array([*found, left])
+
+
+def _area(corners: np.ndarray) -> float:
+    """Of (F, 3, 3) triangles."""
+    return float(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum())
+
+
+def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Twice the area of triangles a, b, c in the plane; negative where they go clockwise. `c` may be many points."""
+    return (b[0] - a[0]) * (c[..., 1] - a[1]) - (b[1] - a[1]) * (c[..., 0] - a[0])

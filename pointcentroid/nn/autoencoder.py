@@ -31,8 +31,8 @@ class CentroidAutoencoder(Net[AutoencoderConfig]):
     """Encoder, codes, decoder.
 
     The decoder lets centroids exchange what they know (self-attention among near ones), and unrolls a square on each: a
-    sample s of the square becomes the point c_j + W3 gelu(W2 gelu(A h_j + B s)). Folding is due to FoldingNet (Yang et al.,
-    CVPR 2018), which folds one square into a whole shape.
+    sample s of the square becomes the point c_j + W3 gelu(W2 gelu(A norm(h_j) + B s)) / 4. Folding is due to FoldingNet
+    (Yang et al., CVPR 2018), which folds one square into a whole shape.
 
     Args:
         config: sizes and options.

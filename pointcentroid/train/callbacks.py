@@ -48,7 +48,9 @@ def kept_share(steps: Tensor, decay: float) -> Tensor:
 
 
 class History(Callback):
-    """One row an epoch, in metrics.csv. Belongs to the checkpoint, so that a resumed run has its whole history.
+    """One row an epoch, in metrics.csv; its learning rate is that of the next step.
+
+    It belongs to the checkpoint, so that a resumed run has its whole history.
 
     Args:
         folder: of the run.

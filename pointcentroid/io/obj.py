@@ -1,0 +1,186 @@
+"""OBJ: vertices, faces, and the objects and groups that faces stand in.
+
+Ours, because trimesh, as good a reader as there is, loses what stands indented, behind a byte-order mark, or behind a
+comment that ends in a backslash; counts negative corners from the end of the file; and takes faces of different notation,
+but equal length, for each other. Here it is known of every word in which line it stands, and all numbers are parsed at once.
+Materials, textures, normals and curves are not read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pointcentroid.errors import ReadError
+from pointcentroid.io.numbers import integers, reals
+from pointcentroid.io.polygons import triangles
+from pointcentroid.io.shape import Shape, checked
+
+_BLANK = np.isin(np.arange(256), list(b" \t\n"))
+_COMMENT = re.compile(rb"#[^\n]*")
+_GOES_ON = re.compile(rb"#[^\n]*|\\\n")
+
+
+class Parted(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int64 triangles, in the order of the file.
+        parts: (F,) int64 which of `names` each is of.
+        names: of the objects and groups that have faces, in the order of the file.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    parts: np.ndarray
+    names: list[str]
+
+
+def read_obj(path: Path) -> Shape:
+    """Read an OBJ file.
+
+    Args:
+        path: the file. Materials, textures and other files it names are not opened.
+
+    Raises:
+        ReadError: with the line, where a vertex or a face is no such thing; or the file holds no geometry.
+    """
+    found = parted(path)
+    return checked(path, found.vertices, found.faces)
+
+
+def parted(path: Path) -> Parted:
+    """Read an OBJ file, with the object (`o`) and group (`g`) of each face.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ReadError: with the line, where a vertex or a face is no such thing.
+    """
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\\\n" in content:  # goes on in the next line; a comment does not
+        content = _GOES_ON.sub(lambda found: b"  " if found[0] == b"\\\n" else b"", content)
+    lines = _Lines(path, content + b"\n")
+    coordinates, counts, at = lines.numbers("v", "three coordinates", 3)
+    vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3)
+    corners, sizes, where = lines.numbers("f", "the numbers of vertices", 0)
+    corners = corners.astype(np.int64)
+    # They count from 1, or back from the last vertex above.
+    rows = np.where(corners < 0, corners + np.repeat(np.searchsorted(at, where), sizes), corners - 1)
+    wrong = np.flatnonzero((rows < 0) | (rows >= len(vertices)))
+    if len(wrong):
+        face = int(np.searchsorted(sizes.cumsum(), wrong[0], side="right"))
+        named, above = int(corners[wrong[0]]), int(np.searchsorted(at, where[face]))
+        held = f"but there are {len(vertices)}" if named >= 0 else f"but only {above} come before it"
+        raise ReadError(path, f"a face names vertex {named}, {held}", int(where[face]) + 1)
+    faces, of = triangles(vertices, rows, sizes)
+    begin, called = lines.parts()
+    used, parts = np.unique(called[np.searchsorted(begin, where, side="right")][of], return_inverse=True)
+    return Parted(vertices, faces, parts.astype(np.int64), [lines.called[part] for part in used])
+
+
+class _Lines:
+    """The lines of a text, and their words.
+
+    Args:
+        path: named in errors.
+        content: the text; its last byte ends a line.
+    """
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path, self.content = path, content
+        if b"#" in content:
+            content = _COMMENT.sub(lambda found: b" " * len(found[0]), content)
+        self.text = text = np.frombuffer(content, np.uint8)
+        ends = np.flatnonzero(text == ord("\n"))
+        self.starts, self.lengths = np.concatenate([[0], ends[:-1] + 1]), np.diff(ends, prepend=-1)
+        blank = _BLANK[text]
+        begins = ~blank
+        begins[1:] &= blank[:-1]
+        self.words = np.add.reduceat(begins, self.starts, dtype=np.int64)  # of each line
+        words = np.flatnonzero(begins)
+        held = np.flatnonzero(self.words)
+        self.first = np.zeros(len(self.starts), dtype=np.int64)  # where the first word of each line begins
+        self.first[held] = words[(self.words.cumsum() - self.words)[held]]
+        alone = blank[np.minimum(self.first + 1, len(text) - 1)]
+        self.kinds = np.where(alone & (self.words > 0), text[self.first], 0)  # the first word, where it is one letter
+        self.called: list[str] = []  # names of parts
+
+    def of(self, kind: str) -> np.ndarray:
+        """The numbers of the lines that begin with a letter, from 0."""
+        return np.flatnonzero(self.kinds == ord(kind))
+
+    def numbers(self, kind: str, what: str, least: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The numbers that lines of a kind hold behind their first words; of a word, up to a slash.
+
+        Args:
+            kind: the letter.
+            what: expected there, for errors.
+            least: how many a line holds, at least.
+
+        Returns:
+            (K,) all of them, (L,) how many each line holds, and (L,) the numbers of the lines.
+        """
+        where = self.of(kind)
+        counts = self.words[where] - 1
+        chosen = np.repeat(self.kinds == ord(kind), self.lengths)
+        chosen[self.first[where]] = False
+        text = self.text[chosen]
+        if kind == "f" and (slash := text == ord("/")).any():
+            text = text[_since(slash) <= _since(_BLANK[text])]
+        values = self._parsed(text.tobytes())
+        if values is None or len(values) != counts.sum() or (len(counts) and counts.min() < least):
+            self._complain(where, what, least)
+        assert values is not None
+        return values, counts, where
+
+    @staticmethod
+    def _parsed(text: bytes) -> np.ndarray | None:
+        if not text.strip():
+            return np.zeros(0)
+        found = integers(text)
+        return reals(text) if found is None else found
+
+    def _complain(self, where: np.ndarray, what: str, least: int) -> None:
+        for line in where:
+            text = self.content[self.starts[line] : self.starts[line] + self.lengths[line]]
+            words = [word.partition(b"/")[0] for word in text.partition(b"#")[0].split()[1:]]
+            values = reals(b" ".join(words)) if words else np.zeros(0)
+            if values is None or len(values) != len(words) or len(words) < least:
+                shown = text.strip().decode("utf-8", "replace")
+                raise ReadError(self.path, f"expected {what}, found {shown[:60]!r}", int(line) + 1)
+        raise AssertionError("every line is sound by itself")
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where parts begin.
+
+        Returns:
+            (K,) numbers of lines; and (K + 1,) rows of `called`: of what stands before them all, and of what follows each.
+        """
+        where = np.flatnonzero((self.kinds == ord("o")) | (self.kinds == ord("g")))
+        known: dict[tuple[str, str], int] = {("", ""): 0}
+        of, part, group = [0], "", ""
+        for line in where:
+            text = self.content[self.first[line] + 1 : self.starts[line] + self.lengths[line]]
+            name = text.strip().decode("utf-8", "replace")
+            part, group = (name, group) if self.kinds[line] == ord("o") else (part, name)
+            of.append(known.setdefault((part, group), len(known)))
+        self.called = ["_".join(filter(None, names)) or "unnamed" for names in known]
+        return where, np.array(of)
+
+
+def _since(marks: np.ndarray) -> np.ndarray:
+    """Of each place, the last marked one up to it; -1 where there is none."""
+    kind = np.int32 if len(marks) < 2**31 else np.int64
+    return np.maximum.accumulate(np.where(marks, np.arange(len(marks), dtype=kind), kind(-1)))
+
+
+READERS = {".obj": read_obj}
