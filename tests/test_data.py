@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -696,3 +697,25 @@ def test_shapes_that_lie_are_remarked_on(axis: str, up: str, said: bool, tmp_pat
     remark = "[56] of 6 shapes look as if y were up, but z was believed; prepared into another folder with --up y"
     assert bool(re.search(remark, " ".join(done.stderr.split()))) == said
     assert ("look as if" in done.stderr) == said
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_text_among_shapes_is_no_shape(as_zip: bool, tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "own")
+    classes = find_shapes(tmp_path / "own").classes
+    (tmp_path / "own" / "licences").mkdir()
+    (tmp_path / "own" / "licences" / "LICENSE.txt").write_text("Do as you like.\n")
+    (tmp_path / "own" / classes[0] / "README.txt").write_text("Made by hand.\n")
+    source = zipped(tmp_path / "own", tmp_path / "own.zip") if as_zip else tmp_path / "own"
+    catalogue = find_shapes(source)
+    assert catalogue.classes == classes
+    assert not [entry.name for entry in catalogue.entries if entry.name.endswith(".txt")]
+
+
+def test_what_is_no_data_set_of_geometric_says_so() -> None:
+    for source, says in (([], "is empty"), (3, "expected a path or a sequence of Data, found int"), (["a"], "item 0")):
+        with pytest.raises(DataError, match=says):
+            find_shapes(source)
+    learnt = torch.rand(20, 3, requires_grad=True)
+    items = [SimpleNamespace(pos=learnt, y=0), SimpleNamespace(pos=torch.rand(20, 3).bfloat16(), y=torch.tensor([1]))]
+    assert find_shapes(items).classes == ("class_0", "class_1")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,6 +88,77 @@ def test_columns_are_taken_by_name_where_there_are_names(tmp_path: Path, points:
     rows = np.c_[np.arange(len(points)), points[:, ::-1]]
     np.savetxt(tmp_path / "named.csv", rows, delimiter=",", header='id,"Z",Y,x', comments="")
     np.testing.assert_allclose(read(tmp_path / "named.csv").vertices, points)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '"Normals:0","Normals:1","Normals:2","Points:0","Points:1","Points:2"',  # ParaView
+        "# nx ny nz x y z",  # numpy.savetxt
+        "//Nx Ny Nz X Y Z",  # CloudCompare
+        "a,b,c,px,py,pz",
+        "a,b,c,pos_x,pos_y,pos_z",
+        "a,b,c,Point.x,Point.y,Point.z",
+        "a,b,c,X_COORD,Y_COORD,Z_COORD",
+        "a,b,c,x_m,y_m,z_m",
+        "a,b,c,Easting,Northing,Elevation",
+    ],
+)
+def test_columns_are_named_as_programs_name_them(tmp_path: Path, points: np.ndarray, head: str) -> None:
+    between = " " if head[0] in "#/" else ","
+    rows = [between.join(map(repr, [7.0, 8.0, 9.0, *point])) for point in points.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join([head, *rows]))
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
+
+
+def test_columns_whose_names_say_nothing_are_no_guess(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [",".join(map(repr, [1.0, *point])) for point in points.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d", *rows]))
+    with pytest.raises(ReadError, match="its columns are a, b, c, d; none are called x, y, z"):
+        read(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("\n".join(["a scan of mine", *(row[4:] for row in rows)]))  # a title
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_quoted_numbers_and_names_in_any_encoding(tmp_path: Path, points: np.ndarray, encoding: str) -> None:
+    rows = [f'"H\u00f6he, 7","{x}","{y}","{z}"' for x, y, z in points.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(['"name","x","y","z"', *rows]), encoding=encoding)
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
+
+
+def test_scans_one_after_the_other_in_a_pts(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [" ".join(map(repr, point)) + " 7 255 0 0" for point in points.tolist()]
+    (tmp_path / "t.pts").write_text("\n".join(["10", *rows[:10], str(len(rows) - 10), *rows[10:]]))
+    np.testing.assert_array_equal(read(tmp_path / "t.pts").vertices, points)
+
+
+@pytest.mark.parametrize(("vertices", "corners"), [("points", "faces"), ("vertices", "triangles"), ("pos", "face")])
+def test_npz_names_of_meshes(tmp_path: Path, sphere: trimesh.Trimesh, vertices: str, corners: str) -> None:
+    faces = sphere.faces.T if corners == "face" else sphere.faces
+    np.savez(tmp_path / "m.npz", **{vertices: sphere.vertices, corners: faces})
+    assert area(tmp_path / "m.npz") == pytest.approx(sphere.area)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.replace("COUNT 1 1 1\n", ""), ""),
+        (lambda text: text.replace("TYPE F F F", "TYPE f f f"), ""),
+        (lambda text: text.replace("POINTS 20\n", ""), ""),
+        (lambda text: text.replace("FIELDS x y z", "FIELDS\tx\ty\tz"), ""),
+        (lambda text: text.replace("POINTS 20\n", "").replace("WIDTH 20\n", ""), "lacks POINTS"),
+    ],
+)
+def test_pcd_headers_may_leave_out_what_is_clear(tmp_path: Path, change: Callable[[str], str], says: str) -> None:
+    points = np.random.default_rng(0).random((20, 3)).astype(np.float32)
+    head = "VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 20\nHEIGHT 1\nPOINTS 20\nDATA ascii\n"
+    (tmp_path / "a.pcd").write_text(change(head) + "\n".join(" ".join(map(str, point)) for point in points))
+    if says:
+        with pytest.raises(ReadError, match=says):
+            read(tmp_path / "a.pcd")
+    else:
+        np.testing.assert_allclose(read(tmp_path / "a.pcd").vertices, points, rtol=1e-6)
 
 
 def test_text_tables_may_hold_comments_blank_lines_and_more_columns(tmp_path: Path) -> None:
@@ -217,6 +289,46 @@ def test_a_binary_ply_of_triangles_and_quads_keeps_the_surface(tmp_path: Path) -
     body = corners.tobytes() + b"".join(bytes([len(q)]) + np.array(q, "<u4").tobytes() for q in quads)
     (tmp_path / "box.ply").write_bytes(header.encode() + body)
     assert area(tmp_path / "box.ply") == pytest.approx(box.area)
+
+
+@pytest.mark.parametrize("first", ["face", "edge", "vertex"])
+def test_a_binary_ply_may_hold_other_elements_before(tmp_path: Path, first: str) -> None:
+    box = trimesh.creation.box()
+    quads = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]]
+    parts = {
+        "vertex": ("element vertex 8\nproperty double X\nproperty double y\nproperty double z\n", b""),
+        "edge": ("element edge 2\nproperty int a\nproperty uchar b\n", bytes(10)),
+        "face": ("element face 8\nproperty list uchar int vertex_list\n", b""),
+    }
+    parts["vertex"] = parts["vertex"][0], np.array(list(itertools.product((0, 1), repeat=3)), dtype=">f8").tobytes()
+    parts["face"] = parts["face"][0], b"".join(bytes([len(q)]) + np.array(q, ">i4").tobytes() for q in quads)
+    order = [first, *(name for name in parts if name != first)]
+    header = "ply\nformat binary_big_endian 1.0\ncomment end_header is below\n" + "".join(parts[n][0] for n in order)
+    content = header.encode() + b"end_header\n" + b"".join(parts[name][1] for name in order)
+    (tmp_path / "a.ply").write_bytes(content)
+    assert area(tmp_path / "a.ply") == pytest.approx(box.area)
+    (tmp_path / "a.ply").write_bytes(content[:-3])
+    with pytest.raises(ReadError, match="cut short"):
+        read(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("header", [b"OFF binary", b"ply\nof mine", b"glTF", b"LASF", b"solid facet"])
+def test_headers_of_binary_stl_may_begin_with_anything(tmp_path: Path, sphere: trimesh.Trimesh, header: bytes) -> None:
+    content = sphere.export(file_type="stl")
+    (tmp_path / "a.stl").write_bytes(header.ljust(80) + content[80:])
+    assert len(read(tmp_path / "a.stl").faces) == len(sphere.faces)
+
+
+def test_text_stl_of_any_case_with_a_long_name_and_a_last_solid_that_is_cut(tmp_path: Path) -> None:
+    whole = trimesh.creation.box().export(file_type="stl_ascii")
+    (tmp_path / "a.stl").write_text(whole.upper())
+    assert area(tmp_path / "a.stl") == pytest.approx(6)
+    (tmp_path / "a.stl").write_text("solid " + "x" * 3000 + whole[whole.index("\n") :] + "# " + "y" * 2000)
+    assert area(tmp_path / "a.stl") == pytest.approx(6)
+    second = whole[: whole.index("endfacet", 500)]
+    (tmp_path / "a.stl").write_text(whole + "\n" + second)
+    with pytest.raises(ReadError, match="cut short: its last facet does not end"):
+        read(tmp_path / "a.stl")
 
 
 @pytest.mark.parametrize("name", [b"binary", b"solid binary"])

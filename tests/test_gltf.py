@@ -149,6 +149,44 @@ def test_copies_of_a_mesh_are_where_nodes_would_put_them(
     np.testing.assert_allclose(*triangles, atol=2e-5)
 
 
+def test_rotations_that_meshopt_has_filtered_are_those_of_the_copies(tmp_path: Path) -> None:
+    """Stored without their largest component, as gltfpack stores them."""
+    import meshoptimizer
+
+    rng = np.random.default_rng(1)
+    tree, _, binary = placed_copies(rng, ("ROTATION",), False, 4)
+    turns = rng.normal(size=(5, 4))
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    largest = np.abs(turns).argmax(axis=1)
+    positive = turns * np.sign(np.take_along_axis(turns, largest[:, None], 1))
+    rest = np.take_along_axis(positive, (largest[:, None] + [1, 2, 3]) % 4, 1)
+    encoded = np.concatenate([np.round(rest * np.sqrt(2) * 32767), (32767 & ~3) + largest[:, None]], axis=1).astype("<i2")
+    packed = bytes(meshoptimizer.encode_vertex_buffer(encoded, 5, 8))
+    tree["accessors"][2] |= {"componentType": 5122, "normalized": True}
+    found = []
+    for mode in ("NONE", "QUATERNION"):
+        data = packed if mode == "QUATERNION" else np.round(turns * 32767).astype("<i2").tobytes()
+        view = {"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)}
+        extension = view | {"mode": "ATTRIBUTES", "filter": mode, "count": 5, "byteStride": 8}
+        tree["bufferViews"][2] = view | ({"extensions": {"EXT_meshopt_compression": extension}} if mode != "NONE" else {})
+        tree["buffers"][0]["byteLength"] = len(binary) + len(data)
+        (tmp_path / "a.glb").write_bytes(glb(tree, binary + data))
+        found.append(read(tmp_path / "a.glb").vertices)
+    np.testing.assert_allclose(*found, atol=1e-3)
+    tree["bufferViews"][2]["extensions"]["EXT_meshopt_compression"]["filter"] = "OTHER"
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary + packed))
+    with pytest.raises(ReadError, match="unknown meshopt filter 'OTHER'"):
+        read(tmp_path / "a.glb")
+
+
+def test_what_makes_no_triangle_is_passed_over(tmp_path: Path) -> None:
+    positions = np.random.default_rng(0).normal(size=(32, 3))
+    tree, binary = tree_of(positions)
+    tree["meshes"][0]["primitives"].append({"attributes": {}})  # as the standard allows
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    assert len(read(tmp_path / "a.glb").faces) == 10
+
+
 def test_copies_that_cannot_be_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.glb"
 

@@ -101,6 +101,22 @@ def test_a_vertex_that_no_face_uses_is_not_part_of_the_surface(cube: Path, stray
     assert surface(write(cube, text)) == pytest.approx((6.0, 1.0))
 
 
+@pytest.mark.parametrize("behind", ["6", "5", "7 7 7", "0.5 0.5 0.5"])
+@pytest.mark.parametrize("corners", [3, 4])
+def test_colours_are_not_taken_for_polygons(cube: Path, corners: int, behind: str) -> None:
+    """As numbers alone, some are as many polygons of other sizes."""
+    head, body = cube.read_text().split("\n4 ", 1)
+    quads = [[int(word) for word in line.split()[-4:]] for line in ("4 " + body).splitlines()]
+    faces = quads if corners == 4 else [ring for a, b, c, d in quads for ring in ([a, b, c], [a, c, d])]
+    lines = [f"{corners} {' '.join(map(str, face))} {behind}" for face in faces]
+    path = write(cube, "\n".join([head.replace("8 6 12", f"8 {len(faces)} 0"), *lines]))
+    assert surface(path) == pytest.approx((6.0, 1.0))
+
+
+def test_lines_as_on_old_macs(cube: Path) -> None:
+    assert surface(write(cube, "OFF\r# a cube\r" + cube.read_text()[4:].replace("\n", "\r"))) == pytest.approx((6.0, 1.0))
+
+
 def test_a_hundred_bytes_that_declare_a_billion_vertices_allocate_nothing(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="more than its"):
         read(write(tmp_path / "big.off", "OFF\n1000000000 1000000000 0\n" + "0 0 0\n" * 12))

@@ -128,7 +128,8 @@ class TestStreams:
         (tmp_path / "folder.off").mkdir()
 
         def wanted(path: Path) -> bool:
-            return path.suffix.lower() in READERS and path.is_file() and not path.name.startswith(".")
+            hidden = any(part.startswith(".") for part in path.relative_to(tmp_path).parts)
+            return path.suffix.lower() in READERS and path.is_file() and not hidden
 
         for recursive in (True, False):
             found = tmp_path.rglob("*") if recursive else tmp_path.glob("*")

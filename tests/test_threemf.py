@@ -168,6 +168,38 @@ def test_a_damaged_3mf_says_what_is_wrong(
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("namespace", "says"),
+    [
+        ("http://schemas.microsoft.com/3dmanufacturing/material/2015/02", ""),
+        ("http://schemas.microsoft.com/3dmanufacturing/beamlattice/2017/02", "needs the 3MF extension http.*beamlattice"),
+        ("http://schemas.3mf.io/3dmanufacturing/booleanoperations/2023/07", "needs the 3MF extension http.*boolean"),
+    ],
+)
+def test_what_a_3mf_needs_and_is_not_read_is_said(
+    tmp_path: Path, sphere: trimesh.Trimesh, namespace: str, says: str
+) -> None:
+    """Else a part of the shape would be missing without a word."""
+    path = write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": object_3mf(1, sphere)}, '<item objectid="1"/>')
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read("3D/3dmodel.model").decode()
+    with zipfile.ZipFile(path, "w") as archive:
+        needed = f'<model xmlns:e="{namespace}" requiredextensions="p e" '
+        archive.writestr("3D/3dmodel.model", text.replace("<model ", needed, 1))
+    if says:
+        with pytest.raises(ReadError, match=says):
+            read(path)
+    else:
+        assert area(path) == pytest.approx(sphere.area, rel=1e-4)
+
+
+def test_elements_nested_without_end_fill_no_memory(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.3mf", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("3D/3dmodel.model", "<a>" * 1000)
+    with pytest.raises(ReadError, match="nested more than 64 deep"):
+        read(tmp_path / "a.3mf")
+
+
 def test_a_3mf_that_defines_entities_is_not_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.3mf", "w") as archive:
         archive.writestr("3D/3dmodel.model", '<!DOCTYPE model [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><model>&b;</model>')

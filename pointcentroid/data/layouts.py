@@ -33,8 +33,8 @@ from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS
 from pointcentroid.io.shape import MAX_UNPACKED
-from pointcentroid.io.tables import ARCHIVE_ERRORS
-from pointcentroid.predict.preparing import Source, as_shape
+from pointcentroid.io.tables import ARCHIVE_ERRORS, HEAD, OFTEN_NO_POINTS, may_be_points
+from pointcentroid.predict.preparing import Source, as_array, as_shape
 
 _SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -204,6 +204,8 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
         DataError: it is not there, or no known layout; what was found and what was expected.
         MissingExtraError: HDF5 files, and h5py is not installed.
     """
+    if not isinstance(source, (str, Path)) and not hasattr(source, "__len__"):
+        raise DataError(f"expected a path or a sequence of Data, found {type(source).__name__}")
     if not isinstance(source, (str, Path)):
         return _of_geometric(source, classes)
     path = Path(source)
@@ -211,7 +213,12 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
         raise DataError(f"{path} is a prepared data set already")
     if path.is_dir():
         names = sorted(_files(path))
-        return _of_files(path, names, lambda name: (path / name).read_bytes(), FolderCatalogue)
+
+        def read_file(name: str, most: int = -1) -> bytes:
+            with (path / name).open("rb") as file:
+                return file.read(most)
+
+        return _of_files(path, names, read_file, FolderCatalogue)
     if not path.is_file():
         raise DataError(f"{path}: no such data set; expected a folder of class folders, a zip of one, or an npz file")
     if path.suffix.lower() == ".npz":
@@ -225,9 +232,10 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
     with archive:
         names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
 
-        def read(name: str) -> bytes:
+        def read(name: str, most: int = -1) -> bytes:
             try:
-                return archive.read(name)
+                with archive.open(name) as file:
+                    return file.read(most)
             except ARCHIVE_ERRORS as error:
                 raise DataError(f"{path}: {name} in it is damaged ({error})") from None
 
@@ -252,7 +260,7 @@ def _files(root: Path) -> Iterator[str]:
 def _of_files(
     path: Path,
     names: list[str],
-    read: Callable[[str], bytes],
+    read: Callable[..., bytes],
     catalogue: type[FolderCatalogue | ZipCatalogue],
 ) -> Catalogue:
     names = [name for name in names if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(name).parts)]
@@ -262,7 +270,15 @@ def _of_files(
     for family in ("modelnet40", "modelnet10"):  # where the lists of both lie, the one are among the other
         if parts := [(part, lists[f"{family}_{part}.txt"]) for part in ("train", "test") if f"{family}_{part}.txt" in lists]:
             return catalogue(path, _resampled_entries(path, names, read, parts), up="y")
-    entries = _class_folder_entries(names)
+
+    def holds_points(name: str) -> bool:
+        """Whether it may: not a licence or a list of names. What cannot be read is left out later, with the reason."""
+        try:
+            return not name.lower().endswith(OFTEN_NO_POINTS) or may_be_points(read(name, HEAD))
+        except (OSError, DataError):
+            return True
+
+    entries = _class_folder_entries([name for name in names if holds_points(name)])
     if len({entry.category for entry in entries}) < 2:
         readable = sum(PurePosixPath(name).suffix.lower() in READERS for name in names)
         found = f"{len(names)} files, of them {readable} in a readable format, and no two class folders among their folders"
@@ -365,17 +381,21 @@ def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
     digest, labels = hashlib.sha256(), []
     for row in range(len(dataset)):
         data = dataset[row]
-        if getattr(data, "pos", None) is None or getattr(data, "y", None) is None or data.y.numel() != 1:
+        y = getattr(data, "y", None)
+        label = None if y is None else as_array(f"item {row}", y).reshape(-1)
+        if getattr(data, "pos", None) is None or label is None or len(label) != 1:
             raise DataError(f"item {row} of the data set has no pos, or no y that says its class")
-        labels.append(int(data.y))
+        labels.append(int(label[0]))
         if labels[-1] < 0:
             raise DataError(f"item {row} of the data set has the label {labels[-1]}; expected 0 or more")
-        for tensor in (data.pos, getattr(data, "face", None), data.y):
-            digest.update(b"-" if tensor is None else tensor.numpy().tobytes())
+        for values in (data.pos, getattr(data, "face", None), data.y):
+            digest.update(b"-" if values is None else as_array(f"item {row}", values).tobytes())
     if classes is None:
         width = len(str(max(labels, default=0)))
         classes = [f"class_{number:0{width}d}" for number in range(max(labels, default=-1) + 1)]
-    if labels and max(labels) >= len(classes):
+    if not labels:
+        raise DataError("the data set is empty")
+    if max(labels) >= len(classes):
         raise DataError(f"the data set has the label {max(labels)}, but only {len(classes)} class names were given")
     entries = [Entry(f"item {row}", str(classes[label]), "", row) for row, label in enumerate(labels)]
     return ArrayCatalogue(type(dataset).__name__, entries, dataset, digest.hexdigest())

@@ -102,7 +102,7 @@ def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
         if path.is_dir():
             raise _folder(path)
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(84)
         if not head:
             raise ReadError(path, "is an empty file")
         _check_magic(path, head)
@@ -123,7 +123,12 @@ def _folder(path: Path) -> ReadError:
 
 
 def _check_magic(path: Path, head: bytes) -> None:
+    stl = 84 + 50 * int.from_bytes(head[80:], "little")
+    if path.suffix.lower() == ".stl" and len(head) == 84 and path.stat().st_size == stl:
+        return  # a binary one, whose header may begin with anything
     for magic, suffixes in _MAGIC.items():
         word = magic.isalpha() and head[len(magic) : len(magic) + 1].isalpha()  # such as OFFICE
         if head.startswith(magic) and not word and path.suffix.lower() not in suffixes:
+            if magic == b"PK\x03\x04":
+                raise ReadError(path, "its content is a zip archive: unpack it, or rename what is 3MF or NPZ")
             raise ReadError(path, f"its content is {suffixes[0][1:].upper()}; rename it to end in {' or '.join(suffixes)}")

@@ -19,7 +19,7 @@ def readable(name: str) -> bool:
 
 
 def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = None) -> Iterator[str]:
-    """List the readable files of a folder as they are asked for, in the order in which their paths sort.
+    """List the readable files of a folder as they are asked for, in the order in which their paths sort; none is hidden.
 
     What is held is the names in the folders above the file at hand, because names are sorted. A folder that cannot be listed
     is told of, and left out, and so are text files that hold no points, such as a licence; links to folders are not
@@ -57,7 +57,7 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
 def _wanted(entry: os.DirEntry[str]) -> bool:

@@ -242,7 +242,9 @@ class _Rewriter:
     def _mesh(self, number: int, pose: _Pose) -> int:
         """Copy a mesh as it is posed."""
         if (number, pose) not in self._copied:
-            mesh = {"primitives": [self._primitive(p, pose) for p in self.tree["meshes"][number]["primitives"]]}
+            # Those without positions the standard lets readers pass over.
+            shown = [p for p in self.tree["meshes"][number]["primitives"] if "POSITION" in p["attributes"]]
+            mesh = {"primitives": [self._primitive(p, pose) for p in shown]}
             self._copied[number, pose] = len(self.meshes)
             self.meshes.append(mesh)
         return self._copied[number, pose]

@@ -82,6 +82,12 @@ class GltfArrays:
                 if corners is None:
                     corners = np.arange(self._count(self.tree["accessors"][numbers["POSITION"]]))
                 return Primitive(TRIANGLES, attributes, _strip(corners) if mode == _STRIP else _fan(corners))
+            if (
+                mode == TRIANGLES
+                and corners is None
+                and (count := self._count(self.tree["accessors"][numbers["POSITION"]])) % 3
+            ):
+                corners = np.arange(count // 3 * 3)  # what is left over makes no triangle
             return Primitive(mode, attributes, corners)
         mesh = self._from_draco(self._view(packed["bufferView"]), self.tree["accessors"][numbers["POSITION"]])
         attributes = {}
@@ -237,8 +243,15 @@ def _decode_meshopt(path: Path, data: memoryview, packed: dict) -> bytes:
         raw = meshoptimizer.decode_index_sequence(count, stride, data)
     else:
         raise ReadError(path, f"unknown meshopt mode {mode!r}")
-    if packed.get("filter", "NONE") == "EXPONENTIAL":
-        raw = meshoptimizer.decode_filter_exp(raw, count, stride)
+    match packed.get("filter", "NONE"):
+        case "EXPONENTIAL":
+            raw = meshoptimizer.decode_filter_exp(raw, count, stride)
+        case "QUATERNION":
+            raw = meshoptimizer.decode_filter_quat(raw, count, stride)
+        case "NONE" | "OCTAHEDRAL" | "COLOR":  # the latter two are of normals and colours, which are not read
+            pass
+        case other:
+            raise ReadError(path, f"unknown meshopt filter {other!r}")
     return raw.tobytes()[: count * stride]
 
 

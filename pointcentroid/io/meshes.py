@@ -142,22 +142,25 @@ def _whole_stl(path: Path, content: bytes) -> bytes:
     with `solid`, as a text does; but what a text has in the place of the number is far too large. A text may lack its last
     line, `endsolid`, but no part of a facet.
     """
-    begin = content[:1024].removeprefix(codecs.BOM_UTF8).lstrip()
-    text = begin[:5].lower() == b"solid" and b"facet" in begin
+    begin = content[: content.find(b"\n", 0, 2**16) + 1024].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    text = begin.startswith(b"solid") and b"facet" in begin
     if len(content) >= 84:
         declared = int.from_bytes(content[80:84], "little")
         held = (len(content) - 84) // 50
-        if declared <= held:
+        if declared <= held and not (text and declared == 0):
             return content[: 84 + 50 * declared]
         if not text:
             raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
     if not text:
         return content
     content = content.removeprefix(codecs.BOM_UTF8).lstrip()
-    end = content[-1024:].lower().split()
-    if b"endsolid" in end:
+    # What stands behind the end of the last solid may be anything but the beginning of another one.
+    end = content[-1024:].lower()
+    end = end if b"endsolid" in end else content.lower()
+    rest = end.rpartition(b"endsolid")[2].partition(b"\n")[2] if b"endsolid" in end else end
+    if b"facet" not in rest:
         return content
-    if not end or end[-1] != b"endfacet":
+    if rest.split()[-1] != b"endfacet":
         raise ReadError(path, "cut short: its last facet does not end")
     return content + b"\nendsolid\n"
 

@@ -36,6 +36,8 @@ def read_off(path: Path) -> Shape:
         ReadError: with the line, where the file is malformed or cut short.
     """
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if b"\n" not in content:
+        content = content.replace(b"\r", b"\n")  # lines as on old Macs
     header, counts, body, body_line = _read_head(path, content)
     if header.upper() == b"OFF" and b"#" not in body:
         streamed = _read_stream(body, *counts)

@@ -17,7 +17,7 @@ _TYPES = {
     "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4",
     "float64": "f8",
 }  # fmt: skip
-_CORNERS = ("vertex_indices", "vertex_index")
+_CORNERS = ("vertex_indices", "vertex_index", "vertex_list")
 
 
 class _Property(NamedTuple):
@@ -49,7 +49,8 @@ def guard(path: Path, content: bytes) -> None:
     Raises:
         ReadError: it is no PLY file, or it holds less than it declares.
     """
-    end = content.find(b"end_header")
+    found = re.search(rb"^end_header", content, re.MULTILINE)
+    end = found.start() if found else -1
     if not content.startswith(b"ply") or end < 0:
         raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
     body = len(content) - end - len("end_header\n")
@@ -67,7 +68,8 @@ def guard(path: Path, content: bytes) -> None:
 
 
 def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read a binary file whose faces have different numbers of corners, as programs export triangles and quads.
+    """Read a binary file that trimesh does not: whose faces have different numbers of corners, as programs export triangles
+    and quads, or stand elsewhere than behind the vertices.
 
     Args:
         path: named in errors.
@@ -77,32 +79,41 @@ def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | N
         (V, 3) vertices and (F, 3) faces, polygons cut up; None where the file is of another kind.
 
     Raises:
-        ReadError: it is cut short.
+        ReadError: it is cut short, or a face names a vertex that is not there.
     """
-    header = re.match(rb"ply\r?\n.*?end_header\r?\n", content, re.DOTALL)
+    header = re.match(rb"ply\s.*?^end_header[ \t]*(\r\n|\r|\n)", content, re.DOTALL | re.MULTILINE)
     order = re.search(rb"^format\s+binary_(little|big)_endian", content[:512], re.MULTILINE)
     if header is None or order is None:
         return None
     elements = _elements(header[0].decode("latin-1"), "<" if order[1] == b"little" else ">")
-    if elements is None or [e.name for e in elements[:2]] != ["vertex", "face"]:
+    names = [] if elements is None else [element.name for element in elements]
+    if elements is None or not {"vertex", "face"} <= set(names):
         return None
-    vertex, face = elements[:2]
+    vertex, face = (elements[names.index(name)] for name in ("vertex", "face"))
     try:
-        row, position = vertex.dtype, header.end()
+        row = vertex.dtype
         if row is None or not {"x", "y", "z"} <= set(row.names or ()):
             return None
-        start = position + vertex.count * row.itemsize
-        if _all_alike(face, content, start):
+        if names[:2] == ["vertex", "face"] and _all_alike(face, content, header.end() + vertex.count * row.itemsize):
             return None
     except ValueError:  # lists of absurd lengths, columns of the same name: trimesh says what is wrong
         return None
+    points, corners, position = None, None, header.end()
     try:
-        points = np.frombuffer(content, row, vertex.count, position)
-        corners = _corners(face, content, start)
+        for element in elements:
+            if element is vertex:
+                points = np.frombuffer(content, row, vertex.count, position)
+            if element.dtype is not None:
+                position += element.count * element.dtype.itemsize
+            else:
+                stream, position = _corners(element, content, position)
+                corners = stream if element is face else corners
+        if position > len(content):
+            raise ValueError
     except ValueError:
         raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
     polygons = None if corners is None else streamed(corners, face.count)
-    if polygons is None:
+    if polygons is None or points is None:
         return None
     vertices = np.stack([points[axis] for axis in "xyz"], axis=1).astype(np.float64)
     if not 0 <= polygons[0].min(initial=0) <= polygons[0].max(initial=0) < len(vertices):
@@ -140,9 +151,9 @@ def _elements(header: str, order: str) -> list[_Element] | None:
                 elements.append(_Element(name, int(count), []))
             case ["property", "list", counted, kind, name] if elements and {counted, kind} <= _TYPES.keys():
                 types = (np.dtype(order + _TYPES[one]) for one in (kind, counted))
-                elements[-1].properties.append(_Property(name, *types))
+                elements[-1].properties.append(_Property(name.lower(), *types))
             case ["property", kind, name] if elements and kind in _TYPES:
-                elements[-1].properties.append(_Property(name, np.dtype(order + _TYPES[kind]), None))
+                elements[-1].properties.append(_Property(name.lower(), np.dtype(order + _TYPES[kind]), None))
             case ["element" | "property", *_]:
                 return None
     return elements
@@ -170,14 +181,16 @@ def _all_alike(face: _Element, content: bytes, start: int) -> bool:
     return all((count == count[0]).all() for count in counts) if face.count else True
 
 
-def _corners(face: _Element, content: bytes, start: int) -> np.ndarray | None:
-    """The faces as one stream: of each the number of its corners, and these; None where faces have no list of corners."""
-    if not any(p.name in _CORNERS and p.counted is not None for p in face.properties):
-        return None
+def _corners(element: _Element, content: bytes, position: int) -> tuple[np.ndarray | None, int]:
+    """What rows of different lengths hold, from a position on.
+
+    Returns:
+        The faces as one stream: of each the number of its corners, and these; None where they have no list of corners. And
+        the position behind the last row.
+    """
     found: list[np.ndarray] = []
-    position = start
-    for _ in range(face.count):
-        for name, kind, counted in face.properties:
+    for _ in range(element.count):
+        for name, kind, counted in element.properties:
             length = 1
             if counted is not None:
                 length = int(np.frombuffer(content, counted, 1, position)[0])
@@ -189,4 +202,6 @@ def _corners(face: _Element, content: bytes, start: int) -> np.ndarray | None:
             position += length * kind.itemsize
     if position > len(content):
         raise ValueError
-    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
+    if not any(p.name in _CORNERS and p.counted is not None for p in element.properties):
+        return None, position
+    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64), position

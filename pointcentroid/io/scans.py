@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import sys
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,59 +29,96 @@ def read_pcd(path: Path) -> Shape:
     Raises:
         ReadError: the header or the data are damaged, or there are no fields x, y, z.
     """
-    head = _pcd_header(path)
+    content = path.read_bytes()
+    head, data = _pcd_header(path, content)
     from pypcd4.pypcd4 import PointCloud
 
     try:
-        cloud = PointCloud.from_path(path)
+        cloud = PointCloud.from_fileobj(io.BytesIO(head.text() + content[data:]))  # type: ignore[reportArgumentType]
         fields = {name.lower(): name for name in reversed(cloud.fields)}
         points = np.stack([np.asarray(cloud.pc_data[fields[axis]], dtype=np.float64) for axis in "xyz"], axis=1)
     except Exception as error:  # pydantic, numpy, struct and lzf each bring their own
         raise ReadError(path, f"damaged PCD file ({one_line(error, 120)})") from None
-    declared = int(head[b"POINTS"])
-    if len(points) != declared:
-        raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {len(points)}")
+    if len(points) != head.points:
+        raise ReadError(path, f"cut short: the header declares {head.points} points, the file holds {len(points)}")
     return checked(path, points[~np.isnan(points).any(axis=1)])
 
 
-def _pcd_header(path: Path) -> dict[bytes, bytes]:
-    """Check what the header declares against the size of the file before anything is allocated."""
-    content = path.read_bytes()
-    head: dict[bytes, bytes] = {}
+class _Header(NamedTuple):
+    """What a PCD header says."""
+
+    fields: list[str]
+    sizes: list[int]
+    types: list[str]
+    counts: list[int]
+    points: int
+    kind: str
+
+    @property
+    def width(self) -> int:
+        """Bytes of a point, where they are binary."""
+        return sum(size * count for size, count in zip(self.sizes, self.counts, strict=True))
+
+    def text(self) -> bytes:
+        """A header that leaves nothing out, as pypcd4 wants it."""
+        columns = {"FIELDS": self.fields, "SIZE": self.sizes, "TYPE": self.types, "COUNT": self.counts}
+        lines = ["VERSION 0.7", *(f"{key} {' '.join(map(str, values))}" for key, values in columns.items())]
+        lines += [
+            f"WIDTH {self.points}",
+            "HEIGHT 1",
+            "VIEWPOINT 0 0 0 1 0 0 0",
+            f"POINTS {self.points}",
+            f"DATA {self.kind}",
+        ]
+        return "\n".join(lines).encode() + b"\n"
+
+
+def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
+    """Read the header, and check what it declares against the size of the file before anything is allocated.
+
+    Returns:
+        It, and where the data begin.
+    """
+    head: dict[str, list[str]] = {}
     position = 0
-    while position < min(len(content), 65536) and b"DATA" not in head:
+    while position < min(len(content), 65536) and "DATA" not in head:
         end = content.find(b"\n", position)
         end = len(content) if end < 0 else end
-        key, _, value = content[position:end].strip().partition(b" ")
-        if key and not key.startswith(b"#"):
-            head[key.upper()] = value.strip()
+        key, *values = content[position:end].decode("utf-8", "replace").split() or [""]
+        if key and not key.startswith("#"):
+            head[key.upper()] = values
         position = end + 1
-    missing = [k.decode() for k in (b"FIELDS", b"SIZE", b"TYPE", b"POINTS", b"DATA") if k not in head]
+    missing = [key for key in ("FIELDS", "SIZE", "TYPE", "DATA") if key not in head]
+    if "POINTS" not in head and not {"WIDTH", "HEIGHT"} <= head.keys():
+        missing.append("POINTS")
     if missing:
         raise ReadError(path, f"not a PCD file: its header lacks {', '.join(missing)}")
-    fields = head[b"FIELDS"].lower().split()
-    if not {b"x", b"y", b"z"} <= set(fields):
-        raise ReadError(path, f"expected fields x, y and z, found {b' '.join(fields).decode('ascii', 'replace')}")
+    fields, kind = head["FIELDS"], " ".join(head["DATA"]).lower()
+    if not {"x", "y", "z"} <= {name.lower() for name in fields}:
+        raise ReadError(path, f"expected fields x, y and z, found {' '.join(fields)}")
     try:
-        points = int(head[b"POINTS"])
-        sizes = [int(s) for s in head[b"SIZE"].split()]
-        repeats = [int(c) for c in head.get(b"COUNT", b"").split()] or [1] * len(sizes)
-        width = sum(s * c for s, c in zip(sizes, repeats, strict=True))
-    except ValueError:
+        numbers = {
+            key: [int(value) for value in head.get(key, ())] for key in ("SIZE", "COUNT", "POINTS", "WIDTH", "HEIGHT")
+        }
+        points = numbers["POINTS"][0] if numbers["POINTS"] else numbers["WIDTH"][0] * numbers["HEIGHT"][0]
+        counts = numbers["COUNT"] or [1] * len(fields)
+        types = [name.upper() for name in head["TYPE"]]
+        found = _Header(fields, numbers["SIZE"], types, counts, points, kind)
+        width = found.width
+    except (ValueError, IndexError):
         raise ReadError(path, "its PCD header holds POINTS, SIZE or COUNT that are not numbers") from None
     data = len(content) - position
-    if points < 0 or min(sizes, default=1) < 1 or min(repeats, default=1) < 1 or width > len(content):
+    if points < 0 or min(found.sizes, default=1) < 1 or min(counts, default=1) < 1 or width > len(content):
         raise ReadError(path, f"damaged PCD file: {points} points of {width} bytes cannot be in a file of {len(content)}")
-    kind = head[b"DATA"].lower()
-    need = {b"ascii": 2 * len(fields) * points - 1, b"binary": width * points}.get(kind, 8)
-    if kind == b"binary_compressed" and data >= 8:
+    need = {"ascii": 2 * len(fields) * points - 1, "binary": width * points}.get(kind, 8)
+    if kind == "binary_compressed" and data >= 8:
         packed, unpacked = struct.unpack("<II", content[position : position + 8])
         # LZF turns three bytes into 264 at best, so a larger promise is a lie.
         if packed > data - 8 or unpacked > 264 * packed or unpacked != width * points:
             raise ReadError(path, f"damaged PCD file: {packed} packed bytes cannot be {points} points of {width} bytes")
     if points > MAX_ELEMENTS or data < need:
         raise ReadError(path, f"cut short: the header declares {points} points, more than its {data} bytes of data hold")
-    return head
+    return found, position
 
 
 def read_las(path: Path) -> Shape:

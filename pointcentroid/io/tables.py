@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import math
 import re
 import zipfile
@@ -17,7 +18,8 @@ from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _COMMENT = ("#", "//")
 _DECIMAL = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")  # a number as half of the world writes it
-_HEAD = 1 << 16  # bytes in which `may_hold_points` looks for a point
+HEAD = 1 << 16
+"""Bytes in which `may_hold_points` looks for a point."""
 
 
 class _Cells(NamedTuple):
@@ -33,26 +35,27 @@ class _Cells(NamedTuple):
         return line
 
     def of(self, line: str) -> list[str]:
-        return self.cleaned(line).split(self.delimiter)
+        line = self.cleaned(line)
+        if self.delimiter and '"' in line:
+            return next(csv.reader([line.strip()], delimiter=self.delimiter, skipinitialspace=True))
+        return [cell.strip('"') for cell in line.split(self.delimiter)]
 
 
 def read_text(path: Path) -> Shape:
     """Read a point a line: x, y, z, then anything, separated by semicolons, else by commas, else by white space.
 
-    Blank lines, lines that start with `#` or `//`, one line of column names and one line that holds only the number of
-    points (PTS) are passed over. Where column names include x, y and z, they say which columns to take. Between semicolons,
-    and in numbers that white space separates, a comma is a decimal point.
+    Blank lines, lines that start with `#` or `//`, one line of column names and lines that hold only the number of points
+    (PTS) are passed over. Column names, in a line of their own or in the last comment above the points, say which columns to
+    take: x, y and z, as such or as programs write them (`pos_x`, `Points:0`, `X [m]`, easting). Between semicolons, and in
+    numbers that white space separates, a comma is a decimal point.
 
     Args:
         path: the file.
 
     Raises:
-        ReadError: with the line, where it does not hold three numbers.
+        ReadError: with the line, where it does not hold three numbers; or of more than three columns with names none is x.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ReadError(path, f"not a text file: byte {error.start} is {error.object[error.start]:#04x}") from None
+    lines = _text(path, path.read_bytes()).splitlines()
     first, columns = _skip_head(path, lines)
     cells = _cells(lines[first], mixed=columns is None)
     if columns and cells.delimiter is None and "\t" in lines[first]:
@@ -63,10 +66,26 @@ def read_text(path: Path) -> Shape:
         rows = [text for text in lines[first:] if text.strip()]
         if cells.replaced:
             rows = list(map(cells.cleaned, rows))
-        points = np.loadtxt(rows, delimiter=cells.delimiter, comments=list(_COMMENT), usecols=wanted, ndmin=2)
+        how = {"delimiter": cells.delimiter, "comments": list(_COMMENT), "quotechar": '"' if '"' in rows[0] else None}
+        points = np.loadtxt(rows, usecols=wanted, ndmin=2, **how)
     except (ValueError, IndexError):
-        points = [_row(path, number, text, cells, wanted) for number, text in _numbered(lines, first)]
+        left = _numbered(lines, first)
+        if path.suffix.lower() == ".pts":  # of several scans, each with the number of its points
+            left = [(number, text) for number, text in left if not text.isdigit()]
+        points = [_row(path, number, text, cells, wanted) for number, text in left]
     return checked(path, np.asarray(points, dtype=np.float64))
+
+
+def _text(path: Path, content: bytes) -> str:
+    """What bytes say, in whichever encoding programs write tables."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if b"\0" not in content and path.suffix:  # a name or a comment in Latin letters; numbers are the same in all
+            return content.decode("latin-1")
+        raise ReadError(path, f"not a text file: byte {error.start} is {error.object[error.start]:#04x}") from None
 
 
 def may_hold_points(path: str) -> bool:
@@ -80,12 +99,20 @@ def may_hold_points(path: str) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD)
+            return may_be_points(file.read(HEAD))
     except OSError:
         return True
+
+
+def may_be_points(head: bytes) -> bool:
+    """Whether a text that begins in this way may be a table of points, see `may_hold_points`.
+
+    Args:
+        head: its first `HEAD` bytes, or all of it.
+    """
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     lines = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
-    cut = len(head) == _HEAD
+    cut = len(head) == HEAD
     if cut:
         del lines[-1]
     rows = _numbered(lines, 0)
@@ -94,7 +121,7 @@ def may_hold_points(path: str) -> bool:
 
 def _like_points(line: str) -> bool:
     cells = [cell.strip() for cell in _cells(line, mixed=True).of(line)]
-    return {"x", "y", "z"} <= {_name(cell) for cell in cells} or (len(cells) >= 3 and all(map(_is_number, cells[:3])))
+    return _places(cells) is not None or (len(cells) >= 3 and all(map(_is_number, cells[:3])))
 
 
 def _numbered(lines: list[str], first: int) -> list[tuple[int, str]]:
@@ -115,20 +142,53 @@ def _cells(line: str, mixed: bool = False) -> _Cells:
 
 def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None]:
     """Index of the first line of data, and the columns of x, y and z where their names say."""
-    columns = None
+    names: list[str] = []
     named = counted = False
     for number, text in _numbered(lines, 0):
-        cells = [_name(cell) for cell in _cells(text).of(text)]
-        if len(cells) == 1 and cells[0].isdigit() and not counted:
+        cells = _cells(text).of(text)
+        if len(cells) == 1 and cells[0].strip().isdigit() and not counted:
             counted = True
         elif not named and not any(map(_is_number, cells)):
             named = True
-            cells = [_name(cell) for cell in text.split("\t")] if "\t" in text else cells  # names may hold blanks
-            if {"x", "y", "z"} <= set(cells):
-                columns = (cells.index("x"), cells.index("y"), cells.index("z"))
+            names = text.split("\t") if "\t" in text else cells  # names may hold blanks
         else:
-            return number - 1, columns
+            held = len(_cells(text, mixed=True).of(text))
+            if _places(names) is None and len(names) == held > 3:
+                raise ReadError(path, f"its columns are {', '.join(names)[:80]}; none are called x, y, z", number)
+            return number - 1, _places(names) or _commented(lines[: number - 1], held)
     raise ReadError(path, "holds no geometry: no line with three numbers")
+
+
+def _commented(above: list[str], held: int) -> tuple[int, int, int] | None:
+    """The columns that the last comment above the points names, if it names as many as there are."""
+    comments = [line.strip().lstrip("#/").strip() for line in above if line.strip().startswith(_COMMENT)]
+    names = _cells(comments[-1]).of(comments[-1]) if comments else []
+    return _places(names) if len(names) == held else None
+
+
+_PLACE = r"(?:points?|pos|position|coords?|coordinates?)"
+_AXIS = re.compile(rf"(?:(?:{_PLACE}|p|vertex)[ _.:]?)?([xyz])(?:[ _.:]?(?:{_PLACE}|mm|cm|m))?")
+_NUMBERED = re.compile(rf"{_PLACE}[ _.:]?([012])")
+_WORDS = {"easting": "x", "northing": "y", "elevation": "z", "altitude": "z", "height": "z"}
+
+
+def _places(names: list[str]) -> tuple[int, int, int] | None:
+    """The columns of x, y and z among names: as such, or as programs write them; None where they are not there."""
+    plain = [_name(name) for name in names]
+    for called in (lambda name: name, _axis):
+        found = [called(name) for name in plain]
+        if {"x", "y", "z"} <= set(found):
+            return found.index("x"), found.index("y"), found.index("z")
+    return None
+
+
+def _axis(name: str) -> str:
+    """`x` of `pos_x`, `x_m`, `points:0` or `easting`; nothing of other names."""
+    if match := _AXIS.fullmatch(name):
+        return match[1]
+    if match := _NUMBERED.fullmatch(name):
+        return "xyz"[int(match[1])]
+    return _WORDS.get(name, "")
 
 
 def _name(cell: str) -> str:
@@ -173,7 +233,8 @@ def read_npy(path: Path) -> Shape:
 
 
 def read_npz(path: Path) -> Shape:
-    """Read an archive of arrays: `vertices` and `faces`, or `points` (or `xyz`, `pos`, or the only array there is).
+    """Read an archive of arrays: `vertices` (or `points`, `xyz`, `pos`, or the only array there is), and where there are
+    any, `faces` (or `triangles`, or `face`, (3, F) as of PyTorch Geometric).
 
     Args:
         path: the file.
@@ -191,12 +252,14 @@ def read_npz(path: Path) -> Shape:
                 if len(names) != 1:
                     raise ReadError(path, f"expected an array named points or vertices, found {', '.join(names) or 'none'}")
                 wanted = names[0]
-            with_faces = wanted == "vertices" and "faces" in names
-            for name in [wanted, "faces"] if with_faces else [wanted]:
+            corners = next((n for n in ("faces", "triangles", "face") if n in names), None)
+            for name in filter(None, (wanted, corners)):
                 _guard_member(path, archive, members[name])
         with np.load(path, allow_pickle=False) as arrays:
             points = _columns(path, wanted, arrays[wanted])
-            faces = arrays["faces"] if with_faces else None
+            faces = arrays[corners] if corners else None
+            if corners == "face":  # that of PyTorch Geometric, (3, F)
+                faces = arrays[corners].T
     except ReadError:
         raise
     except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError

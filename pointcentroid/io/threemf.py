@@ -23,6 +23,10 @@ from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape
 from pointcentroid.io.tables import ARCHIVE_ERRORS, guard_archive
 
 _ASIDE = ("other", "support", "solidsupport")  # types of objects that are printed with the shape, or not at all
+_DEEPEST = 64  # a model's elements are nested less than ten deep
+_EXTENSIONS = "/production/", "/material/", "/slice/", "/trianglesets/"
+"""Parts of the names of extensions that change nothing of the meshes, or are read."""
+
 _ROOT = "3d/3dmodel.model"  # where the model is if the archive does not say
 
 
@@ -173,24 +177,49 @@ class _Package:
         except (expat.ExpatError, KeyError, ValueError, OverflowError) as error:
             what = f"an element without {error}" if isinstance(error, KeyError) else one_line(error, 120)
             raise ReadError(self.path, f"damaged 3MF file ({name}: {what})") from None
+        if model.needs:
+            raise ReadError(self.path, f"needs the 3MF extension {model.needs}, which is not read")
         self.items[name] = model.items
         self.objects.update(((name, number), found) for number, found in model.objects.items())
 
 
 class _Xml:
-    """Elements of an XML file as they come: none is kept, however many there are. Names are without their namespace."""
+    """Elements of an XML file as they come: none is kept, however many there are. Names are without their namespace.
+
+    Attributes:
+        prefixes: namespaces by what stands for them.
+    """
+
+    def __init__(self) -> None:
+        self.prefixes: dict[str, str] = {}
 
     def parse(self, file: IO[bytes]) -> None:
         """Read a file to its end, and close it.
 
         Raises:
             expat.ExpatError: it is no XML, or it is cut short.
-            ValueError: it defines a type of documents, and so perhaps entities.
+            ValueError: it defines a type of documents, and so perhaps entities; or its elements are nested very deep.
         """
         parser = expat.ParserCreate(namespace_separator="}")
-        parser.StartElementHandler = lambda name, attributes: self.start(name.rpartition("}")[2], attributes)
-        parser.EndElementHandler = lambda name: self.end(name.rpartition("}")[2])
-        parser.StartDoctypeDeclHandler = self._doctype
+        depth = 0
+
+        def start(name: str, attributes: dict[str, str]) -> None:
+            nonlocal depth
+            depth += 1
+            if depth > _DEEPEST:  # the parser remembers all that are open
+                raise ValueError(f"its elements are nested more than {_DEEPEST} deep")
+            self.start(name.rpartition("}")[2], attributes)
+
+        def end(name: str) -> None:
+            nonlocal depth
+            depth -= 1
+            self.end(name.rpartition("}")[2])
+
+        def prefix(short: str | None, namespace: str) -> None:
+            self.prefixes[short or ""] = namespace
+
+        parser.StartElementHandler, parser.EndElementHandler = start, end
+        parser.StartNamespaceDeclHandler, parser.StartDoctypeDeclHandler = prefix, self._doctype
         with file:
             parser.ParseFile(file)
 
@@ -213,6 +242,7 @@ class _Relations(_Xml):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.root = ""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -229,10 +259,12 @@ class _Model(_Xml):
     Attributes:
         items: what it builds.
         objects: by their ids.
+        needs: an extension without which it cannot be read rightly, and which is not read here.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__()
+        self.name, self.needs = name, ""
         self.items: list[_Placement] = []
         self.objects: dict[str, _Object] = {}
         self._object: dict[str, str] = {}  # attributes of the object that is read
@@ -251,6 +283,9 @@ class _Model(_Xml):
             self._components.append(_placement(attributes, self.name))
         elif tag == "item":
             self.items.append(_placement(attributes, self.name))
+        elif tag == "model":
+            needed = (self.prefixes.get(short, short) for short in attributes.get("requiredextensions", "").split())
+            self.needs = next((name for name in needed if not any(known in name for known in _EXTENSIONS)), "")
         elif tag == "object":
             self._object = attributes
             self._vertices, self._faces, self._components = array("d"), array("q"), []

@@ -137,7 +137,7 @@ def as_shape(source: Source) -> Shape:
         return io.read(source)
     if not isinstance(source, np.ndarray) and (shape := _foreign_shape(source)) is not None:
         return shape
-    array = _as_array("<array>", source)
+    array = as_array("<array>", source)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         found = f"{array.dtype} {array.shape}" if array.dtype.kind != "O" else type(source).__name__
         raise ReadError("<array>", f"expected a file, a mesh or an array of numbers of shape (N, 3), found {found}")
@@ -151,7 +151,7 @@ def _foreign_shape(source: Any) -> Shape | None:
         face = getattr(source, "face", None)
         if source.pos is None:
             raise ReadError(name, "has no pos")
-        return checked(name, _as_array(name, source.pos), None if face is None else _as_array(name, face).T)
+        return checked(name, as_array(name, source.pos), None if face is None else as_array(name, face).T)
     if hasattr(source, "to_mesh") and hasattr(source, "geometry"):  # a scene of trimesh, with the transforms of its nodes
         parts = [p for p in source.dump() if hasattr(p, "vertices")]
         meshes = [p for p in parts if getattr(p, "faces", None) is not None] or parts
@@ -169,8 +169,16 @@ def _foreign_shape(source: Any) -> Shape | None:
     return None
 
 
-def _as_array(name: str, values: Any) -> np.ndarray:
-    """What arrays, lists and tensors hold; the latter may be anywhere, half as precise, and have a gradient."""
+def as_array(name: str, values: Any) -> np.ndarray:
+    """What arrays, lists and tensors hold; the latter may be anywhere, half as precise, and have a gradient.
+
+    Args:
+        name: of what holds them, for errors.
+        values: the array, or what numpy makes one of.
+
+    Raises:
+        ReadError: they are no array.
+    """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() and values.element_size() < 4 else values

@@ -74,7 +74,7 @@ def _walk_remote(system: Any, folder: str, recursive: bool) -> Iterator[str]:
 
     for info in sorted(system.get_file_info(FileSelector(folder)), key=lambda info: info.path):
         if info.type == FileType.Directory:
-            if recursive:
+            if recursive and not info.base_name.startswith("."):
                 yield from _walk_remote(system, info.path, recursive)
         elif readable(info.base_name):
             yield info.path
