@@ -399,7 +399,9 @@ def test_obj_files_however_they_are_written(tmp_path_factory, data: st.DataObjec
     mark = data.draw(st.sampled_from(["", "\ufeff"]))
     path = tmp_path_factory.mktemp("obj") / "a.obj"
     path.write_text(mark + data.draw(st.sampled_from(["\n", "\r\n", "\r"])).join(lines), newline="")
-    found = obj.parted(path)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(obj, "_CHUNK", data.draw(st.sampled_from([1, 60, 2**20])))
+        found = obj.parted(path)
     np.testing.assert_array_equal(found.vertices, vertices)
     assert_cut_from(vertices, found.faces, polygons)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from pointcentroid.io.numbers import integers, reals
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import Shape, checked
 
+_CHUNK = 2**20  # bytes that are taken apart at once
 _BLANK = np.isin(np.arange(256), list(b" \t\n"))
 _COMMENT = re.compile(rb"#[^\n]*")
 _GOES_ON = re.compile(rb"#[^\n]*|\\\n")
@@ -68,10 +70,12 @@ def parted(path: Path) -> Parted:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\\\n" in content:  # goes on in the next line; a comment does not
         content = _GOES_ON.sub(lambda found: b"  " if found[0] == b"\\\n" else b"", content)
-    lines = _Lines(path, content + b"\n")
-    coordinates, counts, at = lines.numbers("v", "three coordinates", 3)
+    chunks = [_Chunk(path, *chunk) for chunk in _chunks(content + b"\n")]
+    coordinates, counts, at = _joined(chunk.coordinates for chunk in chunks)
     vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3)
-    corners, sizes, where = lines.numbers("f", "the numbers of vertices", 0)
+    corners, sizes, where = _joined(chunk.corners for chunk in chunks)
+    if (corners % 1).any():
+        raise ReadError(path, "a face names vertices by numbers that are not whole")
     corners = corners.astype(np.int64)
     # They count from 1, or back from the last vertex above.
     rows = np.where(corners < 0, corners + np.repeat(np.searchsorted(at, where), sizes), corners - 1)
@@ -82,21 +86,64 @@ def parted(path: Path) -> Parted:
         held = f"but there are {len(vertices)}" if named >= 0 else f"but only {above} come before it"
         raise ReadError(path, f"a face names vertex {named}, {held}", int(where[face]) + 1)
     faces, of = triangles(vertices, rows, sizes)
-    begin, called = lines.parts()
-    used, parts = np.unique(called[np.searchsorted(begin, where, side="right")][of], return_inverse=True)
-    return Parted(vertices, faces, parts.astype(np.int64), [lines.called[part] for part in used])
+    begin, part, names = _parts([named for chunk in chunks for named in chunk.names])
+    used, parts = np.unique(part[np.searchsorted(begin, where, side="right")][of], return_inverse=True)
+    return Parted(vertices, faces, parts.astype(np.int64), [names[number] for number in used])
 
 
-class _Lines:
-    """The lines of a text, and their words.
+Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(K,) of some lines, (L,) how many each of these holds, and (L,) the numbers of the lines, from 0."""
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """Pieces of a text that end with a line, and how many lines are above each."""
+    start = line = 0
+    while start < len(content):
+        end = content.find(b"\n", start + _CHUNK) + 1 or len(content)
+        yield content[start:end], line
+        line += content.count(b"\n", start, end)
+        start = end
+
+
+def _joined(found: Iterable[Numbers]) -> Numbers:
+    values, counts, where = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return values, counts, where
+
+
+def _parts(named: list[tuple[int, str, str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Which part lines are of.
+
+    Args:
+        named: the lines that name parts: their numbers, `o` or `g`, and the names.
+
+    Returns:
+        (K,) their numbers; (K + 1,) rows of the names: of what stands before them all, and of what follows each; the names.
+    """
+    known: dict[tuple[str, str], int] = {("", ""): 0}
+    of, part, group = [0], "", ""
+    for _, kind, name in named:
+        part, group = (name, group) if kind == "o" else (part, name)
+        of.append(known.setdefault((part, group), len(known)))
+    names = ["_".join(filter(None, pair)) or "unnamed" for pair in known]
+    return np.array([line for line, _, _ in named], dtype=np.int64), np.array(of), names
+
+
+class _Chunk:
+    """What some lines hold.
 
     Args:
         path: named in errors.
-        content: the text; its last byte ends a line.
+        content: the lines; the last byte ends one.
+        above: lines before them.
+
+    Attributes:
+        coordinates: numbers of the vertices.
+        corners: numbers of the faces.
+        names: see `_parts`.
     """
 
-    def __init__(self, path: Path, content: bytes) -> None:
-        self.path, self.content = path, content
+    def __init__(self, path: Path, content: bytes, above: int) -> None:
+        self.path, self.content, self.above = path, content, above
         if b"#" in content:
             content = _COMMENT.sub(lambda found: b" " * len(found[0]), content)
         self.text = text = np.frombuffer(content, np.uint8)
@@ -112,24 +159,20 @@ class _Lines:
         self.first[held] = words[(self.words.cumsum() - self.words)[held]]
         alone = blank[np.minimum(self.first + 1, len(text) - 1)]
         self.kinds = np.where(alone & (self.words > 0), text[self.first], 0)  # the first word, where it is one letter
-        self.called: list[str] = []  # names of parts
+        self.coordinates = self._numbers("v", "three coordinates", 3)
+        self.corners = self._numbers("f", "the numbers of vertices", 0)
+        self.names = self._named()
+        del self.text, self.words, self.first, self.kinds, self.starts, self.lengths, self.content
 
-    def of(self, kind: str) -> np.ndarray:
-        """The numbers of the lines that begin with a letter, from 0."""
-        return np.flatnonzero(self.kinds == ord(kind))
-
-    def numbers(self, kind: str, what: str, least: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _numbers(self, kind: str, what: str, least: int) -> Numbers:
         """The numbers that lines of a kind hold behind their first words; of a word, up to a slash.
 
         Args:
-            kind: the letter.
+            kind: the letter that they begin with.
             what: expected there, for errors.
             least: how many a line holds, at least.
-
-        Returns:
-            (K,) all of them, (L,) how many each line holds, and (L,) the numbers of the lines.
         """
-        where = self.of(kind)
+        where = np.flatnonzero(self.kinds == ord(kind))
         counts = self.words[where] - 1
         chosen = np.repeat(self.kinds == ord(kind), self.lengths)
         chosen[self.first[where]] = False
@@ -140,7 +183,7 @@ class _Lines:
         if values is None or len(values) != counts.sum() or (len(counts) and counts.min() < least):
             self._complain(where, what, least)
         assert values is not None
-        return values, counts, where
+        return values, counts, where + self.above
 
     @staticmethod
     def _parsed(text: bytes) -> np.ndarray | None:
@@ -156,31 +199,20 @@ class _Lines:
             values = reals(b" ".join(words)) if words else np.zeros(0)
             if values is None or len(values) != len(words) or len(words) < least:
                 shown = text.strip().decode("utf-8", "replace")
-                raise ReadError(self.path, f"expected {what}, found {shown[:60]!r}", int(line) + 1)
+                raise ReadError(self.path, f"expected {what}, found {shown[:60]!r}", int(line) + self.above + 1)
         raise AssertionError("every line is sound by itself")
 
-    def parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where parts begin.
-
-        Returns:
-            (K,) numbers of lines; and (K + 1,) rows of `called`: of what stands before them all, and of what follows each.
-        """
-        where = np.flatnonzero((self.kinds == ord("o")) | (self.kinds == ord("g")))
-        known: dict[tuple[str, str], int] = {("", ""): 0}
-        of, part, group = [0], "", ""
-        for line in where:
-            text = self.content[self.first[line] + 1 : self.starts[line] + self.lengths[line]]
-            name = text.strip().decode("utf-8", "replace")
-            part, group = (name, group) if self.kinds[line] == ord("o") else (part, name)
-            of.append(known.setdefault((part, group), len(known)))
-        self.called = ["_".join(filter(None, names)) or "unnamed" for names in known]
-        return where, np.array(of)
+    def _named(self) -> list[tuple[int, str, str]]:
+        found = []
+        for line in np.flatnonzero((self.kinds == ord("o")) | (self.kinds == ord("g"))):
+            name = self.content[self.first[line] + 1 : self.starts[line] + self.lengths[line]]
+            found.append((int(line) + self.above, chr(self.kinds[line]), name.strip().decode("utf-8", "replace")))
+        return found
 
 
 def _since(marks: np.ndarray) -> np.ndarray:
     """Of each place, the last marked one up to it; -1 where there is none."""
-    kind = np.int32 if len(marks) < 2**31 else np.int64
-    return np.maximum.accumulate(np.where(marks, np.arange(len(marks), dtype=kind), kind(-1)))
+    return np.maximum.accumulate(np.where(marks, np.arange(len(marks), dtype=np.int32), np.int32(-1)))
 
 
 READERS = {".obj": read_obj}
