@@ -297,8 +297,8 @@ class TrainConfig:
         known = isinstance(self.model, ClassifierConfig) and self.model.known
         classifies = isinstance(self.model, ClassifierConfig)
         _require(
-            not classifies or self.preprocess.points > self.model.seeds,  # of fewer, predictions would see repeated points
-            f"preprocess.points must be more than the {self.model.seeds} centroids of the first stage, "
+            not classifies or self.preprocess.points >= self.model.seeds,  # of fewer, predictions would see repeated points
+            f"preprocess.points must be at least the {self.model.seeds} centroids of the first stage, "
             f"found {self.preprocess.points}",
         )
         _require(

@@ -43,7 +43,7 @@ def test_round_trip(config) -> None:
         (lambda: AugmentConfig(scale=float("inf")), "augment.scale must be at least 1, and finite"),
         (lambda: AugmentConfig(shift=float("inf")), "augment.shift must not be negative, and finite"),
         (lambda: TrainConfig(learning_rate=float("nan")), "learning_rate must be positive"),
-        (lambda: TrainConfig(preprocess=PreprocessConfig(64, 64)), "preprocess.points must be more than the 256 centroids"),
+        (lambda: TrainConfig(preprocess=PreprocessConfig(64, 64)), "preprocess.points must be at least the 256 centroids"),
         (lambda: TrainConfig(model=PartsConfig(), augment=AugmentConfig(damage=0.1)), "not for nets of parts"),
         (lambda: TrainConfig(model=PartsConfig(), augment=AugmentConfig(mirror=0.5)), "left would be named right"),
         (lambda: TrainConfig(sharpness=float("inf")), "sharpness must not be negative, and finite"),

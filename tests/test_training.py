@@ -40,7 +40,7 @@ from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.data.foreign import FOREIGN
 from pointcentroid.errors import DataError
-from pointcentroid.geometry.fps import farthest_point_sampling
+from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.models import model_config
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.norm import BatchNorm
@@ -448,6 +448,22 @@ def test_a_run_does_not_throw_away_what_it_needs(toy: Path, trained: Path, tmp_p
         assert done.returncode == 2
         assert "--overwrite would throw away" in done.stderr
     assert weights.read_bytes() == trained.read_bytes()
+
+
+def test_a_net_of_as_many_points_as_centroids_predicts_as_it_was_trained(toy: Path, tmp_path: Path) -> None:
+    weights = train(toy, tmp_path, "epochs=2", "preprocess.points=16", "precision=32-true")
+    card = read_card(weights)
+    measured = json.loads(run("evaluate", weights, "--data", toy, "--format", "json").stdout)
+    assert measured["overall_accuracy"] == card.metrics["validation_overall"]
+    clouds = load_npz(toy)
+    points = torch.from_numpy(clouds.points[:8])
+    net = CentroidClassifier.from_tensors(card.model, load_weights(weights)[0])
+    expected = net(farthest_first(points, 16)[:, :16], ordered=True).detach()
+    found = pc.load(weights)
+    answers = found.net(found.ordered(points.numpy())).logits
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+    done = run("export", weights, "-o", tmp_path / "a.onnx")
+    assert "no graph can be made" in " ".join(done.stderr.split())
 
 
 def test_what_weights_have_seen_is_passed_on(toy: Path, tmp_path: Path) -> None:

@@ -147,6 +147,10 @@ def export(weights: Path, to: Path) -> float:
 
 def _check(weights: Path, card: WeightsCard, suffix: str) -> None:
     """Refuse what no graph can be made of: what depends on chance or data in ways that cannot be traced."""
+    if card.preprocess.points <= card.model.seeds:
+        raise WeightsError(
+            f"{weights}: of a net whose centroids are all points that it sees no graph can be made; torch runs it"
+        )
     fixed = {"initialiser": "fps", "side": "centroids"} | ({"centroid_position": "seed"} if suffix == ".onnx" else {})
     for key, value in fixed.items():
         if isinstance(card.model, ClassifierConfig) and (found := getattr(card.model.encoder, key)) != value:

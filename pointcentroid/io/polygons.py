@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 
-_MOST_CORNERS = 2000  # of a polygon that is cut at its ears, which takes the square of as many steps
+_MOST_STEPS = 20_000_000  # of cutting at ears, about the square of a polygon's corners; what is left over stays in fans
+_MOST_CORNERS = 500
 
 
 def streamed(numbers: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -53,10 +54,12 @@ def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> t
     step = np.arange(extra.sum()) - np.repeat(places, extra) + 1
     made = np.stack([corners[first], corners[first + step], corners[first + step + 1]], axis=1)
     of = np.repeat(np.arange(len(sizes)), extra)
-    for polygon in _bent_inwards(vertices, made, of, sizes):
+    bent = _bent_inwards(vertices, made, of, sizes)
+    bent = bent[sizes[bent] <= _MOST_CORNERS]
+    for polygon in bent[(sizes[bent] ** 2).cumsum() <= _MOST_STEPS]:
         own = corners[starts[polygon] : starts[polygon] + sizes[polygon]]
         here = slice(places[polygon], places[polygon] + extra[polygon])
-        ears = _ears(vertices[own]) if len(own) <= _MOST_CORNERS else None
+        ears = _ears(vertices[own])
         # Of a polygon that lies in no plane, either may be what is meant; the smaller surface is the likelier.
         if ears is not None and _area(vertices[own[ears]]) < _area(vertices[made[here]]):
             made[here] = own[ears]
@@ -97,8 +100,8 @@ def _ears(ring: np.ndarray) -> np.ndarray | None:
             if _turn(a, b, c) < 0:
                 continue
             others = flat[[one for one in left if one not in (before, corner, after)]]
-            sides = [_turn(p, q, others) for p, q in itertools.pairwise((a, b, c, a))]
-            if not np.logical_and.reduce([side > 0 for side in sides]).any():
+            inside = np.logical_and.reduce([_turn(p, q, others) >= 0 for p, q in itertools.pairwise((a, b, c, a))])
+            if all((other == (a, b, c)).all(axis=1).any() for other in others[inside]):  # a hole may touch, by a seam
                 break
         else:
             return None

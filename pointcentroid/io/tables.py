@@ -83,7 +83,7 @@ def _text(path: Path, content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if b"\0" not in content and path.suffix:  # a name or a comment in Latin letters; numbers are the same in all
+        if b"\0" not in content:  # a name or a comment in Latin letters; numbers are the same in all
             return content.decode("latin-1")
         raise ReadError(path, f"not a text file: byte {error.start} is {error.object[error.start]:#04x}") from None
 

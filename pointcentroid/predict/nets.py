@@ -72,10 +72,12 @@ def ordered(clouds: np.ndarray, card: WeightsCard) -> np.ndarray:
         card: of the net.
 
     Returns:
-        (B, N', 3), more points than `card.model.seeds`.
+        (B, N', 3), more points than `card.model.seeds`; as many where the net sees no more.
     """
     seeds, seen = card.model.seeds, card.preprocess.points
     first = farthest_first(clouds, max(seeds, seen if seen < clouds.shape[1] else 0))
+    if seen == seeds <= clouds.shape[1]:  # every point is a centroid
+        return first[:, :seen]
     return at_least(first[:, : max(seen, seeds + 1)], seeds + 1)
 
 

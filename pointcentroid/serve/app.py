@@ -110,7 +110,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
                 "classes": list(card.classes),
                 "points": card.preprocess.points,
                 "serving": path == engine.predictor.path,
-                "trained_on_validation": card.trained_on_all,
+                "trained_on_validation": bool(card.knows_validation),
                 **card.figures,
             }
             for name, path in sorted(shipped_weights().items())
