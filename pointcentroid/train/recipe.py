@@ -106,8 +106,8 @@ def provenance_of(config: TrainConfig, clouds: CloudSet, inherited: Heritage) ->
     return {
         "config": _settings(config),
         "data_sha256": own,
-        "trained_on": sorted({own, *inherited["trained_on"]}),
-        "knows_validation": sorted({*([own] if config.split == "all" else []), *inherited["knows_validation"]}),
+        "trained_on": sorted({own, *inherited["trained_on"]} - {""}),
+        "knows_validation": sorted({own if config.split == "all" else "", *inherited["knows_validation"]} - {""}),
         "versions": {
             "pointcentroid": pointcentroid.__version__,
             "torch": str(torch.__version__),
