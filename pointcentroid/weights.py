@@ -108,7 +108,10 @@ class WeightsCard:
     @property
     def knows_validation(self) -> tuple[str, ...]:
         """Those of `trained_on` of which the validation shapes were trained on too."""
-        return tuple(self.provenance.get("knows_validation", self.trained_on if self.trained_on_all else ()))
+        known = self.provenance.get("knows_validation", self.trained_on_all)
+        if isinstance(known, bool):  # as cards said it before they named data sets
+            return self.trained_on if known else ()
+        return tuple(known)
 
 
 def save_weights(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:

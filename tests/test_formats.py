@@ -127,6 +127,25 @@ def test_quoted_numbers_and_names_in_any_encoding(tmp_path: Path, points: np.nda
     np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
 
 
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("# x y z", "{}\t\t{}\t\t{}"),
+        ("# x y z i", "{}\t{}\t{} 4"),
+        ("# x y z r g b", "{} {} {};4;5;6"),
+        ("//X,Y,Z,R,G,B", "{} {} {},4,5,6"),
+        ("# last run z y x", "{} {} {} 4 5"),
+        ("Scanned by Leica RTC360 yesterday evening", "{} {} {} 4 5 6"),
+        ('x,y,z,"note"', '{},{},{},"' + "n" * 150_000 + '"'),
+    ],
+)
+def test_what_stands_above_points_does_not_keep_them_from_being_read(
+    tmp_path: Path, points: np.ndarray, head: str, row: str
+) -> None:
+    (tmp_path / "t.txt").write_text("\n".join([head, *(row.format(*point) for point in points.tolist())]))
+    np.testing.assert_array_equal(read(tmp_path / "t.txt").vertices, points)
+
+
 def test_scans_one_after_the_other_in_a_pts(tmp_path: Path, points: np.ndarray) -> None:
     rows = [" ".join(map(repr, point)) + " 7 255 0 0" for point in points.tolist()]
     (tmp_path / "t.pts").write_text("\n".join(["10", *rows[:10], str(len(rows) - 10), *rows[10:]]))
@@ -138,6 +157,21 @@ def test_npz_names_of_meshes(tmp_path: Path, sphere: trimesh.Trimesh, vertices: 
     faces = sphere.faces.T if corners == "face" else sphere.faces
     np.savez(tmp_path / "m.npz", **{vertices: sphere.vertices, corners: faces})
     assert area(tmp_path / "m.npz") == pytest.approx(sphere.area)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"faces": np.array([])},
+        {"face": np.arange(30)},
+        {"faces": np.zeros((5, 4), int)},
+        {"faces": np.full((5, 3), 9999)},
+        {"face": np.zeros((3, 5), int)},
+    ],
+)
+def test_arrays_beside_points_that_are_no_faces_of_theirs(tmp_path: Path, points: np.ndarray, more: dict) -> None:
+    np.savez(tmp_path / "m.npz", points=points, **more)
+    assert read(tmp_path / "m.npz").faces is None
 
 
 @pytest.mark.parametrize(
@@ -268,15 +302,15 @@ def test_binary_ply_with_faces_of_all_sizes(order: str, more: bool, sizes: list[
     for polygon in polygons:
         content += b"\7" * more + bytes([len(polygon)]) + polygon.astype(f"{sign}i4").tobytes()
         content += (bytes([2]) + np.zeros(2, f"{sign}f4").tobytes()) * more
-    found = ply.mixed_faces(Path("a.ply"), content)
-    if len(set(sizes)) == 1:
+    found = ply.polygon_mesh(Path("a.ply"), content)
+    if set(sizes) == {3}:
         assert found is None, "trimesh reads these"
     else:
         assert found is not None
         np.testing.assert_array_equal(found[0], points)
         assert_cut_from(points, found[1], [polygon.tolist() for polygon in polygons])
         with pytest.raises(ReadError, match="cut short"):
-            ply.mixed_faces(Path("a.ply"), content[:-1])
+            ply.polygon_mesh(Path("a.ply"), content[:-1])
 
 
 def test_a_binary_ply_of_triangles_and_quads_keeps_the_surface(tmp_path: Path) -> None:
@@ -307,7 +341,7 @@ def test_a_binary_ply_may_hold_other_elements_before(tmp_path: Path, first: str)
     content = header.encode() + b"end_header\n" + b"".join(parts[name][1] for name in order)
     (tmp_path / "a.ply").write_bytes(content)
     assert area(tmp_path / "a.ply") == pytest.approx(box.area)
-    (tmp_path / "a.ply").write_bytes(content[:-3])
+    (tmp_path / "a.ply").write_bytes(content[:-13])  # more than the edges, which nobody needs
     with pytest.raises(ReadError, match="cut short"):
         read(tmp_path / "a.ply")
 
@@ -323,7 +357,9 @@ def test_text_stl_of_any_case_with_a_long_name_and_a_last_solid_that_is_cut(tmp_
     whole = trimesh.creation.box().export(file_type="stl_ascii")
     (tmp_path / "a.stl").write_text(whole.upper())
     assert area(tmp_path / "a.stl") == pytest.approx(6)
-    (tmp_path / "a.stl").write_text("solid " + "x" * 3000 + whole[whole.index("\n") :] + "# " + "y" * 2000)
+    (tmp_path / "a.stl").write_text(
+        "solid " + "x" * 3000 + whole[whole.index("\n") :] + "\n# made by facet tool " + "y" * 2000
+    )
     assert area(tmp_path / "a.stl") == pytest.approx(6)
     second = whole[: whole.index("endfacet", 500)]
     (tmp_path / "a.stl").write_text(whole + "\n" + second)
@@ -404,6 +440,48 @@ def test_obj_files_however_they_are_written(tmp_path_factory, data: st.DataObjec
         found = obj.parted(path)
     np.testing.assert_array_equal(found.vertices, vertices)
     assert_cut_from(vertices, found.faces, polygons)
+
+
+def test_lines_of_an_obj_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.obj"
+    path.write_bytes(b"# D:\\\nv 0 0 \\\n 0\nv 1 0\x0b0\nv 0 x 0\n")
+    with pytest.raises(ReadError, match="line 5: expected three coordinates, found 'v 0 x 0'"):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_obj_of_any_encoding_and_of_whole_numbers_far_away(tmp_path: Path, encoding: str) -> None:
+    far = 10**11
+    quad = f"v 0 0 0\nv {far} {far} 0\nv 0 {-far} 0\nv {-far} {far} 0\nf 2 3 4 1\n"
+    (tmp_path / "a.obj").write_text(quad, encoding=encoding)
+    shape = read(tmp_path / "a.obj")
+    assert shape.vertices.dtype == np.float64
+    assert area(tmp_path / "a.obj") == pytest.approx(far**2)  # a dart: fans would cover what is outside
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_concave_polygons_of_a_binary_ply(tmp_path: Path, mixed: bool) -> None:
+    """An L, alone or beside a triangle of no area."""
+    ring = np.array([(1, 1, 0), (3, 1, 0), (3, 0, 0), (0, 0, 0), (0, 3, 0), (1, 3, 0)], dtype="<f4")
+    faces = [list(range(6)), *[[0, 0, 0]] * mixed]
+    header = "ply\nformat binary_little_endian 1.0\nelement vertex 6\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz")
+    header += f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    body = b"".join(bytes([len(face)]) + np.array(face, "<i4").tobytes() for face in faces)
+    (tmp_path / "a.ply").write_bytes(header.encode() + ring.tobytes() + body)
+    assert area(tmp_path / "a.ply") == pytest.approx(5)
+
+
+def test_cutting_polygons_has_an_end() -> None:
+    """Zigzags of five hundred corners, whose ears are long looked for: most stay in fans."""
+    count, copies = 500, 40
+    ring = np.stack([np.arange(count) // 2, np.where(np.arange(count) % 2, 10, 1), np.zeros(count)], axis=1)
+    ring[-2:] = [(count // 2, 0, 0), (0, 0, 0)]
+    ring = np.roll(ring, count // 3, axis=0)
+    begun = time.monotonic()
+    faces, _ = triangles(ring, np.tile(np.arange(count), copies), np.full(copies, count))
+    assert len(faces) == copies * (count - 2)
+    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

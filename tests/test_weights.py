@@ -129,3 +129,19 @@ def test_the_card_is_read_without_torch() -> None:
         "import pointcentroid.cli.app; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("provenance", "known"),
+    [
+        ({"data_sha256": "a", "config": {"split": "all"}}, ("a",)),
+        ({"data_sha256": "a", "config": {"split": "training"}}, ()),
+        ({"data_sha256": "a", "knows_validation": True}, ("a",)),
+        ({"data_sha256": "a", "knows_validation": False}, ()),
+        ({"data_sha256": "a", "trained_on": ["a", "b"], "knows_validation": ["b"]}, ("b",)),
+        ({}, ()),
+    ],
+)
+def test_cards_of_every_version_say_what_they_know(provenance: dict, known: tuple[str, ...]) -> None:
+    card = dataclasses.replace(read_card(find_weights("tiny")), provenance=provenance)
+    assert card.knows_validation == known

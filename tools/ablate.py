@@ -116,6 +116,8 @@ def main() -> None:
     if not arguments.table:
         if not arguments.data:
             parser.error("--data is needed to train")
+        if not Path(arguments.data).is_file():
+            parser.error(f"--data {arguments.data}: no such file; expected an npz of labelled clouds")
         arguments.output.mkdir(parents=True, exist_ok=True)
         done = {(row["variant"], row["seed"]): row.get("run") for row in results}
         data = hashlib.sha256(Path(arguments.data).read_bytes()).hexdigest()

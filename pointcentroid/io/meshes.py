@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def read_mesh(path: Path) -> Shape:
     content = path.read_bytes()
     if kind == "ply":
         ply.guard(path, content)
-        if (mixed := ply.mixed_faces(path, content)) is not None:
-            return checked(path, *mixed)
+        if (found := ply.polygon_mesh(path, content)) is not None:
+            return checked(path, *found)
     if kind == "stl":
         content = _whole_stl(path, content)
     return joined(path, *placed(path, load_scene(path, content, kind)))
@@ -158,7 +159,7 @@ def _whole_stl(path: Path, content: bytes) -> bytes:
     end = content[-1024:].lower()
     end = end if b"endsolid" in end else content.lower()
     rest = end.rpartition(b"endsolid")[2].partition(b"\n")[2] if b"endsolid" in end else end
-    if b"facet" not in rest:
+    if not re.search(rb"^\s*facet\s", rest, re.MULTILINE):
         return content
     if rest.split()[-1] != b"endfacet":
         raise ReadError(path, "cut short: its last facet does not end")

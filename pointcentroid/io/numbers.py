@@ -8,7 +8,7 @@ import fastnumbers
 import numpy as np
 import simdjson
 
-_AS_JSON = bytes(byte if byte in b"0123456789+-.eE" else ord("," if byte in b" \t\r\n" else "?") for byte in range(256))
+_AS_JSON = bytes(byte if byte in b"0123456789+-.eE" else ord("," if byte in b" \t\r\n\v\f" else "?") for byte in range(256))
 _HEAD = 256  # bytes that tell how a text is laid out
 _PARSER = simdjson.Parser()  # kept, because its memory is: allocating that anew takes longer than parsing
 

@@ -22,9 +22,9 @@ from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import Shape, checked
 
 _CHUNK = 2**20  # bytes that are taken apart at once
-_BLANK = np.isin(np.arange(256), list(b" \t\n"))
+_BLANK = np.isin(np.arange(256), list(b" \t\n\v\f"))
 _COMMENT = re.compile(rb"#[^\n]*")
-_GOES_ON = re.compile(rb"#[^\n]*|\\\n")
+_GOES_ON = re.compile(rb"(?:[^\n]*\\\n)+[^\n]*")  # lines that end in a backslash, and the one after them
 
 
 class Parted(NamedTuple):
@@ -66,13 +66,15 @@ def parted(path: Path) -> Parted:
         ReadError: with the line, where a vertex or a face is no such thing.
     """
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode()
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\\\n" in content:  # goes on in the next line; a comment does not
-        content = _GOES_ON.sub(lambda found: b"  " if found[0] == b"\\\n" else b"", content)
+        content = _GOES_ON.sub(_in_one_line, _COMMENT.sub(b"", content))
     chunks = [_Chunk(path, *chunk) for chunk in _chunks(content + b"\n")]
     coordinates, counts, at = _joined(chunk.coordinates for chunk in chunks)
-    vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3)
+    vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3).astype(np.float64)
     corners, sizes, where = _joined(chunk.corners for chunk in chunks)
     if (corners % 1).any():
         raise ReadError(path, "a face names vertices by numbers that are not whole")
@@ -93,6 +95,11 @@ def parted(path: Path) -> Parted:
 
 Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(K,) of some lines, (L,) how many each of these holds, and (L,) the numbers of the lines, from 0."""
+
+
+def _in_one_line(found: re.Match[bytes]) -> bytes:
+    """Its lines in the first of them; the others stay, empty, so that those below keep their numbers."""
+    return found[0].replace(b"\\\n", b" ") + b"\n" * found[0].count(b"\\\n")
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int]]:

@@ -32,11 +32,19 @@ class _Element(NamedTuple):
     properties: list[_Property]
 
     @property
+    def plain(self) -> bool:
+        """Whether its rows hold no lists, and are of the same size."""
+        return all(p.counted is None for p in self.properties)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its rows, where they are plain."""
+        return self.count * sum(p.kind.itemsize for p in self.properties)
+
+    @property
     def dtype(self) -> np.dtype | None:
-        """Of a row; None where rows differ."""
-        if any(p.counted is not None for p in self.properties):
-            return None
-        return np.dtype([(p.name, p.kind) for p in self.properties])
+        """Of a row; None where it is not plain."""
+        return np.dtype([(p.name, p.kind) for p in self.properties]) if self.plain else None
 
 
 def guard(path: Path, content: bytes) -> None:
@@ -67,9 +75,9 @@ def guard(path: Path, content: bytes) -> None:
             raise ReadError(path, f"cut short: the header declares {declared} lines, the file holds {held}")
 
 
-def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read a binary file that trimesh does not: whose faces have different numbers of corners, as programs export triangles
-    and quads, or stand elsewhere than behind the vertices.
+def polygon_mesh(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read a binary file whose faces are more than triangles, which trimesh cuts into fans or, where they have different
+    numbers of corners, does not read; or stand elsewhere than right behind the vertices.
 
     Args:
         path: named in errors.
@@ -94,22 +102,20 @@ def mixed_faces(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | N
         row = vertex.dtype
         if row is None or not {"x", "y", "z"} <= set(row.names or ()):
             return None
-        if names[:2] == ["vertex", "face"] and _all_alike(face, content, header.end() + vertex.count * row.itemsize):
+        if names[:2] == ["vertex", "face"] and _triangles_alone(face, content, header.end() + vertex.size):
             return None
     except ValueError:  # lists of absurd lengths, columns of the same name: trimesh says what is wrong
         return None
     points, corners, position = None, None, header.end()
     try:
-        for element in elements:
+        for element in elements[: max(elements.index(vertex), elements.index(face)) + 1]:
             if element is vertex:
                 points = np.frombuffer(content, row, vertex.count, position)
-            if element.dtype is not None:
-                position += element.count * element.dtype.itemsize
+            if element.plain:
+                position += element.size
             else:
                 stream, position = _corners(element, content, position)
                 corners = stream if element is face else corners
-        if position > len(content):
-            raise ValueError
     except ValueError:
         raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
     polygons = None if corners is None else streamed(corners, face.count)
@@ -159,8 +165,8 @@ def _elements(header: str, order: str) -> list[_Element] | None:
     return elements
 
 
-def _all_alike(face: _Element, content: bytes, start: int) -> bool:
-    """Whether all faces are as long as the first, lists and all: trimesh reads these at once."""
+def _alike(face: _Element, content: bytes, start: int) -> np.ndarray | None:
+    """The rows of an element, if all are as long as the first, lists and all."""
     fields: list[tuple[str, np.dtype] | tuple[str, np.dtype, int]] = []
     position = start
     for number, (_, kind, counted) in enumerate(face.properties):
@@ -169,16 +175,30 @@ def _all_alike(face: _Element, content: bytes, start: int) -> bool:
             position += kind.itemsize
             continue
         if position + counted.itemsize > len(content):
-            return True
+            return None
         length = int(np.frombuffer(content, counted, 1, position)[0])
-        fields += [(f"count {number}", counted), (f"list {number}", kind, length)]
+        fields += [(f"count {number}", counted), (f"list {number}", kind, (length,))]
         position += counted.itemsize + length * kind.itemsize
     row = np.dtype(fields)
     if start + face.count * row.itemsize > len(content):
-        return face.count < 2
+        return None
     rows = np.frombuffer(content, row, face.count, start)
     counts = [rows[name] for name in row.names or () if name.startswith("count")]
-    return all((count == count[0]).all() for count in counts) if face.count else True
+    return rows if all((count == count[0]).all() for count in counts) else None
+
+
+def _list_of_corners(face: _Element) -> int | None:
+    """Which property lists corners."""
+    places = (place for place, p in enumerate(face.properties) if p.name in _CORNERS and p.counted is not None)
+    return next(places, None)
+
+
+def _triangles_alone(face: _Element, content: bytes, start: int) -> bool:
+    """Whether all faces are triangles, and else alike: trimesh reads these at once. What is damaged, it refuses."""
+    if not face.count:
+        return True
+    rows, place = _alike(face, content, start), _list_of_corners(face)
+    return rows is not None and (place is None or rows.dtype[f"list {place}"].shape == (3,))
 
 
 def _corners(element: _Element, content: bytes, position: int) -> tuple[np.ndarray | None, int]:
@@ -188,6 +208,11 @@ def _corners(element: _Element, content: bytes, position: int) -> tuple[np.ndarr
         The faces as one stream: of each the number of its corners, and these; None where they have no list of corners. And
         the position behind the last row.
     """
+    place = _list_of_corners(element)
+    rows = _alike(element, content, position) if element.count else None
+    if rows is not None:
+        stream = None if place is None else np.column_stack([rows[f"{part} {place}"] for part in ("count", "list")])
+        return None if stream is None else stream.astype(np.int64).reshape(-1), position + rows.nbytes
     found: list[np.ndarray] = []
     for _ in range(element.count):
         for name, kind, counted in element.properties:
@@ -202,6 +227,6 @@ def _corners(element: _Element, content: bytes, position: int) -> tuple[np.ndarr
             position += length * kind.itemsize
     if position > len(content):
         raise ValueError
-    if not any(p.name in _CORNERS and p.counted is not None for p in element.properties):
+    if place is None:
         return None, position
     return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64), position

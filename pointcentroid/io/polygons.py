@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-_MOST_STEPS = 20_000_000  # of cutting at ears, about the square of a polygon's corners; what is left over stays in fans
-_MOST_CORNERS = 500
+_MOST_STEPS = 20_000_000  # of cutting polygons at their ears, some seconds; what is left over then stays in fans
+_TRIED = 50  # steps that looking at a corner costs, beside one for each that is left
 
 
 def streamed(numbers: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -54,12 +54,11 @@ def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> t
     step = np.arange(extra.sum()) - np.repeat(places, extra) + 1
     made = np.stack([corners[first], corners[first + step], corners[first + step + 1]], axis=1)
     of = np.repeat(np.arange(len(sizes)), extra)
-    bent = _bent_inwards(vertices, made, of, sizes)
-    bent = bent[sizes[bent] <= _MOST_CORNERS]
-    for polygon in bent[(sizes[bent] ** 2).cumsum() <= _MOST_STEPS]:
+    steps = _MOST_STEPS
+    for polygon in _bent_inwards(vertices, made, of, sizes):
         own = corners[starts[polygon] : starts[polygon] + sizes[polygon]]
         here = slice(places[polygon], places[polygon] + extra[polygon])
-        ears = _ears(vertices[own])
+        ears, steps = _ears(vertices[own], steps)
         # Of a polygon that lies in no plane, either may be what is meant; the smaller surface is the likelier.
         if ears is not None and _area(vertices[own[ears]]) < _area(vertices[made[here]]):
             made[here] = own[ears]
@@ -79,35 +78,40 @@ def _bent_inwards(vertices: np.ndarray, made: np.ndarray, of: np.ndarray, sizes:
     return np.unique(of[rows][against])
 
 
-def _ears(ring: np.ndarray) -> np.ndarray | None:
+def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None, int]:
     """Cut a polygon by taking one ear after the other (G. H. Meisters, "Polygons have ears", 1975).
 
     Args:
         ring: (n, 3) its corners, about in a plane.
+        steps: how much work it may be.
 
     Returns:
-        (n - 2, 3) numbers of corners; None where it crosses itself.
+        (n - 2, 3) numbers of corners; None where it crosses itself, or that is not enough. And how many steps are left.
     """
     ring = ring - ring[0]
     normal = np.cross(ring, np.roll(ring, -1, axis=0)).sum(axis=0)
     axis = int(np.abs(normal).argmax())
     flat = np.delete(ring, axis, axis=1) * ((1, 1) if (normal[axis] > 0) == (axis != 1) else (-1, 1))
+    little = -1e-9 * abs(normal[axis])
     left, found = list(range(len(ring))), []
     while len(left) > 3:
         for place, corner in enumerate(left):
             before, after = left[place - 1], left[(place + 1) % len(left)]
             a, b, c = flat[before], flat[corner], flat[after]
+            steps -= _TRIED + len(left)
+            if steps < 0:
+                return None, 0
             if _turn(a, b, c) < 0:
                 continue
             others = flat[[one for one in left if one not in (before, corner, after)]]
-            inside = np.logical_and.reduce([_turn(p, q, others) >= 0 for p, q in itertools.pairwise((a, b, c, a))])
+            inside = np.logical_and.reduce([_turn(p, q, others) >= little for p, q in itertools.pairwise((a, b, c, a))])
             if all((other == (a, b, c)).all(axis=1).any() for other in others[inside]):  # a hole may touch, by a seam
                 break
         else:
-            return None
+            return None, steps
         found.append((before, corner, after))
         left.remove(corner)
-    return np.array([*found, left])
+    return np.array([*found, left]), steps
 
 
 def _area(corners: np.ndarray) -> float:

@@ -8,6 +8,7 @@ import math
 import re
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,8 @@ class _Cells(NamedTuple):
     def of(self, line: str) -> list[str]:
         line = self.cleaned(line)
         if self.delimiter and '"' in line:
-            return next(csv.reader([line.strip()], delimiter=self.delimiter, skipinitialspace=True))
+            with suppress(csv.Error):  # a cell of more than 128 KiB
+                return next(csv.reader([line.strip()], delimiter=self.delimiter, skipinitialspace=True))
         return [cell.strip('"') for cell in line.split(self.delimiter)]
 
 
@@ -56,9 +58,9 @@ def read_text(path: Path) -> Shape:
         ReadError: with the line, where it does not hold three numbers; or of more than three columns with names none is x.
     """
     lines = _text(path, path.read_bytes()).splitlines()
-    first, columns = _skip_head(path, lines)
-    cells = _cells(lines[first], mixed=columns is None)
-    if columns and cells.delimiter is None and "\t" in lines[first]:
+    first, columns, named = _skip_head(path, lines)
+    cells = _cells(lines[first], mixed=not named)
+    if named and cells.delimiter is None and "\t" in lines[first]:
         cells = cells._replace(delimiter="\t")
     wanted = columns or (0, 1, 2)
     try:
@@ -140,10 +142,11 @@ def _cells(line: str, mixed: bool = False) -> _Cells:
     return _Cells(";", replaced=",", by=".") if delimiter == ";" else _Cells(delimiter)
 
 
-def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None]:
-    """Index of the first line of data, and the columns of x, y and z where their names say."""
+def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None, bool]:
+    """Index of the first line of data, the columns of x, y and z where their names say, and whether these stand in a line of
+    their own."""
     names: list[str] = []
-    named = counted = False
+    named = counted = apart = False
     for number, text in _numbered(lines, 0):
         cells = _cells(text).of(text)
         if len(cells) == 1 and cells[0].strip().isdigit() and not counted:
@@ -151,11 +154,13 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
         elif not named and not any(map(_is_number, cells)):
             named = True
             names = text.split("\t") if "\t" in text else cells  # names may hold blanks
+            apart = any(mark in text for mark in ",;\t")  # else it may be a title
         else:
             held = len(_cells(text, mixed=True).of(text))
-            if _places(names) is None and len(names) == held > 3:
+            columns = _places(names)
+            if columns is None and len(names) == held > 3 and apart:
                 raise ReadError(path, f"its columns are {', '.join(names)[:80]}; none are called x, y, z", number)
-            return number - 1, _places(names) or _commented(lines[: number - 1], held)
+            return number - 1, columns or _commented(lines[: number - 1], held), columns is not None
     raise ReadError(path, "holds no geometry: no line with three numbers")
 
 
@@ -163,13 +168,24 @@ def _commented(above: list[str], held: int) -> tuple[int, int, int] | None:
     """The columns that the last comment above the points names, if it names as many as there are."""
     comments = [line.strip().lstrip("#/").strip() for line in above if line.strip().startswith(_COMMENT)]
     names = _cells(comments[-1]).of(comments[-1]) if comments else []
-    return _places(names) if len(names) == held else None
+    found = _places(names) if len(names) == held else None
+    in_order = found is not None and found == (found[0], found[0] + 1, found[0] + 2)  # or it is prose
+    return found if in_order else None
 
 
 _PLACE = r"(?:points?|pos|position|coords?|coordinates?)"
 _AXIS = re.compile(rf"(?:(?:{_PLACE}|p|vertex)[ _.:]?)?([xyz])(?:[ _.:]?(?:{_PLACE}|mm|cm|m))?")
-_NUMBERED = re.compile(rf"{_PLACE}[ _.:]?([012])")
-_WORDS = {"easting": "x", "northing": "y", "elevation": "z", "altitude": "z", "height": "z"}
+_NUMBERED = re.compile(rf"{_PLACE}(?:\w*:|[ _.:]?)([012])")
+_WORDS = {
+    "east": "x",
+    "north": "y",
+    "up": "z",
+    "easting": "x",
+    "northing": "y",
+    "elevation": "z",
+    "altitude": "z",
+    "height": "z",
+}
 
 
 def _places(names: list[str]) -> tuple[int, int, int] | None:
@@ -252,20 +268,26 @@ def read_npz(path: Path) -> Shape:
                 if len(names) != 1:
                     raise ReadError(path, f"expected an array named points or vertices, found {', '.join(names) or 'none'}")
                 wanted = names[0]
-            corners = next((n for n in ("faces", "triangles", "face") if n in names), None)
+            corners = next((n for n in ("faces", "triangles") if n in names), None)
+            corners = "face" if corners is None and wanted == "pos" and "face" in names else corners
             for name in filter(None, (wanted, corners)):
                 _guard_member(path, archive, members[name])
         with np.load(path, allow_pickle=False) as arrays:
             points = _columns(path, wanted, arrays[wanted])
             faces = arrays[corners] if corners else None
-            if corners == "face":  # that of PyTorch Geometric, (3, F)
-                faces = arrays[corners].T
     except ReadError:
         raise
     except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError
         raise ReadError(path, f"not a readable NPZ archive ({one_line(error)})") from None
-    if faces is not None and (faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu"):
-        raise ReadError(path, f"faces must be integers of shape (F, 3), found {faces.dtype} {faces.shape}")
+    if faces is None or faces.size == 0:
+        return checked(path, points)
+    faces = faces.T if corners == "face" else faces  # that of PyTorch Geometric is (3, F)
+    fits = faces.ndim == 2 and faces.shape[1] == 3 and faces.dtype.kind in "iu"
+    if wanted == "vertices":
+        if not fits:
+            raise ReadError(path, f"{corners} must be integers of shape (F, 3), found {faces.dtype} {faces.shape}")
+    elif not fits or faces.max() >= len(points):  # labels, or of other vertices
+        return checked(path, points)
     return checked(path, points, faces)
 
 

@@ -157,6 +157,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 class BestCheckpoint(ModelCheckpoint):
     """The best epoch's. A resumed run knows which that was also where its folder has been moved or copied."""
 
+    @property
+    def state_key(self) -> str:
+        """That of its base class, under which earlier versions kept it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier attempt."""
 
