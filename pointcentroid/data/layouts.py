@@ -33,7 +33,7 @@ from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS
 from pointcentroid.io.shape import MAX_UNPACKED
-from pointcentroid.io.tables import ARCHIVE_ERRORS, HEAD, OFTEN_NO_POINTS, may_be_points
+from pointcentroid.io.tables import ARCHIVE_ERRORS, may_hold_points
 from pointcentroid.predict.preparing import Source, as_array, as_shape
 
 _SPLIT_FOLDERS = {
@@ -270,15 +270,7 @@ def _of_files(
     for family in ("modelnet40", "modelnet10"):  # where the lists of both lie, the one are among the other
         if parts := [(part, lists[f"{family}_{part}.txt"]) for part in ("train", "test") if f"{family}_{part}.txt" in lists]:
             return catalogue(path, _resampled_entries(path, names, read, parts), up="y")
-
-    def holds_points(name: str) -> bool:
-        """Whether it may: not a licence or a list of names. What cannot be read is left out later, with the reason."""
-        try:
-            return not name.lower().endswith(OFTEN_NO_POINTS) or may_be_points(read(name, HEAD))
-        except (OSError, DataError):
-            return True
-
-    entries = _class_folder_entries([name for name in names if holds_points(name)])
+    entries = _class_folder_entries([name for name in names if may_hold_points(name, read)])
     if len({entry.category for entry in entries}) < 2:
         readable = sum(PurePosixPath(name).suffix.lower() in READERS for name in names)
         found = f"{len(names)} files, of them {readable} in a readable format, and no two class folders among their folders"

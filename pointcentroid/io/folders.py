@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pointcentroid.io import READERS
-from pointcentroid.io.tables import OFTEN_NO_POINTS, may_hold_points
+from pointcentroid.io.tables import may_hold_points
 
 _NAMED = 5  # files that are named where some are left out
 
@@ -47,7 +47,7 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
         if name.endswith(os.sep):
             if recursive:
                 yield from walk(path.rstrip(os.sep), recursive, tell)
-        elif name.lower().endswith(OFTEN_NO_POINTS) and not may_hold_points(path):
+        elif not may_hold_points(path):
             other.append(name)
         else:
             yield path

@@ -72,10 +72,10 @@ def parted(path: Path) -> Parted:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\\\n" in content:  # goes on in the next line; a comment does not
         content = _GOES_ON.sub(_in_one_line, _COMMENT.sub(b"", content))
-    chunks = [_Chunk(path, *chunk) for chunk in _chunks(content + b"\n")]
-    coordinates, counts, at = _joined(chunk.coordinates for chunk in chunks)
-    vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3).astype(np.float64)
-    corners, sizes, where = _joined(chunk.corners for chunk in chunks)
+    chunks = [_taken(path, *chunk) for chunk in _chunks(content + b"\n")]
+    coordinates, counts, at = _joined(chunk.vertices for chunk in chunks)
+    vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3)
+    corners, sizes, where = _joined(chunk.faces for chunk in chunks)
     if (corners % 1).any():
         raise ReadError(path, "a face names vertices by numbers that are not whole")
     corners = corners.astype(np.int64)
@@ -135,18 +135,34 @@ def _parts(named: list[tuple[int, str, str]]) -> tuple[np.ndarray, np.ndarray, l
     return np.array([line for line, _, _ in named], dtype=np.int64), np.array(of), names
 
 
-class _Chunk:
+class _Taken(NamedTuple):
     """What some lines hold.
+
+    Attributes:
+        vertices: their numbers.
+        faces: their numbers.
+        names: see `_parts`.
+    """
+
+    vertices: Numbers
+    faces: Numbers
+    names: list[tuple[int, str, str]]
+
+
+def _taken(path: Path, content: bytes, above: int) -> _Taken:
+    lines = _Lines(path, content, above)
+    return _Taken(
+        lines.numbers("v", "three coordinates", 3), lines.numbers("f", "the numbers of vertices", 0), lines.named()
+    )
+
+
+class _Lines:
+    """Some lines, and their words.
 
     Args:
         path: named in errors.
         content: the lines; the last byte ends one.
         above: lines before them.
-
-    Attributes:
-        coordinates: numbers of the vertices.
-        corners: numbers of the faces.
-        names: see `_parts`.
     """
 
     def __init__(self, path: Path, content: bytes, above: int) -> None:
@@ -166,12 +182,8 @@ class _Chunk:
         self.first[held] = words[(self.words.cumsum() - self.words)[held]]
         alone = blank[np.minimum(self.first + 1, len(text) - 1)]
         self.kinds = np.where(alone & (self.words > 0), text[self.first], 0)  # the first word, where it is one letter
-        self.coordinates = self._numbers("v", "three coordinates", 3)
-        self.corners = self._numbers("f", "the numbers of vertices", 0)
-        self.names = self._named()
-        del self.text, self.words, self.first, self.kinds, self.starts, self.lengths, self.content
 
-    def _numbers(self, kind: str, what: str, least: int) -> Numbers:
+    def numbers(self, kind: str, what: str, least: int) -> Numbers:
         """The numbers that lines of a kind hold behind their first words; of a word, up to a slash.
 
         Args:
@@ -186,18 +198,11 @@ class _Chunk:
         text = self.text[chosen]
         if kind == "f" and (slash := text == ord("/")).any():
             text = text[_since(slash) <= _since(_BLANK[text])]
-        values = self._parsed(text.tobytes())
+        values = _parsed(text.tobytes(), kind)
         if values is None or len(values) != counts.sum() or (len(counts) and counts.min() < least):
             self._complain(where, what, least)
         assert values is not None
         return values, counts, where + self.above
-
-    @staticmethod
-    def _parsed(text: bytes) -> np.ndarray | None:
-        if not text.strip():
-            return np.zeros(0)
-        found = integers(text)
-        return reals(text) if found is None else found
 
     def _complain(self, where: np.ndarray, what: str, least: int) -> None:
         for line in where:
@@ -209,12 +214,21 @@ class _Chunk:
                 raise ReadError(self.path, f"expected {what}, found {shown[:60]!r}", int(line) + self.above + 1)
         raise AssertionError("every line is sound by itself")
 
-    def _named(self) -> list[tuple[int, str, str]]:
+    def named(self) -> list[tuple[int, str, str]]:
+        """The lines that name parts, see `_parts`."""
         found = []
         for line in np.flatnonzero((self.kinds == ord("o")) | (self.kinds == ord("g"))):
             name = self.content[self.first[line] + 1 : self.starts[line] + self.lengths[line]]
             found.append((int(line) + self.above, chr(self.kinds[line]), name.strip().decode("utf-8", "replace")))
         return found
+
+
+def _parsed(text: bytes, kind: str) -> np.ndarray | None:
+    """All numbers of a text; those of faces are whole in all but odd files."""
+    if not text.strip():
+        return np.zeros(0)
+    found = integers(text) if kind == "f" else None
+    return reals(text) if found is None else found
 
 
 def _since(marks: np.ndarray) -> np.ndarray:

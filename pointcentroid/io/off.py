@@ -19,7 +19,7 @@ import numpy as np
 
 from pointcentroid.errors import ReadError
 from pointcentroid.io.numbers import integers, reals
-from pointcentroid.io.polygons import streamed, triangles
+from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
 _CHUNK = 2**16  # bytes that are searched for ends of lines at once
@@ -107,11 +107,34 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     if len(rest) == 4 * faces and (rest[::4] == 3).all():
         made = np.ascontiguousarray(rest.reshape(-1, 4)[:, 1:])  # several times faster to look through
         return (points, made) if _inside(made, vertices) else None
-    found = streamed(rest, faces)
+    found = _polygons(rest, faces)
     if found is None or not _a_line_each(body[cut:] if cut else body, found[1], 0 if cut else vertices):
         return None
     corners, sizes = found
     return (points, triangles(points, corners, sizes)[0]) if _inside(corners, vertices) else None
+
+
+def _polygons(numbers: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Take polygons from a stream of numbers: of each polygon how many corners it has, and then these.
+
+    Returns:
+        (C,) corners of all, and (faces,) how many each has; None where the numbers do not end with the last polygon.
+    """
+    sizes, position = [], 0
+    for _ in range(faces):
+        if position >= len(numbers):
+            return None
+        size = int(numbers[position])
+        if not 0 <= size <= len(numbers):
+            return None
+        sizes.append(size)
+        position += 1 + size
+    if position != len(numbers):
+        return None
+    counts = np.array(sizes, dtype=np.int64)
+    heads = np.zeros(len(numbers), dtype=bool)
+    heads[(counts + 1).cumsum() - counts - 1] = True
+    return numbers[~heads], counts
 
 
 def _inside(corners: np.ndarray, vertices: int) -> bool:

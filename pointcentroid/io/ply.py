@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.polygons import streamed, triangles
+from pointcentroid.io.polygons import triangles
 
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
@@ -89,7 +89,7 @@ def polygon_mesh(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | 
     Raises:
         ReadError: it is cut short, or a face names a vertex that is not there.
     """
-    header = re.match(rb"ply\s.*?^end_header[ \t]*(\r\n|\r|\n)", content, re.DOTALL | re.MULTILINE)
+    header = re.match(rb"ply\s.*?^end_header[ \t]*\r?\n", content, re.DOTALL | re.MULTILINE)
     order = re.search(rb"^format\s+binary_(little|big)_endian", content[:512], re.MULTILINE)
     if header is None or order is None:
         return None
@@ -106,7 +106,7 @@ def polygon_mesh(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | 
             return None
     except ValueError:  # lists of absurd lengths, columns of the same name: trimesh says what is wrong
         return None
-    points, corners, position = None, None, header.end()
+    points, polygons, position = None, None, header.end()
     try:
         for element in elements[: max(elements.index(vertex), elements.index(face)) + 1]:
             if element is vertex:
@@ -114,11 +114,10 @@ def polygon_mesh(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | 
             if element.plain:
                 position += element.size
             else:
-                stream, position = _corners(element, content, position)
-                corners = stream if element is face else corners
+                found, position = _polygons(element, content, position)
+                polygons = found if element is face else polygons
     except ValueError:
         raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
-    polygons = None if corners is None else streamed(corners, face.count)
     if polygons is None or points is None:
         return None
     vertices = np.stack([points[axis] for axis in "xyz"], axis=1).astype(np.float64)
@@ -201,32 +200,31 @@ def _triangles_alone(face: _Element, content: bytes, start: int) -> bool:
     return rows is not None and (place is None or rows.dtype[f"list {place}"].shape == (3,))
 
 
-def _corners(element: _Element, content: bytes, position: int) -> tuple[np.ndarray | None, int]:
-    """What rows of different lengths hold, from a position on.
+def _polygons(element: _Element, content: bytes, position: int) -> tuple[tuple[np.ndarray, np.ndarray] | None, int]:
+    """What rows with lists hold, from a position on.
 
     Returns:
-        The faces as one stream: of each the number of its corners, and these; None where they have no list of corners. And
-        the position behind the last row.
+        The corners of all, and how many each has; None where they have no list of corners. And the position behind the last
+        row.
     """
     place = _list_of_corners(element)
     rows = _alike(element, content, position) if element.count else None
     if rows is not None:
-        stream = None if place is None else np.column_stack([rows[f"{part} {place}"] for part in ("count", "list")])
-        return None if stream is None else stream.astype(np.int64).reshape(-1), position + rows.nbytes
-    found: list[np.ndarray] = []
+        lists = None if place is None else rows[f"list {place}"].astype(np.int64)
+        return None if lists is None else (lists.reshape(-1), np.full(*lists.shape)), position + rows.nbytes
+    found, sizes = [np.zeros(0, np.int64)], []
     for _ in range(element.count):
-        for name, kind, counted in element.properties:
+        for number, (_, kind, counted) in enumerate(element.properties):
             length = 1
             if counted is not None:
                 length = int(np.frombuffer(content, counted, 1, position)[0])
                 position += counted.itemsize
                 if length < 0:
                     raise ValueError
-            if counted is not None and name in _CORNERS:
-                found += [np.array([length]), np.frombuffer(content, kind, length, position)]
+            if number == place:
+                found.append(np.frombuffer(content, kind, length, position))
+                sizes.append(length)
             position += length * kind.itemsize
     if position > len(content):
         raise ValueError
-    if place is None:
-        return None, position
-    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64), position
+    return None if place is None else (np.concatenate(found).astype(np.int64), np.array(sizes, np.int64)), position

@@ -10,33 +10,6 @@ _MOST_STEPS = 20_000_000  # of cutting polygons at their ears, some seconds; wha
 _TRIED = 50  # steps that looking at a corner costs, beside one for each that is left
 
 
-def streamed(numbers: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Take polygons from a stream of numbers.
-
-    Args:
-        numbers: (K,) int64, of each polygon how many corners it has, and then these.
-        faces: how many polygons there are.
-
-    Returns:
-        (C,) corners of all, and (faces,) how many each has; None where the numbers do not end with the last polygon.
-    """
-    sizes, position = [], 0
-    for _ in range(faces):
-        if position >= len(numbers):
-            return None
-        size = int(numbers[position])
-        if not 0 <= size <= len(numbers):
-            return None
-        sizes.append(size)
-        position += 1 + size
-    if position != len(numbers):
-        return None
-    counts = np.array(sizes, dtype=np.int64)
-    heads = np.zeros(len(numbers), dtype=bool)
-    heads[(counts + 1).cumsum() - counts - 1] = True
-    return numbers[~heads], counts
-
-
 def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cut polygons into triangles: into fans around their first corners, and at their ears where fans would reach outside.
 

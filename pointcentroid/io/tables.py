@@ -8,19 +8,20 @@ import math
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pointcentroid.errors import ReadError, one_line
+from pointcentroid.errors import PointCentroidError, ReadError, one_line
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _COMMENT = ("#", "//")
 _DECIMAL = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")  # a number as half of the world writes it
-HEAD = 1 << 16
-"""Bytes in which `may_hold_points` looks for a point."""
+_HEAD = 1 << 16  # bytes in which `may_hold_points` looks for a point
+_OFTEN_NO_POINTS = (".txt", ".csv")  # suffixes under which all kinds of text are found beside shapes
 
 
 class _Cells(NamedTuple):
@@ -90,31 +91,30 @@ def _text(path: Path, content: bytes) -> str:
         raise ReadError(path, f"not a text file: byte {error.start} is {error.object[error.start]:#04x}") from None
 
 
-def may_hold_points(path: str) -> bool:
-    """Whether a text file may be a table of points, whole or damaged; a licence or a list of names is none.
+def _beginning(path: str, most: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
+def may_hold_points(path: str, read: Callable[[str, int], bytes] = _beginning) -> bool:
+    """Whether a file may be a shape, whole or damaged; a text that is a licence or a list of names is none.
 
     It is for files that nobody named, but that lie in a folder. A line that begins with three numbers, or names x, y and z,
-    is enough; what is wrong with a file that is empty, or cannot be opened, is for `read_text` to say.
+    is enough; what is wrong with a file that is empty, or cannot be opened, is for its reader to say.
 
     Args:
-        path: a file; its first 64 KiB are looked at.
+        path: a file; of tables that often hold no points, the first 64 KiB are looked at.
+        read: what reads the beginning of a file, by its path and a number of bytes.
     """
-    try:
-        with open(path, "rb") as file:
-            return may_be_points(file.read(HEAD))
-    except OSError:
+    if not path.lower().endswith(_OFTEN_NO_POINTS):
         return True
-
-
-def may_be_points(head: bytes) -> bool:
-    """Whether a text that begins in this way may be a table of points, see `may_hold_points`.
-
-    Args:
-        head: its first `HEAD` bytes, or all of it.
-    """
+    try:
+        head = read(path, _HEAD)
+    except (OSError, PointCentroidError):
+        return True
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     lines = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
-    cut = len(head) == HEAD
+    cut = len(head) == _HEAD
     if cut:
         del lines[-1]
     rows = _numbered(lines, 0)
@@ -324,9 +324,6 @@ def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
         raise ReadError(path, f"{name} holds {len(array)} points; at most {MAX_ELEMENTS} are read")
     return np.array(array[:, :3], dtype=np.float64)
 
-
-OFTEN_NO_POINTS = (".txt", ".csv")
-"""Suffixes of tables under which all kinds of text are found beside shapes."""
 
 READERS = {
     ".xyz": read_text,

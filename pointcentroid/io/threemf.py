@@ -187,10 +187,12 @@ class _Xml:
     """Elements of an XML file as they come: none is kept, however many there are. Names are without their namespace.
 
     Attributes:
+        outer: tags of the elements around.
         prefixes: namespaces by what stands for them.
     """
 
     def __init__(self) -> None:
+        self.outer: list[str] = []
         self.prefixes: dict[str, str] = {}
 
     def parse(self, file: IO[bytes]) -> None:
@@ -201,19 +203,16 @@ class _Xml:
             ValueError: it defines a type of documents, and so perhaps entities; or its elements are nested very deep.
         """
         parser = expat.ParserCreate(namespace_separator="}")
-        depth = 0
 
         def start(name: str, attributes: dict[str, str]) -> None:
-            nonlocal depth
-            depth += 1
-            if depth > _DEEPEST:  # the parser remembers all that are open
+            tag = name.rpartition("}")[2]
+            if len(self.outer) == _DEEPEST:  # the parser remembers all that are open
                 raise ValueError(f"its elements are nested more than {_DEEPEST} deep")
-            self.start(name.rpartition("}")[2], attributes)
+            self.start(tag, attributes)
+            self.outer.append(tag)
 
-        def end(name: str) -> None:
-            nonlocal depth
-            depth -= 1
-            self.end(name.rpartition("}")[2])
+        def end(_: str) -> None:
+            self.end(self.outer.pop())
 
         def prefix(short: str | None, namespace: str) -> None:
             self.prefixes[short or ""] = namespace
@@ -270,7 +269,6 @@ class _Model(_Xml):
         self._object: dict[str, str] = {}  # attributes of the object that is read
         self._vertices, self._faces = array("d"), array("q")  # its numbers
         self._components: list[_Placement] = []
-        self._outer: list[str] = []  # tags of the elements around
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         if tag == "vertex":
@@ -289,10 +287,8 @@ class _Model(_Xml):
         elif tag == "object":
             self._object = attributes
             self._vertices, self._faces, self._components = array("d"), array("q"), []
-        self._outer.append(tag)
 
     def end(self, tag: str) -> None:
-        self._outer.pop()
         if tag == "object":
             number, kind = self._object.get("id", ""), self._object.get("type", "model")
             vertices, faces = np.array(self._vertices).reshape(-1, 3), np.array(self._faces).reshape(-1, 3)
@@ -303,7 +299,7 @@ class _Model(_Xml):
 
     def _in_mesh(self, tag: str) -> bool:
         """Whether the next element is one of a mesh's own: slices have vertices, too."""
-        return len(self._outer) > 1 and self._outer[-1] == tag and self._outer[-2].endswith("mesh")
+        return len(self.outer) > 1 and self.outer[-1] == tag and self.outer[-2].endswith("mesh")
 
 
 def _placement(attributes: dict[str, str], model: str) -> _Placement:

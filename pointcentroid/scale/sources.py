@@ -9,7 +9,7 @@ from typing import Any
 
 from pointcentroid.errors import DataError, one_line
 from pointcentroid.io.folders import readable, walk
-from pointcentroid.io.tables import OFTEN_NO_POINTS, may_hold_points
+from pointcentroid.io.tables import may_hold_points
 
 
 def check_source(source: str) -> None:
@@ -49,7 +49,7 @@ def files_of(source: str, recursive: bool) -> Iterator[str]:
             yield root + found.removeprefix(base)
     elif os.path.isdir(source):
         yield from walk(source, recursive)
-    elif readable(os.path.basename(source)) and (not source.lower().endswith(OFTEN_NO_POINTS) or may_hold_points(source)):
+    elif readable(os.path.basename(source)) and may_hold_points(source):
         yield source
     else:
         with open(source, encoding="utf-8", errors="surrogateescape") as lines:

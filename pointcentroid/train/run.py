@@ -274,13 +274,14 @@ def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Wat
         if is_cache(cache) and not is_of(cache, catalogue, config.preprocess):
             shutil.rmtree(cache)  # of shapes that have changed since; it was made here, and is made again
         prepare_cache(catalogue, cache, config.preprocess, watch=watch)
-        if catalogue.up == "z" and (found := lying(open_data(cache, config.preprocess))):
-            how = f"; to turn them: pointcentroid data prepare {source} --to FOLDER --up {found.axis}, and train on FOLDER"
-            print(f"{found}{how if isinstance(source, str) else ''}", file=sys.stderr)
     # In the other processes: what lies there may be of shapes that have changed since.
     while not ((cache / "meta.json").is_file() and is_of(cache, catalogue, config.preprocess)):
         time.sleep(0.5)  # the first process is at it
-    return open_data(cache, config.preprocess)
+    clouds = open_data(cache, config.preprocess)
+    if rank_zero_only.rank == 0 and catalogue.up == "z" and (found := lying(clouds)):
+        how = f"; to turn them: pointcentroid data prepare {source} --to FOLDER --up {found.axis}, and train on FOLDER"
+        print(f"{found}{how if isinstance(source, str) else ''}", file=sys.stderr)
+    return clouds
 
 
 def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) -> None:
