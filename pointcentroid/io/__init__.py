@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from pointcentroid.errors import PointCentroidError, ReadError, unforeseen
-from pointcentroid.io import meshes, obj, off, parts, scans, tables, threemf
+from pointcentroid.io import meshes, obj, off, parts, ply, scans, tables, threemf
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
 
@@ -26,6 +26,7 @@ READERS: dict[str, Callable[[Path], Shape]] = {
     **off.READERS,
     **meshes.READERS,
     **obj.READERS,
+    **ply.READERS,
     **threemf.READERS,
     **tables.READERS,
     **scans.READERS,

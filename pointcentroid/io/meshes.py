@@ -1,4 +1,4 @@
-"""Mesh formats read through trimesh: PLY, STL, GLB / glTF."""
+"""Mesh formats read through trimesh: STL, GLB / glTF."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
-from pointcentroid.io import gltf, ply
+from pointcentroid.io import gltf
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape, checked
 
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
-def read_mesh(path: Path) -> Shape:
-    """Read PLY or STL.
+def read_stl(path: Path) -> Shape:
+    """Read an STL file, text or binary.
 
     Args:
         path: the file.
@@ -28,15 +28,7 @@ def read_mesh(path: Path) -> Shape:
     Raises:
         ReadError: the file is damaged or holds no geometry.
     """
-    kind = path.suffix.lower()[1:]
-    content = path.read_bytes()
-    if kind == "ply":
-        ply.guard(path, content)
-        if (found := ply.polygon_mesh(path, content)) is not None:
-            return checked(path, *found)
-    if kind == "stl":
-        content = _whole_stl(path, content)
-    return joined(path, *placed(path, load_scene(path, content, kind)))
+    return joined(path, *placed(path, load_scene(path, _whole_stl(path, path.read_bytes()), "stl")))
 
 
 def read_gltf(path: Path) -> Shape:
@@ -167,8 +159,7 @@ def _whole_stl(path: Path, content: bytes) -> bytes:
 
 
 READERS = {
-    ".ply": read_mesh,
-    ".stl": read_mesh,
+    ".stl": read_stl,
     ".glb": read_gltf,
     ".gltf": read_gltf,
 }

@@ -37,6 +37,17 @@ def integers(text: bytes) -> np.ndarray | None:
     return _json_numbers(text, "i")
 
 
+def whole(values: np.ndarray) -> np.ndarray | None:
+    """(K,) int64, or None where one of these numbers is not whole.
+
+    Args:
+        values: (K,) of any type.
+    """
+    with np.errstate(invalid="ignore"):  # what is no number becomes one, and differs
+        made = values.astype(np.int64)
+        return made if (made == values).all() else None
+
+
 def _json_numbers(text: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
     """All numbers of a text, or None where JSON would write one of them otherwise (`1.`, `+2`, `nan`).
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import integers, reals
+from pointcentroid.io.numbers import integers, reals, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import Shape, checked
 
@@ -75,18 +75,18 @@ def parted(path: Path) -> Parted:
     chunks = [_taken(path, *chunk) for chunk in _chunks(content + b"\n")]
     coordinates, counts, at = _joined(chunk.vertices for chunk in chunks)
     vertices = coordinates[(counts.cumsum() - counts)[:, None] + np.arange(3)].reshape(-1, 3)
-    corners, sizes, where = _joined(chunk.faces for chunk in chunks)
-    if (corners % 1).any():
+    named, sizes, where = _joined(chunk.faces for chunk in chunks)
+    corners = whole(named)
+    if corners is None:
         raise ReadError(path, "a face names vertices by numbers that are not whole")
-    corners = corners.astype(np.int64)
     # They count from 1, or back from the last vertex above.
     rows = np.where(corners < 0, corners + np.repeat(np.searchsorted(at, where), sizes), corners - 1)
     wrong = np.flatnonzero((rows < 0) | (rows >= len(vertices)))
     if len(wrong):
         face = int(np.searchsorted(sizes.cumsum(), wrong[0], side="right"))
-        named, above = int(corners[wrong[0]]), int(np.searchsorted(at, where[face]))
-        held = f"but there are {len(vertices)}" if named >= 0 else f"but only {above} come before it"
-        raise ReadError(path, f"a face names vertex {named}, {held}", int(where[face]) + 1)
+        vertex, above = int(corners[wrong[0]]), int(np.searchsorted(at, where[face]))
+        held = f"but there are {len(vertices)}" if vertex >= 0 else f"but only {above} come before it"
+        raise ReadError(path, f"a face names vertex {vertex}, {held}", int(where[face]) + 1)
     faces, of = triangles(vertices, rows, sizes)
     begin, part, names = _parts([named for chunk in chunks for named in chunk.names])
     used, parts = np.unique(part[np.searchsorted(begin, where, side="right")][of], return_inverse=True)

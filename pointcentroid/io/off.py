@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import integers, reals
+from pointcentroid.io.numbers import integers, reals, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
@@ -100,9 +100,9 @@ def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np
     points, rest = reals(body[:cut]), integers(body[cut:])
     if points is None or rest is None or len(points) != 3 * vertices:
         numbers = reals(body)
-        if numbers is None or len(numbers) < 3 * vertices or (numbers[3 * vertices :] % 1).any():
+        if numbers is None or len(numbers) < 3 * vertices or (rest := whole(numbers[3 * vertices :])) is None:
             return None
-        points, rest = numbers[: 3 * vertices], numbers[3 * vertices :].astype(np.int64)
+        points = numbers[: 3 * vertices]
     points = points.reshape(-1, 3)
     if len(rest) == 4 * faces and (rest[::4] == 3).all():
         made = np.ascontiguousarray(rest.reshape(-1, 4)[:, 1:])  # several times faster to look through

@@ -1,21 +1,33 @@
-"""What trimesh does not see in PLY files: headers that lie, files cut short, and binary faces of several sizes; and clouds
-in double precision, which it does not write."""
+"""PLY: vertices, and faces or strips of triangles; and clouds in double precision.
+
+Ours, because trimesh, as good a reader as there is, cuts polygons into fans; does not read binary faces of different numbers
+of corners, strips, or coordinates called X, Y and Z; and believes headers that lie. Text is taken as the rows of a binary
+file whose numbers are all doubles. Colours, normals and textures are not read.
+"""
 
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pointcentroid.errors import ReadError
+from pointcentroid.io.numbers import reals, whole
 from pointcentroid.io.polygons import triangles
+from pointcentroid.io.shape import Shape, checked
 
+_HEADER = re.compile(rb"(?s)(?:\xef\xbb\xbf)?ply[ \t]*(\r\n|\n|\r)(?:.*?[\r\n])??end_header[ \t]*(?:\1|\r\n|\n|\r|\Z)")
+_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
-    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4",
-    "float64": "f8",
+    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "int64": "i8", "uint64": "u8",
+    "float16": "f2", "float32": "f4", "float64": "f8",
+}  # fmt: skip
+_STRUCT: dict[str, str] = {
+    "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
 _CORNERS = ("vertex_indices", "vertex_index", "vertex_list")
 
@@ -31,99 +43,59 @@ class _Element(NamedTuple):
     count: int
     properties: list[_Property]
 
-    @property
-    def plain(self) -> bool:
-        """Whether its rows hold no lists, and are of the same size."""
-        return all(p.counted is None for p in self.properties)
 
-    @property
-    def size(self) -> int:
-        """Bytes of all its rows, where they are plain."""
-        return self.count * sum(p.kind.itemsize for p in self.properties)
+class _Lists(NamedTuple):
+    """One list of each row; a list of one, where the property is a number.
 
-    @property
-    def dtype(self) -> np.dtype | None:
-        """Of a row; None where it is not plain."""
-        return np.dtype([(p.name, p.kind) for p in self.properties]) if self.plain else None
+    Attributes:
+        values: (K,) list after list.
+        sizes: (R,) how many each row has.
+    """
+
+    values: np.ndarray
+    sizes: np.ndarray
 
 
-def guard(path: Path, content: bytes) -> None:
-    """Compare what a header declares with the size of the file, and refuse files cut short.
+def read_ply(path: Path) -> Shape:
+    """Read a PLY file, text or binary.
 
     Args:
-        path: named in errors.
-        content: of the file.
+        path: the file.
 
     Raises:
-        ReadError: it is no PLY file, or it holds less than it declares.
+        ReadError: it is no PLY file, holds less or other than it declares, or no geometry.
     """
-    found = re.search(rb"^end_header", content, re.MULTILINE)
-    end = found.start() if found else -1
-    if not content.startswith(b"ply") or end < 0:
+    content = path.read_bytes()
+    header = _HEADER.match(content)
+    if header is None:
         raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
-    body = len(content) - end - len("end_header\n")
-    elements = re.findall(rb"^element\s+(\S+)\s+(-?\d{1,18})", content[:end], re.MULTILINE)
-    for name, count in elements:
-        if int(count) < 0 or int(count) > max(body, 0):
-            raise ReadError(
-                path, f"declares {int(count)} {name.decode('ascii', 'replace')}s in {max(body, 0)} bytes of data"
-            )
-    if re.search(rb"^format\s+ascii", content[:end], re.MULTILINE):  # a line each; a binary one cut short trimesh refuses
-        declared = sum(int(count) for _, count in elements)
-        held = sum(1 for line in content[end:].splitlines()[1:] if line.strip())
-        if held < declared:
-            raise ReadError(path, f"cut short: the header declares {declared} lines, the file holds {held}")
-
-
-def polygon_mesh(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read a binary file whose faces are more than triangles, which trimesh cuts into fans or, where they have different
-    numbers of corners, does not read; or stand elsewhere than right behind the vertices.
-
-    Args:
-        path: named in errors.
-        content: of a file that `guard` has passed.
-
-    Returns:
-        (V, 3) vertices and (F, 3) faces, polygons cut up; None where the file is of another kind.
-
-    Raises:
-        ReadError: it is cut short, or a face names a vertex that is not there.
-    """
-    header = re.match(rb"ply\s.*?^end_header[ \t]*\r?\n", content, re.DOTALL | re.MULTILINE)
-    order = re.search(rb"^format\s+binary_(little|big)_endian", content[:512], re.MULTILINE)
-    if header is None or order is None:
-        return None
-    elements = _elements(header[0].decode("latin-1"), "<" if order[1] == b"little" else ">")
-    names = [] if elements is None else [element.name for element in elements]
-    if elements is None or not {"vertex", "face"} <= set(names):
-        return None
-    vertex, face = (elements[names.index(name)] for name in ("vertex", "face"))
-    try:
-        row = vertex.dtype
-        if row is None or not {"x", "y", "z"} <= set(row.names or ()):
-            return None
-        if names[:2] == ["vertex", "face"] and _triangles_alone(face, content, header.end() + vertex.size):
-            return None
-    except ValueError:  # lists of absurd lengths, columns of the same name: trimesh says what is wrong
-        return None
-    points, polygons, position = None, None, header.end()
-    try:
-        for element in elements[: max(elements.index(vertex), elements.index(face)) + 1]:
-            if element is vertex:
-                points = np.frombuffer(content, row, vertex.count, position)
-            if element.plain:
-                position += element.size
-            else:
-                found, position = _polygons(element, content, position)
-                polygons = found if element is face else polygons
-    except ValueError:
-        raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
-    if polygons is None or points is None:
-        return None
-    vertices = np.stack([points[axis] for axis in "xyz"], axis=1).astype(np.float64)
-    if not 0 <= polygons[0].min(initial=0) <= polygons[0].max(initial=0) < len(vertices):
-        raise ReadError(path, f"a face names a vertex that is not there; there are {len(vertices)}")
-    return vertices, triangles(vertices, *polygons)[0]
+    order, elements = _declared(path, header[0].decode("latin-1"), len(content) - header.end())
+    used = {element.name: element for element in elements if element.count}
+    vertex, face = used.get("vertex"), used.get("face") or used.get("tristrips")
+    if vertex is None:
+        return checked(path, np.empty((0, 3)))
+    wanted = {"vertex": _axes(path, vertex), **({face.name: [_corners(path, face)]} if face else {})}
+    body = memoryview(content)[header.end() :]
+    if order:
+        try:
+            found, _ = _read(elements, body, wanted)
+        except (ValueError, OverflowError, struct.error):
+            raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
+    else:
+        found = _read_text(path, elements, bytes(body), wanted, len(header[0].splitlines()) + 1)
+    vertices = np.stack([axis.values for axis in found["vertex"]], axis=1).astype(np.float64)
+    if face is None:
+        return checked(path, vertices)
+    named, sizes = found[face.name][0]
+    corners = whole(named)
+    if corners is None:
+        raise ReadError(path, "a face names vertices by numbers that are not whole")
+    if face.name == "tristrips":
+        return checked(path, vertices, _strips(corners, sizes))
+    wrong = corners[(corners < 0) | (corners >= len(vertices))]
+    if len(wrong):
+        raise ReadError(path, f"a face names vertex {wrong[0]}, but the vertices are 0..{len(vertices) - 1}")
+    return checked(path, vertices, triangles(vertices, corners, sizes)[0])
 
 
 def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:
@@ -147,84 +119,205 @@ def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:
     return header.encode() + rows.tobytes()
 
 
-def _elements(header: str, order: str) -> list[_Element] | None:
-    """What a header declares; None where it says what is not understood here."""
-    elements: list[_Element] = []
-    for line in header.splitlines():
-        match line.split():
-            case ["element", name, count] if count.isdecimal():
-                elements.append(_Element(name, int(count), []))
-            case ["property", "list", counted, kind, name] if elements and {counted, kind} <= _TYPES.keys():
-                types = (np.dtype(order + _TYPES[one]) for one in (kind, counted))
-                elements[-1].properties.append(_Property(name.lower(), *types))
-            case ["property", kind, name] if elements and kind in _TYPES:
-                elements[-1].properties.append(_Property(name.lower(), np.dtype(order + _TYPES[kind]), None))
-            case ["element" | "property", *_]:
-                return None
-    return elements
+def _declared(path: Path, header: str, held: int) -> tuple[str, list[_Element]]:
+    """What a header says.
 
-
-def _alike(face: _Element, content: bytes, start: int) -> np.ndarray | None:
-    """The rows of an element, if all are as long as the first, lists and all."""
-    fields: list[tuple[str, np.dtype] | tuple[str, np.dtype, int]] = []
-    position = start
-    for number, (_, kind, counted) in enumerate(face.properties):
-        if counted is None:
-            fields.append((f"value {number}", kind))
-            position += kind.itemsize
-            continue
-        if position + counted.itemsize > len(content):
-            return None
-        length = int(np.frombuffer(content, counted, 1, position)[0])
-        fields += [(f"count {number}", counted), (f"list {number}", kind, (length,))]
-        position += counted.itemsize + length * kind.itemsize
-    row = np.dtype(fields)
-    if start + face.count * row.itemsize > len(content):
-        return None
-    rows = np.frombuffer(content, row, face.count, start)
-    counts = [rows[name] for name in row.names or () if name.startswith("count")]
-    return rows if all((count == count[0]).all() for count in counts) else None
-
-
-def _list_of_corners(face: _Element) -> int | None:
-    """Which property lists corners."""
-    places = (place for place, p in enumerate(face.properties) if p.name in _CORNERS and p.counted is not None)
-    return next(places, None)
-
-
-def _triangles_alone(face: _Element, content: bytes, start: int) -> bool:
-    """Whether all faces are triangles, and else alike: trimesh reads these at once. What is damaged, it refuses."""
-    if not face.count:
-        return True
-    rows, place = _alike(face, content, start), _list_of_corners(face)
-    return rows is not None and (place is None or rows.dtype[f"list {place}"].shape == (3,))
-
-
-def _polygons(element: _Element, content: bytes, position: int) -> tuple[tuple[np.ndarray, np.ndarray] | None, int]:
-    """What rows with lists hold, from a position on.
+    Args:
+        path: named in errors.
+        header: all of it.
+        held: bytes behind it.
 
     Returns:
-        The corners of all, and how many each has; None where they have no list of corners. And the position behind the last
-        row.
+        The order of bytes, empty for text, all of whose numbers are doubles here; and the elements.
     """
-    place = _list_of_corners(element)
-    rows = _alike(element, content, position) if element.count else None
+    order, elements = None, []
+    for number, line in enumerate(header.splitlines(), 1):
+        match line.split():
+            case ["format", word, *_] if word in _ORDERS:
+                order = _ORDERS[word]
+            case ["element", name, count] if order is not None and count.removeprefix("-").isdecimal():
+                if len(count) > 18 or not 0 <= int(count) <= held:
+                    raise ReadError(path, f"declares {count[:24]} {name}s in {held} bytes of data", number)
+                elements.append(_Element(name, int(count), []))
+            case ["property", "list", counted, kind, name] if elements and {counted, kind} <= _TYPES.keys():
+                elements[-1].properties.append(_Property(name.lower(), _type(kind, order), _type(counted, order)))
+            case ["property", kind, name] if elements and kind in _TYPES:
+                elements[-1].properties.append(_Property(name.lower(), _type(kind, order), None))
+            case ["format" | "element" | "property", *_]:
+                raise ReadError(path, f"expected a format, an element or a property of PLY, found {line[:60]!r}", number)
+    if order is None:
+        raise ReadError(path, "its header has no line 'format'")
+    return order, [element for element in elements if element.properties]
+
+
+def _type(word: str, order: str | None) -> np.dtype:
+    return np.dtype(order + _TYPES[word] if order else "f8")
+
+
+def _axes(path: Path, vertex: _Element) -> list[int]:
+    """Which properties are x, y and z."""
+    names = [p.name if p.counted is None else "" for p in vertex.properties]
+    if not {"x", "y", "z"} <= set(names):
+        raise ReadError(path, f"expected properties x, y and z of vertices, found {' '.join(filter(None, names)) or 'none'}")
+    return [names.index(axis) for axis in "xyz"]
+
+
+def _corners(path: Path, face: _Element) -> int:
+    """Which property lists corners: by its name, or else the first list."""
+    lists = [place for place, p in enumerate(face.properties) if p.counted is not None]
+    if not lists:
+        raise ReadError(path, f"expected a list vertex_indices of each {face.name}, its header declares none")
+    return next((place for place in lists if face.properties[place].name in _CORNERS), lists[0])
+
+
+def _read_text(
+    path: Path, elements: list[_Element], body: bytes, wanted: dict[str, list[int]], line: int
+) -> dict[str, list[_Lists]]:
+    """Take the rows of a text; see `_read`.
+
+    Args:
+        line: the first of the body.
+
+    Raises:
+        ReadError: with the line, where it does not hold exactly what is declared.
+    """
+    found = _stream(elements, body, wanted)
+    if found and not any(np.ptp(lists.sizes) for columns in found.values() for lists in columns if len(lists.sizes)):
+        return found
+    # Lists of different lengths may fit the numbers by chance. But a row may also stand in several lines.
+    lines = [(number, text.split()) for number, text in enumerate(body.splitlines(), line) if text.strip()]
+    if not found or len(lines) == sum(element.count for element in elements):
+        _check(path, elements, lines)
+    if not found:
+        raise ReadError(path, "holds other numbers than its header declares")
+    return found
+
+
+def _stream(elements: list[_Element], body: bytes, wanted: dict[str, list[int]]) -> dict[str, list[_Lists]] | None:
+    """Take the numbers of a text as they come; None unless they are exactly what is declared."""
+    numbers = reals(body)
+    if numbers is None:
+        return None
+    try:
+        every = {element.name: wanted.get(element.name, []) for element in elements}
+        found, end = _read(elements, numbers.data.cast("B"), every)
+    except (ValueError, OverflowError, struct.error):
+        return None
+    return found if end == numbers.nbytes else None
+
+
+def _check(path: Path, elements: list[_Element], lines: list[tuple[int, list[bytes]]]) -> None:
+    """Say in which line of a text a row is not what it should be, if one is."""
+    rows = ((element, row) for element in elements for row in range(element.count))
+    for number, words in lines:
+        element, row = next(rows, (None, 0))
+        shown = repr(b" ".join(words).decode("utf-8", "replace")[:60])
+        if element is None:
+            raise ReadError(path, f"goes on after what its header declares: {shown}", number)
+        if len(words) != _length(element, words) or reals(b" ".join(words)) is None:
+            raise ReadError(path, f"expected the numbers of {element.name} {row}, found {shown}", number)
+    element, row = next(rows, (None, 0))
+    if element is not None:
+        raise ReadError(path, f"cut short: the header declares {element.count} {element.name}s, the file ends after {row}")
+
+
+def _length(element: _Element, words: list[bytes]) -> int:
+    """How many numbers a line of an element should hold, by those that it begins with; -1 where these say nothing."""
+    length = 0
+    for _, _, counted in element.properties:
+        try:
+            length += 1 if counted is None else 1 + int(float(words[length]))
+        except (ValueError, OverflowError, IndexError):
+            return -1
+    return length
+
+
+def _read(elements: list[_Element], body: memoryview, wanted: dict[str, list[int]]) -> tuple[dict[str, list[_Lists]], int]:
+    """Take the rows of elements, up to the last that is wanted.
+
+    Args:
+        elements: in the order of the file.
+        body: all rows.
+        wanted: which properties of which elements.
+
+    Returns:
+        Them, and the place behind the last row.
+
+    Raises:
+        ValueError, OverflowError, struct.error: there are fewer.
+    """
+    found: dict[str, list[_Lists]] = {}
+    position = 0
+    for element in elements:
+        if not wanted.keys() <= found.keys():
+            found[element.name], position = _columns(element, body, position, wanted.get(element.name, []))
+    return found, position
+
+
+def _columns(element: _Element, body: memoryview, position: int, wanted: list[int]) -> tuple[list[_Lists], int]:
+    """Some properties of an element, whose first row begins at a position, and the one behind its last row."""
+    rows = _alike(element, body, position)
     if rows is not None:
-        lists = None if place is None else rows[f"list {place}"].astype(np.int64)
-        return None if lists is None else (lists.reshape(-1), np.full(*lists.shape)), position + rows.nbytes
-    found, sizes = [np.zeros(0, np.int64)], []
+        columns = [rows[f"values {number}"].reshape(len(rows), -1) for number in wanted]
+        return [_Lists(c.reshape(-1), np.full(len(c), c.shape[1])) for c in columns], position + rows.nbytes
+    counts = [
+        None if p.counted is None else struct.Struct(p.counted.str[0].replace("|", "=") + _STRUCT[p.counted.str[1:]])
+        for p in element.properties
+    ]
+    places: list[list[tuple[int, int]]] = [[] for _ in element.properties]
     for _ in range(element.count):
-        for number, (_, kind, counted) in enumerate(element.properties):
+        for count, (_, kind, _), place in zip(counts, element.properties, places, strict=True):
             length = 1
-            if counted is not None:
-                length = int(np.frombuffer(content, counted, 1, position)[0])
-                position += counted.itemsize
-                if length < 0:
-                    raise ValueError
-            if number == place:
-                found.append(np.frombuffer(content, kind, length, position))
-                sizes.append(length)
+            if count is not None:
+                length = int(count.unpack_from(body, position)[0])
+                position += count.size
+            if length < 0:
+                raise ValueError
+            place.append((position, length))
             position += length * kind.itemsize
-    if position > len(content):
+    if position > len(body):
         raise ValueError
-    return None if place is None else (np.concatenate(found).astype(np.int64), np.array(sizes, np.int64)), position
+    return [_gathered(body, element.properties[number].kind, np.array(places[number])) for number in wanted], position
+
+
+def _alike(element: _Element, body: memoryview, position: int) -> np.ndarray | None:
+    """The rows of an element, if all are as long as the first, lists and all."""
+    fields: list[tuple[str, np.dtype, tuple[int, ...]]] = []
+    place = position
+    for number, (_, kind, counted) in enumerate(element.properties):
+        shape: tuple[int, ...] = ()
+        if counted is not None:
+            shape = (int(np.frombuffer(body, counted, 1, place)[0]),) if element.count else (0,)
+            fields.append((f"count {number}", counted, ()))
+            place += counted.itemsize
+        fields.append((f"values {number}", kind, shape))
+        place += kind.itemsize * (shape[0] if shape else 1)
+    row = np.dtype(fields)
+    if position + element.count * row.itemsize > len(body):
+        if all(p.counted is None for p in element.properties):
+            raise ValueError
+        return None
+    rows = np.ndarray((element.count,), row, body, position)
+    counts = [rows[name] for name in row.names or () if name.startswith("count")]
+    return rows if all((count == count[:1]).all() for count in counts) else None
+
+
+def _gathered(body: memoryview, kind: np.dtype, places: np.ndarray) -> _Lists:
+    """Lists that stand anywhere: (R, 2) where they begin, and how long they are."""
+    starts, sizes = places.T
+    within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+    anywhere = np.ndarray((max(len(body) - kind.itemsize + 1, 0),), kind, body, strides=(1,))
+    return _Lists(anywhere[np.repeat(starts, sizes) + within * kind.itemsize], sizes)
+
+
+def _strips(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(F, 3) triangles of strips: each corner makes one with the two before it. A corner of -1 ends a strip."""
+    corners = np.insert(corners, sizes.cumsum()[:-1], -1)
+    made = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
+    ends = np.maximum.accumulate(np.where(corners == -1, np.arange(len(corners)), -1))[:-2]
+    odd = (np.arange(len(made)) - ends) % 2 == 0
+    made[odd] = made[odd][:, [1, 0, 2]]  # every other goes round the other way
+    return made[(made != -1).all(axis=1)]
+
+
+READERS = {".ply": read_ply}
