@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from pointcentroid.errors import PointCentroidError, ReadError, unforeseen
-from pointcentroid.io import meshes, obj, off, parts, ply, scans, tables, threemf
+from pointcentroid.io import gltf, obj, off, parts, ply, scans, stl, tables, threemf
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
 
@@ -24,9 +24,10 @@ _Read = TypeVar("_Read")
 
 READERS: dict[str, Callable[[Path], Shape]] = {
     **off.READERS,
-    **meshes.READERS,
     **obj.READERS,
     **ply.READERS,
+    **stl.READERS,
+    **gltf.READERS,
     **threemf.READERS,
     **tables.READERS,
     **scans.READERS,

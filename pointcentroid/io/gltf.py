@@ -1,8 +1,7 @@
-"""glTF as trimesh can read it: plain, uncompressed, geometry only.
+"""glTF: the triangles and points of the scene that is shown, where its nodes place them.
 
 Files on the web are often compressed (EXT_meshopt_compression, KHR_draco_mesh_compression) and quantised
-(KHR_mesh_quantization), and their people and animals follow skeletons and are blends of several. `unpacked` rewrites any of
-them, in memory, as a GLB that holds the nodes and, for every primitive, its positions as float32 and its indices.
+(KHR_mesh_quantization), and their people and animals follow skeletons and are blends of several.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
-from pointcentroid.io.gltf_arrays import DRACO, FLOAT, MESHOPT, TRIANGLES, UNSIGNED_INT, GltfArrays
+from pointcentroid.io.gltf_arrays import DRACO, MESHOPT, TRIANGLES, GltfArrays
 from pointcentroid.io.gltf_nodes import posed, transforms, world_transforms
-from pointcentroid.io.shape import MAX_INSTANCES, MAX_UNPACKED
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Part, Shape, joined
 
 _MOST_SETS = 4  # of four bones each; players must know one
 _INSTANCES = "EXT_mesh_gpu_instancing"
@@ -32,41 +31,35 @@ _LOOKS = tuple(
 """How extensions begin that say how things look, not where they are."""
 
 
-def unpacked(path: Path) -> bytes:
-    """Rewrite a GLB or glTF file as a plain GLB.
+def read_gltf(path: Path) -> Shape:
+    """Read GLB or glTF.
 
     Args:
-        path: the file. Buffers that it names are looked for in its own folder and nowhere else.
-
-    Returns:
-        The bytes of a GLB with nodes, positions and indices, and nothing else.
+        path: the file. A glTF file's buffers are looked for in its own folder and nowhere else.
 
     Raises:
         MissingExtraError: the geometry is compressed and the decoder is not installed.
-        ReadError: the file is damaged, cut short, or names a buffer outside its folder.
+        ReadError: the file is damaged, cut short, names a buffer outside its folder, or holds no geometry.
+    """
+    return joined(path, placed(path))
+
+
+def placed(path: Path) -> list[Part]:
+    """What the nodes of a GLB or glTF file show: of each node its triangles, and its points.
+
+    A node is called by its own name, else by that of its mesh, else `node 3`.
+
+    Args:
+        path: see `read_gltf`.
+
+    Raises:
+        MissingExtraError: see `read_gltf`.
+        ReadError: see `read_gltf`.
     """
     with _told_of_damage(path):
         content = path.read_bytes()
         tree, binary = _tree(path, content)
-        return _Rewriter(path, tree, GltfArrays(path, tree, binary, len(content))).glb()
-
-
-def node_names(path: Path) -> list[str]:
-    """The name of every node: its own, else that of its mesh, else `node 3`.
-
-    Args:
-        path: a GLB or glTF file.
-
-    Raises:
-        ReadError: the file is damaged.
-    """
-    with _told_of_damage(path):
-        tree, _ = _tree(path, path.read_bytes())
-        names = []
-        for number, node in enumerate(tree.get("nodes", [])):
-            mesh = tree["meshes"][node["mesh"]] if "mesh" in node else {}
-            names.append(str(node.get("name") or mesh.get("name") or f"node {number}"))
-        return names
+        return list(_Scene(path, tree, GltfArrays(path, tree, binary, len(content))).parts())
 
 
 @contextmanager
@@ -115,70 +108,61 @@ class _Pose(NamedTuple):
     weights: tuple[float, ...]
 
 
-class _Rewriter:
-    """Copies what is needed from one glTF tree into a new one."""
+class _Mesh(NamedTuple):
+    """All primitives of a mesh, posed.
+
+    Attributes:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int64.
+        points: (N, 3) float64 of what has no triangles.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    points: np.ndarray
+
+
+class _Scene:
+    """The scene of a glTF tree.
+
+    Args:
+        path: named in errors.
+        tree: the JSON.
+        arrays: of the same tree.
+    """
 
     def __init__(self, path: Path, tree: dict[str, Any], arrays: GltfArrays) -> None:
         self.path, self.tree, self.arrays = path, tree, arrays
-        self.data = bytearray()
-        self.views: list[dict] = []
-        self.accessors: list[dict] = []
-        self.meshes: list[dict] = []
-        self._copied: dict[tuple[int, _Pose], int] = {}
-        self._shared: dict[tuple, int] = {}
-        self._skins: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._meshes: dict[tuple[int, _Pose], _Mesh] = {}
+        self._shared: dict[tuple, np.ndarray] = {}
+        self._skins: dict[int, np.ndarray] = {}
         self._matrices: dict[int, np.ndarray] = {}
-        self._placings = 0
+        self._copies = self._elements = 0
 
-    def glb(self) -> bytes:
+    def parts(self) -> Iterator[Part]:
+        """See `placed`.
+
+        Where a node shows a skinned mesh, its own transform and its parents' do not count (glTF 2.0, section 3.7.3.3).
+        """
         for name in self.tree.get("extensionsRequired", ()):
             if name not in _KNOWN and not name.startswith(_LOOKS):
                 raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
-        nodes = self._placed()
-        new: dict[str, Any] = {
-            "asset": {"version": "2.0"},
-            "scene": 0,
-            "scenes": [{"nodes": list(range(len(nodes)))}],
-            "nodes": nodes,
-            "meshes": self.meshes,
-            "accessors": self.accessors,
-            "bufferViews": self.views,
-            "buffers": [{"byteLength": len(self.data)}],
-        }
-        text = json.dumps(new).encode()
-        text += b" " * (-len(text) % 4)
-        data = bytes(self.data) + b"\0" * (-len(self.data) % 4)
-        total = 12 + 8 + len(text) + 8 + len(data)
-        return b"".join(
-            [
-                struct.pack("<4sII", b"glTF", 2, total),
-                struct.pack("<I4s", len(text), b"JSON"),
-                text,
-                struct.pack("<I4s", len(data), b"BIN\0"),
-                data,
-            ]
-        )
-
-    def _placed(self) -> list[dict]:
-        """The nodes of the new tree, each placed in the world by itself and called by the number of the old one.
-
-        Readers of trees take a time that grows with their depth for every node. Where a node shows a skinned mesh, its own
-        transform and its parents' do not count (glTF 2.0, section 3.7.3.3).
-        """
-        nodes: list[dict] = []
         for number in self._with_mesh(self._roots()):
             node = self.tree["nodes"][number]
+            whole = self.tree["meshes"][node["mesh"]]
             skinned = "skin" in node and self._is_skinned[node["mesh"]]
-            weights = node.get("weights", self.tree["meshes"][node["mesh"]].get("weights", ()))
+            weights = node.get("weights", whole.get("weights", ()))
             mesh = self._mesh(node["mesh"], _Pose(node["skin"] if skinned else None, tuple(weights)))
-            if skinned:
-                _, origin = self._bones(node["skin"])
-                nodes.append({"name": str(number), "mesh": mesh, "translation": origin.tolist()})
-                continue
-            for place in self._places(node):
-                matrix = (self._world[number] @ place).T.ravel().tolist()
-                nodes.append({"name": str(number), "mesh": mesh, "matrix": matrix})
-        return nodes
+            places = np.eye(4)[None] if skinned else self._world[number] @ self._places(node)
+            self._elements += len(places) * max(len(mesh.vertices), len(mesh.faces), len(mesh.points))
+            if self._elements > MAX_ELEMENTS:
+                raise ReadError(self.path, f"places more than {MAX_ELEMENTS} vertices or faces, more than is read")
+            name = str(node.get("name") or whole.get("name") or f"node {number}")
+            if len(mesh.faces):
+                starts = len(mesh.vertices) * np.arange(len(places))
+                yield Part(name, _moved(mesh.vertices, places), (mesh.faces + starts[:, None, None]).reshape(-1, 3))
+            if len(mesh.points):
+                yield Part(name, _moved(mesh.points, places), mesh.faces[:0])
 
     def _roots(self) -> list[int]:
         """The nodes that the scene to be shown begins with; where there are no scenes, all that hang on nothing."""
@@ -213,21 +197,16 @@ class _Rewriter:
     def _world(self) -> np.ndarray:
         return world_transforms(self.tree["nodes"])
 
-    def _bones(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a skin: for each joint (4, 4), from the mesh's coordinates to the world's less an origin; and that (3,) origin.
-
-        The origin is where the first joint stands. Without it, vertices far from the world's keep their digits in float32.
-        """
+    def _bones(self, number: int) -> np.ndarray:
+        """Of a skin: for each joint (4, 4), from the mesh's coordinates to the world's."""
         if number not in self._skins:
             skin = self.tree["skins"][number]
             joints = np.array(skin["joints"], dtype=np.int64)
             if joints.min() < 0:
                 raise ReadError(self.path, f"its skin {number} names a node {joints.min()}")
-            bones, origin = self._world[joints], self._world[joints[0], :3, 3]
+            self._skins[number] = self._world[joints]
             if "inverseBindMatrices" in skin:
-                bones = bones @ self._inverses(skin["inverseBindMatrices"], len(joints))
-            bones[:, :3, 3] -= origin
-            self._skins[number] = bones, origin
+                self._skins[number] = self._world[joints] @ self._inverses(skin["inverseBindMatrices"], len(joints))
         return self._skins[number]
 
     def _inverses(self, number: int, count: int) -> np.ndarray:
@@ -239,15 +218,13 @@ class _Rewriter:
             raise ReadError(self.path, f"its skin has {count} joints and {len(matrices)} inverse bind matrices")
         return matrices[:count].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
 
-    def _mesh(self, number: int, pose: _Pose) -> int:
-        """Copy a mesh as it is posed."""
-        if (number, pose) not in self._copied:
+    def _mesh(self, number: int, pose: _Pose) -> _Mesh:
+        """A mesh as it is posed."""
+        if (number, pose) not in self._meshes:
             # Those without positions the standard lets readers pass over.
             shown = [p for p in self.tree["meshes"][number]["primitives"] if "POSITION" in p["attributes"]]
-            mesh = {"primitives": [self._primitive(p, pose) for p in shown]}
-            self._copied[number, pose] = len(self.meshes)
-            self.meshes.append(mesh)
-        return self._copied[number, pose]
+            self._meshes[number, pose] = _merged([self._primitive(primitive, pose) for primitive in shown])
+        return self._meshes[number, pose]
 
     def _places(self, node: dict) -> np.ndarray:
         """(I, 4, 4) where copies of its mesh stand in a node: those of EXT_mesh_gpu_instancing, or else the one."""
@@ -258,23 +235,13 @@ class _Rewriter:
         counts = {name: len(values) for name, values in given.items()}
         if len(set(counts.values())) > 1:
             raise ReadError(self.path, f"places copies of a mesh, but not as many of each: {counts}")
-        self._placings += max(counts.values()) * len(self.tree["meshes"][node["mesh"]]["primitives"])
-        if self._placings > MAX_INSTANCES:
+        self._copies += max(counts.values()) * len(self.tree["meshes"][node["mesh"]]["primitives"])
+        if self._copies > MAX_INSTANCES:
             raise ReadError(self.path, f"places more than {MAX_INSTANCES} copies of its meshes, more than is read")
         return transforms(given.get("TRANSLATION"), given.get("ROTATION"), given.get("SCALE"))
 
-    def _primitive(self, primitive: dict, pose: _Pose) -> dict:
-        mode, positions, corners = self._positions(primitive, pose)
-        count = self.accessors[positions]["count"]
-        if corners is not None and mode == TRIANGLES and (corners >= count).any():  # in a whole, it could be another part's
-            raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {count}")
-        new: dict[str, Any] = {"attributes": {"POSITION": positions}, "mode": mode}
-        if corners is not None:
-            new["indices"] = self._add_accessor(corners.astype("<u4"))
-        return new
-
-    def _positions(self, primitive: dict, pose: _Pose) -> tuple[int, int, np.ndarray | None]:
-        """A primitive's mode, the accessor of its positions in the new tree, and its corners."""
+    def _primitive(self, primitive: dict, pose: _Pose) -> tuple[int, np.ndarray, np.ndarray | None]:
+        """A primitive's mode, the (V, 3) places of its vertices, and its corners."""
         numbers = primitive["attributes"]
         names = ["POSITION"]
         sets = [n for n in range(len(numbers)) if f"JOINTS_{n}" in numbers] if pose.skin is not None else []
@@ -286,36 +253,54 @@ class _Rewriter:
         # One array of vertices may serve many primitives, each with its own corners.
         key = pose.skin, *morphs, *(numbers[name] for name in names)
         own = DRACO in primitive.get("extensions", {})
-        if not own and key in self._shared:
-            mode, _, corners = self.arrays.primitive(primitive, [])
-            return mode, self._shared[key], corners
-        mode, attributes, corners = self.arrays.primitive(primitive, names)
-        positions = attributes["POSITION"]
+        known = None if own else self._shared.get(key)
+        mode, attributes, corners = self.arrays.primitive(primitive, names if known is None else [])
+        positions = self._posed(attributes, morphs, sets, pose) if known is None else known
+        if not own:
+            self._shared[key] = positions
+        if corners is not None and (corners >= len(positions)).any():  # in a whole, it could be another part's
+            raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {len(positions)}")
+        return mode, positions, corners
+
+    def _posed(
+        self, attributes: dict[str, np.ndarray], morphs: list[tuple[int, float]], sets: list[int], pose: _Pose
+    ) -> np.ndarray:
+        """(V, 3) float64 places of vertices: blended, and moved by their bones."""
+        positions = attributes["POSITION"].astype(np.float64)
         for target, weight in morphs:
             moves = self.arrays.values(target, "VEC3")
             if len(moves) != len(positions):
                 raise ReadError(self.path, f"has a morph target of {len(moves)} vertices, expected {len(positions)}")
             positions = positions + weight * moves
-        if pose.skin is not None:
-            joints, weights = (
-                np.concatenate([attributes[f"{name}_{n}"] for n in sets], axis=1) for name in ("JOINTS", "WEIGHTS")
-            )
-            positions = posed(positions, joints.astype(np.int64), weights, self._bones(pose.skin)[0])
-        accessor = self._add_accessor(positions.astype("<f4"))
-        if not own:
-            self._shared[key] = accessor
-        return mode, accessor, corners
+        if pose.skin is None:
+            return positions
+        joints, weights = (
+            np.concatenate([attributes[f"{name}_{n}"] for n in sets], axis=1) for name in ("JOINTS", "WEIGHTS")
+        )
+        return posed(positions, joints.astype(np.int64), weights, self._bones(pose.skin))
 
-    def _add_accessor(self, array: np.ndarray) -> int:
-        kind, shape = (FLOAT, "VEC3") if array.ndim == 2 else (UNSIGNED_INT, "SCALAR")
-        view = self._add_view(array.tobytes())
-        self.accessors.append({"componentType": kind, "type": shape, "count": len(array), "bufferView": view})
-        return len(self.accessors) - 1
 
-    def _add_view(self, data: bytes | memoryview) -> int:
-        if len(self.data) + len(data) > MAX_UNPACKED:
-            raise ReadError(self.path, f"would unpack to more than {MAX_UNPACKED >> 30} GiB of geometry")
-        self.data += b"\0" * (-len(self.data) % 4)
-        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data)})
-        self.data += data
-        return len(self.views) - 1
+def _merged(primitives: list[tuple[int, np.ndarray, np.ndarray | None]]) -> _Mesh:
+    """Primitives as one mesh: their modes, places of vertices, which several may share, and corners."""
+    vertices, faces, points = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [np.zeros((0, 3))]
+    starts: dict[int, int] = {}
+    total = 0
+    for mode, positions, corners in primitives:
+        if mode != TRIANGLES:
+            points.append(positions if corners is None else positions[np.unique(corners)])
+            continue
+        if id(positions) not in starts:
+            starts[id(positions)] = total
+            vertices.append(positions)
+            total += len(positions)
+        corners = np.arange(len(positions)) if corners is None else corners.astype(np.int64)
+        faces.append(starts[id(positions)] + corners[: len(corners) // 3 * 3].reshape(-1, 3))
+    return _Mesh(np.concatenate(vertices), np.concatenate(faces), np.concatenate(points))
+
+
+def _moved(points: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(I * V, 3): copies of (V, 3) points, where (I, 4, 4) transforms place them."""
+    return np.concatenate([points @ place[:3, :3].T + place[:3, 3] for place in places])
+
+
+READERS = {".glb": read_gltf, ".gltf": read_gltf}

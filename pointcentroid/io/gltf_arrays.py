@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pointcentroid.errors import MissingExtraError, ReadError, one_line
+from pointcentroid.io.polygons import strips
 from pointcentroid.io.shape import MAX_ELEMENTS
 
 MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
@@ -22,8 +23,7 @@ DRACO = "KHR_draco_mesh_compression"
 POINTS, TRIANGLES = 0, 4
 _LINES = 1, 2, 3
 _STRIP, _FAN = 5, 6
-UNSIGNED_INT, FLOAT = 5125, 5126
-_INTEGERS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, UNSIGNED_INT: np.uint32}
+_TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
@@ -33,7 +33,8 @@ class Primitive(NamedTuple):
     Attributes:
         mode: `POINTS` or `TRIANGLES`, as glTF numbers them.
         attributes: (V, width) each, by name.
-        corners: (C,) numbers of vertices, None where they come in their own order.
+        corners: (C,) numbers of vertices, None where they come in their own order. Of the triangles; what is left over makes
+            none.
     """
 
     mode: int
@@ -77,17 +78,13 @@ class GltfArrays:
                 raise ReadError(self.path, f"its indices are of type {corners.dtype}, expected unsigned integers")
             mode = primitive.get("mode", TRIANGLES)
             if mode in _LINES:  # their ends are points, as in other formats
-                return Primitive(POINTS, attributes, None)
+                return Primitive(POINTS, attributes, corners)
             if mode in (_STRIP, _FAN):
                 if corners is None:
                     corners = np.arange(self._count(self.tree["accessors"][numbers["POSITION"]]))
-                return Primitive(TRIANGLES, attributes, _strip(corners) if mode == _STRIP else _fan(corners))
-            if (
-                mode == TRIANGLES
-                and corners is None
-                and (count := self._count(self.tree["accessors"][numbers["POSITION"]])) % 3
-            ):
-                corners = np.arange(count // 3 * 3)  # what is left over makes no triangle
+                return Primitive(TRIANGLES, attributes, (strips if mode == _STRIP else _fan)(corners).reshape(-1))
+            if mode not in (POINTS, TRIANGLES):
+                raise ReadError(self.path, f"has a primitive of mode {mode}; the modes of glTF are 0 to 6")
             return Primitive(mode, attributes, corners)
         mesh = self._from_draco(self._view(packed["bufferView"]), self.tree["accessors"][numbers["POSITION"]])
         attributes = {}
@@ -201,21 +198,14 @@ class GltfArrays:
             raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
 
 
-def _strip(corners: np.ndarray) -> np.ndarray:
-    """The corners of a strip's triangles, three each; every second one goes round the other way."""
-    triangles = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
-    triangles[1::2] = triangles[1::2, ::-1]
-    return triangles.reshape(-1)
-
-
 def _fan(corners: np.ndarray) -> np.ndarray:
-    """The corners of a fan's triangles, three each."""
+    """(F, 3) the corners of a fan's triangles."""
     around = max(len(corners) - 2, 0)
-    return np.stack([np.broadcast_to(corners[:1], around), corners[1 : around + 1], corners[2:]], axis=1).reshape(-1)
+    return np.stack([np.broadcast_to(corners[:1], around), corners[1 : around + 1], corners[2:]], axis=1)
 
 
 def _dtype(kind: int) -> np.dtype:
-    return np.dtype(np.float32 if kind == FLOAT else _INTEGERS[kind]).newbyteorder("<")
+    return np.dtype(_TYPES[kind]).newbyteorder("<")
 
 
 def _type_of(name: str) -> str:

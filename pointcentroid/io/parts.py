@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcentroid.io import gltf, meshes, obj, threemf
-from pointcentroid.io.shape import Shape, checked
+from pointcentroid.io import gltf, obj, threemf
+from pointcentroid.io.shape import Part, Shape, checked, joined, meshes_of
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,13 @@ def read_gltf_parts(path: Path) -> PartedShape:
     """Read GLB or glTF: a part is a node that has a mesh.
 
     Args:
-        path: see `meshes.read_gltf`.
+        path: see `gltf.read_gltf`.
 
     Raises:
-        MissingExtraError: see `meshes.read_gltf`.
-        ReadError: see `meshes.read_gltf`.
+        MissingExtraError: see `gltf.read_gltf`.
+        ReadError: see `gltf.read_gltf`.
     """
-    named = gltf.node_names(path)
-    placed, clouds = meshes.placed(path, meshes.load_scene(path, gltf.unpacked(path), "glb"))
-    # A rewritten file has no names. Its reader calls a node by its number, and adds `_` and more for each primitive
-    # of a mesh of several.
-    nodes = np.array([int(frame.partition("_")[0]) for frame, _, _ in placed], dtype=np.int64)
-    used, part = np.unique(nodes, return_inverse=True)
-    return _parted(meshes.joined(path, placed, clouds), placed, part, [named[node] for node in used])
+    return _parted(path, gltf.placed(path))
 
 
 def read_obj_parts(path: Path) -> PartedShape:
@@ -67,15 +61,13 @@ def read_3mf_parts(path: Path) -> PartedShape:
     Raises:
         ReadError: see `threemf.read_3mf`.
     """
-    placed, clouds = threemf.placed(path)
-    return _parted(meshes.joined(path, placed, clouds), placed, np.arange(len(placed)), [name for name, _, _ in placed])
+    return _parted(path, threemf.placed(path))
 
 
-def _parted(
-    shape: Shape, placed: list[tuple[str, np.ndarray, np.ndarray]], part: np.ndarray, names: list[str]
-) -> PartedShape:
-    counts = [len(faces) for _, _, faces in placed]
-    return PartedShape(shape, np.repeat(part.astype(np.int64), counts), names)
+def _parted(path: Path, parts: list[Part]) -> PartedShape:
+    shown = meshes_of(parts)
+    counts = [len(part.faces) for part in shown]
+    return PartedShape(joined(path, parts), np.repeat(np.arange(len(shown)), counts), [part.name for part in shown])
 
 
 READERS = {".glb": read_gltf_parts, ".gltf": read_gltf_parts, ".obj": read_obj_parts, ".3mf": read_3mf_parts}

@@ -16,7 +16,7 @@ import numpy as np
 
 from pointcentroid.errors import ReadError
 from pointcentroid.io.numbers import reals, whole
-from pointcentroid.io.polygons import triangles
+from pointcentroid.io.polygons import strips, triangles
 from pointcentroid.io.shape import Shape, checked
 
 _HEADER = re.compile(rb"(?s)(?:\xef\xbb\xbf)?ply[ \t]*(\r\n|\n|\r)(?:.*?[\r\n])??end_header[ \t]*(?:\1|\r\n|\n|\r|\Z)")
@@ -91,7 +91,7 @@ def read_ply(path: Path) -> Shape:
     if corners is None:
         raise ReadError(path, "a face names vertices by numbers that are not whole")
     if face.name == "tristrips":
-        return checked(path, vertices, _strips(corners, sizes))
+        return checked(path, vertices, strips(np.insert(corners, sizes.cumsum()[:-1], -1)))
     wrong = corners[(corners < 0) | (corners >= len(vertices))]
     if len(wrong):
         raise ReadError(path, f"a face names vertex {wrong[0]}, but the vertices are 0..{len(vertices) - 1}")
@@ -308,16 +308,6 @@ def _gathered(body: memoryview, kind: np.dtype, places: np.ndarray) -> _Lists:
     within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
     anywhere = np.ndarray((max(len(body) - kind.itemsize + 1, 0),), kind, body, strides=(1,))
     return _Lists(anywhere[np.repeat(starts, sizes) + within * kind.itemsize], sizes)
-
-
-def _strips(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(F, 3) triangles of strips: each corner makes one with the two before it. A corner of -1 ends a strip."""
-    corners = np.insert(corners, sizes.cumsum()[:-1], -1)
-    made = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
-    ends = np.maximum.accumulate(np.where(corners == -1, np.arange(len(corners)), -1))[:-2]
-    odd = (np.arange(len(made)) - ends) % 2 == 0
-    made[odd] = made[odd][:, [1, 0, 2]]  # every other goes round the other way
-    return made[(made != -1).all(axis=1)]
 
 
 READERS = {".ply": read_ply}

@@ -1,4 +1,4 @@
-"""Polygons as triangles."""
+"""Polygons and strips as triangles."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> t
         if ears is not None and _area(vertices[own[ears]]) < _area(vertices[made[here]]):
             made[here] = own[ears]
     return made, of
+
+
+def strips(corners: np.ndarray) -> np.ndarray:
+    """The triangles of strips: each corner makes one with the two before it, and every second one goes round the other way.
+
+    Args:
+        corners: (C,) whole numbers. One of -1 ends a strip.
+
+    Returns:
+        (F, 3) corners of triangles.
+    """
+    made = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
+    ended = np.maximum.accumulate(np.where(corners == -1, np.arange(len(corners)), -1))[: len(made)]
+    second = (np.arange(len(made)) - ended) % 2 == 0
+    made[second] = made[second, ::-1]
+    return made[(made != -1).all(axis=1)]
 
 
 def _bent_inwards(vertices: np.ndarray, made: np.ndarray, of: np.ndarray, sizes: np.ndarray) -> np.ndarray:

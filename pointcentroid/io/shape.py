@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,43 @@ class Shape:
 
     vertices: np.ndarray
     faces: np.ndarray | None = None
+
+
+class Part(NamedTuple):
+    """Something that a scene places.
+
+    Attributes:
+        name: as in the file.
+        vertices: (V, 3) float64 coordinates.
+        faces: (F, 3) int64 vertex indices; none of what is only points.
+    """
+
+    name: str
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+def meshes_of(parts: list[Part]) -> list[Part]:
+    """Those parts that have triangles."""
+    return [part for part in parts if len(part.faces)]
+
+
+def joined(path: object, parts: list[Part]) -> Shape:
+    """Put all parts in one shape, in their order. Points count only where there are no triangles.
+
+    Args:
+        path: named in errors.
+        parts: see `Part`.
+
+    Raises:
+        ReadError: there is no usable geometry, see `checked`.
+    """
+    chosen = meshes_of(parts) or parts
+    if not chosen:
+        return checked(path, np.empty((0, 3)))
+    starts = np.cumsum([0, *(len(part.vertices) for part in chosen[:-1])])
+    faces = np.concatenate([part.faces + start for part, start in zip(chosen, starts, strict=True)])
+    return checked(path, np.concatenate([part.vertices for part in chosen]), faces)
 
 
 def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None) -> Shape:

@@ -18,8 +18,7 @@ from xml.parsers import expat
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
-from pointcentroid.io.meshes import joined
-from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Shape
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Part, Shape, joined
 from pointcentroid.io.tables import ARCHIVE_ERRORS, guard_archive
 
 _ASIDE = ("other", "support", "solidsupport")  # types of objects that are printed with the shape, or not at all
@@ -85,17 +84,17 @@ def read_3mf(path: Path) -> Shape:
     Raises:
         ReadError: the file is damaged or holds no geometry, or places more than is read.
     """
-    return joined(path, *placed(path))
+    return joined(path, placed(path))
 
 
-def placed(path: Path) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[np.ndarray]]:
+def placed(path: Path) -> list[Part]:
     """What a 3MF file builds, where it stands.
 
     Args:
         path: the file.
 
     Returns:
-        As of `meshes.placed`: meshes, each with the name of its object; and clouds, which are objects without triangles.
+        Each mesh with the name of its object, as often as it is placed; objects without triangles are points.
 
     Raises:
         ReadError: see `read_3mf`.
@@ -107,9 +106,7 @@ def placed(path: Path) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[n
     except ARCHIVE_ERRORS as error:
         raise ReadError(path, f"not a 3MF file: it is no zip archive, or a damaged one ({one_line(error, 120)})") from None
     shown = [part for part in parts if not part.aside] or parts
-    moved = [(found.name, found.vertices @ at[:3, :3] + at[3, :3], found.faces) for found, at, _ in shown]
-    meshes = [each for each in moved if len(each[2])]
-    return meshes, [vertices for _, vertices, faces in moved if not len(faces)]
+    return [Part(found.name, found.vertices @ at[:3, :3] + at[3, :3], found.faces) for found, at, _ in shown]
 
 
 class _Package:
