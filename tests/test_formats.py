@@ -293,7 +293,7 @@ NUMBERS = {"char": "i1", "ushort": "u2", "int32": "i4", "uint": "u4", "int64": "
 def ply_file(order: str, elements: dict[str, tuple[list[str], list[list]]], end: str = "\n") -> bytes:
     """A PLY file of elements: the types and names of their properties, and their rows."""
     sign = {"ascii": "", "binary_big_endian": ">"}.get(order, "<")
-    lines, body = ["ply", f"format {order} 1.0", "comment end_header is below", "obj_info made here"], []
+    lines, body = ["ply", f"format {order} 1.0", "comment end_header \u00c5 is below", "obj_info made here"], []
     for name, (properties, rows) in elements.items():
         lines += [f"element {name} {len(rows)}", *(f"property {p}" for p in properties)]
         for row in rows:
@@ -353,13 +353,13 @@ def test_ply_files_however_they_are_written(tmp_path_factory, data: st.DataObjec
         ("4 0 1 3 2\n", "4 0 1 3.5 2\n", "numbers that are not whole"),
         ("4 0 1 3 2\n", "4 0 1 3 inf\n", "numbers that are not whole"),
         ("4 0 1 3 2\n", "4 0 1 3 8\n", "a face names vertex 8, but the vertices are 0..7"),
-        ("4 2 3 7 6\n", "", "cut short: the header declares 6 faces, the file ends after 5"),
+        ("4 2 3 7 6\n", "", "cut short: the header declares 6 rows of face, the file ends after 5"),
         ("4 2 3 7 6\n", "4 2 3 7 6\n1 2 3\n", "line 26: goes on after what its header declares: '1 2 3'"),
         ("1.0 1.0 1.0\n", "1.0 1.0 1.0 255\n", "line 19: expected the numbers of vertex 7, found '1.0 1.0 1.0 255'"),
         ("format ascii 1.0\n", "", "line 4: expected a format, an element or a property of PLY, found 'element vertex 8'"),
         ("format ascii", "format text", "line 2: expected a format"),
         ("double x", "quadruple x", "line 6: expected a format, .* found 'property quadruple x'"),
-        ("vertex 8", "vertex -8", "line 5: declares -8 vertexs"),
+        ("vertex 8", "vertex -8", "line 5: declares -8 rows of vertex"),
         ("double x", "double u", "expected properties x, y and z of vertices, found u y z"),
         ("list char uint vertex_index", "uint vertex_index", "expected a list vertex_indices of each face"),
         ("end_header", "end", "not a PLY file"),
@@ -659,7 +659,7 @@ PCD_LIE = b"FIELDS x y z i\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1000000\nPOI
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.ply", PLY_LIE + b"property float z\nend_header\n" + b"\0" * 60, "declares 1000000000 vertex"),
+        ("a.ply", PLY_LIE + b"property float z\nend_header\n" + b"\0" * 60, "declares 1000000000 rows of vertex"),
         ("a.stl", b"\0" * 80 + struct.pack("<I", 10**9) + b"\0" * 100, "declares 1000000000 triangles"),
         ("a.pcd", b"FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 1000000000\nDATA binary\n\0\0\0\0", "1000000000 points"),
         ("a.pcd", PCD_LIE + b"DATA ascii\n1 2 3\n", "damaged PCD file"),

@@ -69,7 +69,7 @@ def read_ply(path: Path) -> Shape:
     header = _HEADER.match(content)
     if header is None:
         raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")
-    order, elements = _declared(path, header[0].decode("latin-1"), len(content) - header.end())
+    order, elements = _declared(path, header[0], len(content) - header.end())
     used = {element.name: element for element in elements if element.count}
     vertex, face = used.get("vertex"), used.get("face") or used.get("tristrips")
     if vertex is None:
@@ -119,7 +119,7 @@ def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:
     return header.encode() + rows.tobytes()
 
 
-def _declared(path: Path, header: str, held: int) -> tuple[str, list[_Element]]:
+def _declared(path: Path, header: bytes, held: int) -> tuple[str, list[_Element]]:
     """What a header says.
 
     Args:
@@ -131,13 +131,13 @@ def _declared(path: Path, header: str, held: int) -> tuple[str, list[_Element]]:
         The order of bytes, empty for text, all of whose numbers are doubles here; and the elements.
     """
     order, elements = None, []
-    for number, line in enumerate(header.splitlines(), 1):
+    for number, line in enumerate((line.decode("latin-1") for line in header.splitlines()), 1):
         match line.split():
             case ["format", word, *_] if word in _ORDERS:
                 order = _ORDERS[word]
             case ["element", name, count] if order is not None and count.removeprefix("-").isdecimal():
                 if len(count) > 18 or not 0 <= int(count) <= held:
-                    raise ReadError(path, f"declares {count[:24]} {name}s in {held} bytes of data", number)
+                    raise ReadError(path, f"declares {count[:24]} rows of {name} in {held} bytes of data", number)
                 elements.append(_Element(name, int(count), []))
             case ["property", "list", counted, kind, name] if elements and {counted, kind} <= _TYPES.keys():
                 elements[-1].properties.append(_Property(name.lower(), _type(kind, order), _type(counted, order)))
@@ -218,7 +218,8 @@ def _check(path: Path, elements: list[_Element], lines: list[tuple[int, list[byt
             raise ReadError(path, f"expected the numbers of {element.name} {row}, found {shown}", number)
     element, row = next(rows, (None, 0))
     if element is not None:
-        raise ReadError(path, f"cut short: the header declares {element.count} {element.name}s, the file ends after {row}")
+        declared = f"the header declares {element.count} rows of {element.name}"
+        raise ReadError(path, f"cut short: {declared}, the file ends after {row}")
 
 
 def _length(element: _Element, words: list[bytes]) -> int:
