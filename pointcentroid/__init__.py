@@ -9,7 +9,10 @@ The names below are imported when they are first used, so that `import pointcent
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would tell its makers of every use
 
 __version__ = "0.2.0"
 

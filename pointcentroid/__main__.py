@@ -18,6 +18,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending: once more changes nothing
         import typer
 
         typer.secho("stopped", fg="yellow", err=True)

@@ -63,6 +63,14 @@ def one_line(error: BaseException, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def reason_of(error: ReadError | MissingExtraError | OSError) -> str:
+    """Why a file could not be read, or what is made of it not written, without its name."""
+    return error.strerror or str(error) if isinstance(error, OSError) else error.reason
+
+
+TOO_LARGE = "needs more memory than there is; the file is very large or damaged"
+
+
 def unforeseen(error: BaseException) -> str:
     """What is said of a file where a library raised what nobody expects of it."""
     return f"unexpected {type(error).__name__}: {one_line(error)}; if the file is sound, please report this"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +34,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 shutil.copyfileobj(written, device)
         return
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_UMASK
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pointcentroid-")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes private files; outputs get the modes any new file gets
+        temporary.chmod(mode)  # mkstemp makes private files; outputs keep theirs, or get the modes any new file gets
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

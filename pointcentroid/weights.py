@@ -51,6 +51,8 @@ _BEFORE_BATCH_NORM = {"norm": "layer", "tokens": "pairs"}  # what encoders were 
 HUB = "hf://"
 HUB_FILES = "model.safetensors", "model.onnx"
 """What a repository on a hub holds: weights, and perhaps their graph."""
+STAND_IN = "small"
+"""Shipped weights that find the axis for nets that have no output for it, and classify for nets of parts."""
 CARD_KEY, TENSORS_KEY = "pointcentroid", "pointcentroid_tensors"
 
 
@@ -196,11 +198,15 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
         The state dict and what the file says of itself.
 
     Raises:
-        WeightsError: the file is absent, damaged, of a later format, or not ours.
+        WeightsError: the file is absent, damaged, of a later format, or not ours, or a number in it is not finite.
     """
     file = _open(path, "pt")
     card = _parse_card(path, file.metadata())
-    return {name: file.get_tensor(name) for name in file.keys()}, card  # noqa: SIM118, not a mapping
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{path}: its tensor {name} holds numbers that are not finite; the training went astray")
+    return tensors, card
 
 
 def _open(path: str | Path, framework: str) -> Any:
@@ -266,6 +272,20 @@ def find_weights(name_or_path: str | Path) -> Path:
     raise WeightsError(
         f"no weights named {str(name_or_path)!r}{hint}, and no such file; shipped: {', '.join(sorted(shipped))}"
     )
+
+
+def find_classifier(name_or_path: str | Path) -> Path:
+    """Like `find_weights`; but of a net of parts, the weights that classify beside it.
+
+    Args:
+        name_or_path: see `find_weights`.
+
+    Raises:
+        WeightsError: see `find_weights`.
+        MissingExtraError: see `find_weights`.
+    """
+    path = find_weights(name_or_path)
+    return find_weights(STAND_IN) if read_card(path).model.kind == "parts" else path
 
 
 @cache

@@ -19,7 +19,9 @@ import pytest
 import typer
 from rich.text import Text
 
+import pointcentroid as pc
 from pointcentroid.cli.app import app
+from pointcentroid.cli.output import check_folder, check_writable
 
 from .conftest import EXAMPLES
 from .meshes import direction
@@ -196,7 +198,7 @@ class TestClassify:
             process = subprocess.Popen(command, stdin=many, stderr=subprocess.PIPE, text=True, start_new_session=True)
         assert process.stderr
         end = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.json.*")):
+        while not list(tmp_path.glob(".pointcentroid-*")):
             assert time.monotonic() < end
             time.sleep(0.1)
         time.sleep(1)
@@ -339,3 +341,133 @@ def test_a_file_is_no_folder_for_outputs(tmp_path: Path, arguments: list, option
     assert f"Invalid value for {option}" in unboxed(done.stderr)
     assert "is a file; name a folder" in unboxed(done.stderr)
     assert (tmp_path / "taken").read_text() == "precious"
+
+
+class TestOutputs:
+    """What a command writes replaces nothing that it reads."""
+
+    def test_a_shape_that_is_read_is_not_written_over(self, tmp_path: Path) -> None:
+        shape, table = tmp_path / "chair.off", tmp_path / "points.csv"
+        content = (EXAMPLES / "chair.off").read_bytes()
+        for path in (shape, tmp_path / "chair.off.npz", tmp_path / "chair.off-parts.glb"):
+            path.write_bytes(content)
+        table.write_text("x,y,z\n1,2,3\n")
+        named = str(tmp_path / "ch*.off")
+        for arguments in (
+            ("classify", shape, "-o", shape),
+            ("classify", tmp_path, "-o", table),
+            ("classify", named, "-o", shape, "--format", "csv"),
+            ("embed", shape, "-o", shape, "--format", "npz"),
+            ("assignments", shape, "-o", shape),
+            ("assignments", shape, tmp_path / "chair.off.npz", "--save", tmp_path),
+            ("assignments", shape, tmp_path / "chair.off-parts.glb", "--split", tmp_path),
+        ):
+            done = run(*arguments)
+            assert done.returncode == 2, arguments
+            assert "stay" in unboxed(done.stderr)
+        assert shape.read_bytes() == content
+        table.write_text("file,label\nchair.off,chair\n")  # answers of before, which nobody reads
+        assert run("classify", tmp_path, "-o", table).returncode == 1
+        assert "chair.off" in table.read_text()
+
+    def test_a_file_keeps_its_modes(self, tmp_path: Path) -> None:
+        path = tmp_path / "secret.csv"
+        path.touch(0o600)
+        assert run("classify", EXAMPLES / "chair.off", "-o", path).returncode == 0
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert "chair" in path.read_text()
+
+    def test_a_name_may_be_as_long_as_names_may_be(self, tmp_path: Path) -> None:
+        path = tmp_path / ("n" * 250 + ".csv")
+        assert run("classify", EXAMPLES / "chair.off", "-o", path).returncode == 0
+        assert path.is_file()
+
+    def test_a_folder_that_is_write_protected_is_told_of_first(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # for root, none is
+        for check in (lambda: check_writable(tmp_path / "a.csv"), lambda: check_folder(tmp_path / "a" / "b", "--save")):
+            with pytest.raises(typer.BadParameter, match="nothing can be written to the folder"):
+                check()
+        check_writable(Path(os.devnull))
+
+    def test_one_that_cannot_be_written_costs_no_other(self, tmp_path: Path) -> None:
+        files = [tmp_path / "a.off", tmp_path / ("y" * 250 + ".off"), tmp_path / "b.off"]
+        for file in files:
+            file.write_bytes((EXAMPLES / "chair.off").read_bytes())
+        for command in (["assignments", "--resamplings", 0, "--format", "json", "--save"], ["reconstruct", "--json", "-o"]):
+            done = run(command[0], *files, *command[1:], tmp_path / "out")
+            rows = list(map(json.loads, done.stdout.splitlines()))
+            assert done.returncode == 1
+            assert {Path(row["file"]).name[0] for row in rows if "error" not in row} >= {"a", "b"}
+            assert [row["error"] for row in rows if "error" in row] == ["File name too long"]
+
+    def test_a_cloud_costs_only_the_cut_mesh(self, tmp_path: Path) -> None:
+        cloud = next(EXAMPLES.glob("*.csv"))
+        done = run("assignments", cloud, "--split", tmp_path / "cut", "--save", tmp_path / "saved", "--format", "json")
+        rows = list(map(json.loads, done.stdout.splitlines()))
+        assert done.returncode == 1
+        assert "without faces" in rows[-1]["error"]
+        assert all("error" not in row for row in rows[:-1])
+        assert len(rows) > 1
+        assert list((tmp_path / "saved").iterdir())
+
+
+class TestSmallThings:
+    def test_nothing_is_told_to_others(self, tmp_path: Path) -> None:
+        """ONNX Runtime keeps what it wants to send in the home of its user."""
+        home = tmp_path / "home"
+        home.mkdir()
+        files = [EXAMPLES / "chair.off"] * 20
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
+        done = run("classify", *files, env=environment | {"HOME": str(home), "TMPDIR": str(tmp_path)})
+        assert done.returncode == 0
+        assert list(home.rglob("*")) == []
+        assert sorted(tmp_path.iterdir()) == [home]
+
+    @pytest.mark.parametrize("closed", ["stdout", "stdin", "stderr"])
+    def test_streams_may_be_closed(self, closed: str) -> None:
+        number = {"stdin": "<", "stdout": ">", "stderr": "2>"}[closed]
+        command = f'"$@" {number}&-'
+        what = "-" if closed == "stdin" else str(EXAMPLES / "chair.off")
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *COMMAND, "classify", what], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == (2 if closed == "stdin" else 0)
+        assert "internal error" not in done.stderr
+
+    def test_names_do_not_steer_the_terminal(self, tmp_path: Path) -> None:
+        path = tmp_path / "a\x1b[31m.off"
+        path.write_bytes((EXAMPLES / "chair.off").read_bytes())
+        absent = tmp_path / "b\x1b[31m.off"
+        done = run("classify", path, absent)
+        assert "\x1b" not in done.stdout
+        assert "a\\x1b[31m.off" in done.stdout
+        assert json.loads(run("classify", path, "--format", "json").stdout)["file"] == str(path)
+
+    def test_models_of_one_name_its_classes(self) -> None:
+        (row,) = map(json.loads, run("models", "tiny", "--format", "json").stdout.splitlines())
+        assert row["kind"] == "classifier"
+        assert row["classes"] == list(pc.load("tiny").classes)
+        assert "night_stand" in run("models", "tiny").stdout
+
+    def test_a_list_may_begin_with_a_mark(self) -> None:
+        done = run("classify", "-", "--format", "json", stdin=f"\ufeff{EXAMPLES / 'chair.off'}\r\n")
+        assert json.loads(done.stdout)["label"] == "chair"
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["classify", ""], "a path is empty"),
+            (["classify", "a.off", "-o", ""], "is empty; name a file"),
+            (["calibrate", "small", "--data", "x", "--to", "a.onnx"], "expected a name that ends in .safetensors"),
+            (["data", "prepare", "x", "--to", "y", "--sha256", "abc"], "add --download"),
+            (["train", "x", "--from", "small", "start=tiny"], "is the same as start="),
+            (["serve", "--host", ""], "is empty; 0.0.0.0 listens on all addresses"),
+            (["serve", "--host", "no.such.host.invalid", "--port", "0"], "choose another --host"),
+            (["assignments", "a.off", "--correspondence", "--mean"], "leave --mean out"),
+            (["classify", "a.off", "--weights", "small", "--device", "meta"], "no device 'meta'"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(self, arguments: list[str], says: str) -> None:
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert says in unboxed(done.stderr)

@@ -727,7 +727,7 @@ def test_absent_files_and_folders_are_errors(tmp_path: Path) -> None:
             read(tmp_path / name)
     for name in ("dir.off", "plain"):
         (tmp_path / name).mkdir()
-        with pytest.raises(ReadError, match="is a folder; name the files in it"):
+        with pytest.raises(ReadError, match="is a folder, not a file"):
             read(tmp_path / name)
 
 

@@ -17,6 +17,7 @@ import torch
 
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.errors import ReadError
+from pointcentroid.predict import preparing
 from pointcentroid.predict.preparing import Prepared, Preparer, attempt, prepare
 from pointcentroid.results import Failure
 
@@ -53,6 +54,52 @@ def test_a_crash_costs_the_file_that_crashed_and_no_other() -> None:
     assert [isinstance(r, Failure) for r in results] == [False, False, True, False, False, False, True]
     assert isinstance(results[2], Failure)
     assert "crashed the reader" in results[2].error
+
+
+class Counted:
+    """A file; who receives it leaves a mark."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        self.path, self.log = path, log
+
+    def __reduce__(self) -> tuple:
+        return _counted, (self.path, self.log)
+
+
+def _counted(path: Path, log: Path) -> Path:
+    with log.open("a") as file:
+        file.write("x")
+    return path
+
+
+def test_a_crash_leaves_the_answers_that_are_there(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    files: list = [Counted(EXAMPLES / "chair.off", log) for _ in range(60)]
+    files.insert(50, Deadly())
+    results = Preparer(SETTINGS, workers=2)(files)
+    until = time.monotonic() + 60
+    while log.stat().st_size < 48 and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert [isinstance(result, Failure) for result in results] == [number == 50 for number in range(61)]
+    assert log.stat().st_size <= 60 + 12  # what the readers had at hand or before them
+
+
+def test_a_file_that_needs_more_memory_than_a_reader_has_is_read_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(preparing, "_WORKER_MEMORY", 2**26)
+    points = np.random.default_rng(0).normal(size=(3_000_000, 3))
+    np.save(tmp_path / "large.npy", points)
+    files = [EXAMPLES / "chair.off"] * 8 + [tmp_path / "large.npy"]
+    alone = prepare(files[-1], SETTINGS)
+    *_, large = Preparer(SETTINGS, workers=1)(files)
+    assert isinstance(large, Prepared), large
+    np.testing.assert_array_equal(large.clouds, alone.clouds)
+    monkeypatch.setattr(preparing, "_free_memory", lambda: 0)
+    *chairs, large = Preparer(SETTINGS, workers=1)(files)
+    assert all(isinstance(chair, Prepared) for chair in chairs)
+    assert isinstance(large, Failure)
+    assert "more memory than there is" in large.error
 
 
 def test_an_iterator_left_early_stops_its_processes() -> None:

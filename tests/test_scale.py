@@ -635,6 +635,21 @@ class TestRay:
         (tmp_path / "list.txt").write_text("a.off\nb.off\n")
         assert list(files_of(str(tmp_path / "list.txt"), False)) == ["a.off", "b.off"]
 
+    def test_names_are_of_the_folder_of_who_asks(self, tmp_path: Path, monkeypatch) -> None:
+        """Processes of a cluster are in another one."""
+        there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+        (there / "in" / "more").mkdir(parents=True)
+        elsewhere.mkdir()
+        for name in ("in/b.off", "in/more/a.off", "c.off"):
+            (there / name).touch()
+        (there / "list").write_text("in/b.off\n")
+        monkeypatch.chdir(there)
+        sources = [("in", True), ("in/", False), (".", True), ("./in", False), ("list", False), ("c.off", False)]
+        expected = [list(files_of(*source)) for source in sources]
+        assert expected[0] == ["in/b.off", "in/more/a.off"]
+        monkeypatch.chdir(elsewhere)
+        assert [list(files_of(*source, str(there))) for source in sources] == expected
+
     def test_wrong_usage_is_one_line(self, tmp_path: Path) -> None:
         for arguments, says in [
             ([tmp_path, "--ray"], "expected one source"),

@@ -378,11 +378,42 @@ class TestLimits:
         server.settle()
         assert server.health()["held_bytes"] == 0
 
-    def test_a_name_may_be_encoded(self, server: Server) -> None:
+    def test_a_folder_that_is_gone_or_full_costs_no_place(self, another: Callable[..., Server]) -> None:
+        server = another("--queue", 2)
+        (private,) = server.folder.glob("pointcentroid-*")
+        private.rmdir()
+        assert server.classify(("chair.off", CHAIR)).json[0]["label"] == "chair"
+        server.settle()
+        private.rmdir()
+        private.touch()  # no folder can be made in it
+        for _ in range(4):
+            answer = server.classify(("chair.off", CHAIR))
+            assert answer.status == 503
+            assert "cannot keep the file" in answer.json["error"]
+        private.unlink()
+        assert server.classify(("chair.off", CHAIR)).json[0]["label"] == "chair"
+
+    @pytest.mark.parametrize(
+        ("sent", "name"),
+        [
+            (b"filename*=UTF-8''ch%C3%A4ir.off", "chäir.off"),
+            (b"filename*=iso-8859-1'en'ch%E4ir.off", "unnamed"),
+            (b'filename="6%22 100%25.off"', '6" 100%25.off'),
+        ],
+    )
+    def test_a_name_may_be_encoded(self, server: Server, sent: bytes, name: str) -> None:
         body, headers = form(("chair.off", CHAIR))
-        encoded = body.replace(b'filename="chair.off"', b"filename*=UTF-8''ch%C3%A4ir.off")
-        (row,) = server.ask("POST", "/classify", encoded, headers).json
-        assert (row["file"], row["label"]) == ("chäir.off", "chair")
+        (row,) = server.ask("POST", "/classify", body.replace(b'filename="chair.off"', sent), headers).json
+        assert row["file"] == name
+        assert row.get("label") == ("chair" if name.endswith(".off") else None)
+
+    def test_a_field_is_no_file_whatever_it_is_called(self, server: Server) -> None:
+        body, headers = form(("chair.off", CHAIR))
+        field = b"form-data; name=\"; filename*=utf-8''evil.off\""
+        answer = server.ask(
+            "POST", "/classify", body.replace(b'form-data; name="files"; filename="chair.off"', field), headers
+        )
+        assert (answer.status, "holds no file" in answer.json["error"]) == (400, True)
 
     def test_too_many_files_or_fields(self, server: Server) -> None:
         assert server.classify(*[("a.off", CHAIR)] * 101).status == 413
@@ -480,8 +511,16 @@ class TestLimits:
 
     def test_other_sites_are_refused(self, server: Server) -> None:
         body, headers = form(("chair.off", CHAIR))
-        for extra in ({"Host": "evil.example"}, {"Host": ""}, {"Sec-Fetch-Site": "cross-site"}):
+        for extra in (
+            {"Host": "evil.example"},
+            {"Host": ""},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Origin": "http://evil.example"},  # all that browsers say to other machines over plain http
+            {"Origin": "null"},
+        ):
             assert server.ask("POST", "/classify", body, headers | extra).status == 403
+        for extra in ({"Origin": "http://localhost"}, {"Origin": "https://a.proxy", "Sec-Fetch-Site": "same-origin"}):
+            assert server.ask("POST", "/classify", body, headers | {"Host": "localhost"} | extra).status == 200
         for host in ("localhost", f"127.0.0.1:{server.port}", "[::1]:80"):
             assert server.ask("POST", "/classify", body, headers | {"Host": host}).status == 200
 

@@ -40,7 +40,7 @@ from pointcentroid.viz.open3d_scene import import_open3d
 from pointcentroid.viz.page import MOST_POINTS, write_page
 from pointcentroid.viz.palette import UNASSIGNED, UNLIT, hierarchy_colours, oklch_to_rgb, soft_colours, spread, wheel
 from pointcentroid.viz.panel import NO_CENTROID, ClassColours, Panel
-from pointcentroid.viz.picture import stage_rows, write_picture, write_turntable
+from pointcentroid.viz.picture import _captions, stage_rows, write_picture, write_turntable
 
 from .conftest import EXAMPLES, ROOT, watched_pages
 from .test_cli import run, unboxed
@@ -421,6 +421,17 @@ class TestPicture:
         near = [np.abs(last - 255 * colour).max(axis=1).min() for colour in colours]
         used = np.unique(chair.stages[-1].hard)
         assert max(near[number] for number in used) < 12
+
+    def test_long_titles_are_whole(self, chair: Explanation, tmp_path: Path) -> None:
+        path = tmp_path / "chair.png"
+        write_picture(stage_rows([Panel(chair, "chair " * 30 + "end")], [1]), path)
+        title = np.asarray(Image.open(path).convert("L"))[:34]
+        assert np.flatnonzero((title < 150).any(axis=0)).max() > title.shape[1] - 20
+
+    def test_captions_say_what_is_not_drawn(self) -> None:
+        cloud = pc.load("small").explain(np.random.default_rng(0).normal(size=(5000, 3)), up="z")
+        (row,) = stage_rows([Panel(cloud, most=3000)], [0], mesh=True)
+        assert [_captions(tile)[0] for tile in row.tiles] == ["no mesh: a point cloud", "3,000 of 5,000 points"]
 
     def test_views_are_rows_and_differ(self, chair: Explanation, tmp_path: Path) -> None:
         one, two = tmp_path / "one.png", tmp_path / "two.png"

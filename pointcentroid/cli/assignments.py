@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pointcentroid.cli.output import Row
     from pointcentroid.evaluate.correspondence import NamedShape
 
+_SAVED = re.compile(r"(-stage\d+\.ply|\.npz)$")  # how files of --save and --split end
+_CUT = re.compile(r"-parts\.(glb|json)$")
 _PATH_WIDTH = 20  # with less than this for the names of files, the headings of other columns are cut short
 
 
@@ -57,7 +60,7 @@ def assignments(
     """
     from pointcentroid.cli.inputs import expand, parted_example, result_names
     from pointcentroid.cli.output import check_folder, check_writable, chosen_format, end, note, tracked
-    from pointcentroid.errors import MissingExtraError, ReadError, require
+    from pointcentroid.errors import MissingExtraError, ReadError, reason_of, require
 
     require("measuring assignments", "torch", "torch")
     from pointcentroid.evaluate.assignments import StageMeasures, mean_measures, measure, resampled, save_assignments
@@ -70,14 +73,19 @@ def assignments(
 
     if names and not (split or correspondence):
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
-    check_writable(output)
+    if correspondence and mean:
+        raise typer.BadParameter("--correspondence gives means already; leave --mean out", param_hint="--mean")
+    check_writable(output, read=paths)
     check_folder(save, "--save")
     check_folder(split, "--split")
     written = chosen_format(format, output)
     files = expand(paths, recursive)
+    places, colours = result_names(files), ClassColours()
+    for folder, endings, option in ((save, _SAVED, "--save"), (split, _CUT, "--split")):
+        if folder:
+            _check_apart(files, {str((folder / places[file]).resolve()) for file in files}, endings, option)
     predictor = load(weights, device)
     example = named_shape(*parted_example(predictor, names, up)) if names else None
-    places, colours = result_names(files), ClassColours()
     rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
     named: dict[str, list[NamedShape]] = {}
@@ -86,10 +94,6 @@ def assignments(
         try:
             explanation = predictor.explain(file, up=up)
             parted = read_parts(file)
-            if split:
-                write_split(
-                    explanation, explanation.prediction, split / places[file].parent, places[file].name, example, colours
-                )
             if correspondence:
                 if parted is None:
                     raise ReadError(file, "has no parts: glTF nodes, objects of OBJ or 3MF, two at least")
@@ -100,12 +104,15 @@ def assignments(
                 measured.append(measure(explanation, resampled(predictor, explanation, resamplings), parts))
                 label = explanation.prediction.label
                 rows += [{"file": file, "label": label, **dataclasses.asdict(m)} for m in measured[-1]]
-        except (ReadError, MissingExtraError) as error:
-            note(f"{file}: {error.reason}")
-            failures.append({"file": file, "error": error.reason})
-            continue
-        if save:
-            save_assignments(explanation, save / places[file].parent, places[file].name, colours)
+            where = places[file]
+            if save:
+                save_assignments(explanation, save / where.parent, where.name, colours)
+            if split:
+                write_split(explanation, explanation.prediction, split / where.parent, where.name, example, colours)
+        except (ReadError, MissingExtraError, OSError) as error:
+            reason = reason_of(error)
+            note(f"{file}: {reason}")
+            failures.append({"file": file, "error": reason})
     kind: type = StageMeasures
     if correspondence:
         kind, rows = Correspondence, _corresponding(named, example)
@@ -115,6 +122,14 @@ def assignments(
     if correspondence and not rows and not failures:
         note("nothing to compare: a folder needs two files with parts, or --names an example")
     end(Counter(all=len(files), failed=len(failures)), "measured")
+
+
+def _check_apart(files: list[str], places: set[str], endings: re.Pattern[str], option: str) -> None:
+    """Refuse to write over a shape that is read: results are called by the places of shapes, and an ending."""
+    for file in files:
+        path = str(Path(file).resolve())
+        if (ending := endings.search(path)) and path[: ending.start()] in places:
+            raise typer.BadParameter(f"{file} is one of the shapes, which stay; name another folder", param_hint=option)
 
 
 def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None) -> list[dict[str, Any]]:

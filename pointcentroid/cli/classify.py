@@ -42,7 +42,7 @@ def classify(
 
     target = parquet_target(output, resume, format)
     path = Path(output) if output and not target else None
-    check_writable(path)
+    check_writable(path, read=paths)
     kind = chosen_format(format, path)
     asked = {"up": up, "votes": votes, "top": top}
     answers = open_answers(target, weights, resume, **asked) if target else None
@@ -113,7 +113,7 @@ def _lay_out(
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold", show_header=named)
         table.add_column(escape(name), no_wrap=True, width=paths)
         table.add_column("label", style="bold cyan", no_wrap=True, width=label)
-        table.add_column("", justify="right", no_wrap=True, width=4)
+        table.add_column("", justify="right", no_wrap=True, width=4, min_width=4)
         table.add_column("", width=12)
         table.add_column("runners-up", style="dim", overflow="fold", width=min(max(asked, len("runners-up")), free - paths))
         table.add_column("up", no_wrap=True, width=len("leans"))

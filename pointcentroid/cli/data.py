@@ -62,6 +62,8 @@ def prepare(
     kind = chosen_format(format, output)
     if source in MIRRORS and not download and not Path(source).exists():
         raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")
+    if not download and (mirror or sha256):
+        raise typer.BadParameter("say what is downloaded; add --download", param_hint="--mirror, --sha256")
     if download:
         source = str(_downloaded(source, to, mirror or [], sha256))
     catalogue, settings = find_shapes(source), PreprocessConfig(sample=points, points=points, seed=seed)
@@ -81,8 +83,9 @@ def prepare(
     else:
         write([row | {"classes": list(report.classes)}], list(row), kind, output)
     note_left_out(report.quarantined, str(report.folder / "meta.json"))
-    if up == "standard" and catalogue.up == "z" and (found := lying(open_cache(to, settings))):
-        note(f"{found}; prepared into another folder with --up {found.axis}, they stand upright")
+    if (up != "standard" or catalogue.up == "z") and (found := lying(open_cache(to, settings))):
+        again = f"prepared into another folder with --up {found.axis}, they stand upright"
+        note(f"{found}; {again if up == 'standard' else f'is {up} right?'}")
 
 
 def _downloaded(name: str, to: Path, mirrors: list[str], sha256: str | None) -> Path:

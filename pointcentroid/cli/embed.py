@@ -51,7 +51,7 @@ def embed(
     kind = chosen_format(format, path, ("npz", "json", "csv"))
     if kind == "npz" and output is None:
         raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --format json")
-    check_writable(path)
+    check_writable(path, read=paths)
     asked = {"up": up, "votes": votes}
     answers = open_answers(target, weights, resume, features=True, **asked) if target else None
     if ray:

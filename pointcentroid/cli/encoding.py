@@ -11,6 +11,9 @@ import sys
 def accept_all_text() -> None:
     """Let standard output and error take any text, and standard input any bytes, whatever encoding they have."""
     codecs.register_error("pointcentroid", _shown)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="pointcentroid")

@@ -81,28 +81,39 @@ def evaluate(
     kind = chosen_format(format, output)
     card = read_card(find_weights(weights))
     classifies = card.model.kind == "classifier"
+    if plots:
+        require("drawing plots", "train", "matplotlib")
+    if probe and find_weights(weights).suffix == ".onnx":
+        raise typer.BadParameter("needs the weights that the graph is of", param_hint="--probe")
     if card.model.kind == "parts" and probe:
         raise typer.BadParameter("is for weights that classify or reconstruct", param_hint="--probe")
     if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
     clouds = _open(data, card, workers)
     note_left_out(clouds.left_out)
-    if split == "auto":
+    chosen = split == "auto"
+    if chosen:
         split = choose_part(clouds, card)  # type: ignore[assignment]
-        if split == "validation":
-            trained_on = (
-                "it too: of other shapes this says nothing" if clouds.fingerprint in card.knows_validation else "the rest"
-            )
-            note(f"the validation part: these weights were trained on {trained_on}")
-        else:
-            note(f"split: {split}")
+    known = card.knows_validation if split == "validation" else card.trained_on if split != "test" else ()
+    trained_on_these = clouds.fingerprint in known
+    if trained_on_these:
+        note(
+            f"the {split} part: these weights were trained on {'it' if split != 'all' else 'some of it'} too; of other "
+            "shapes this says nothing"
+        )
+    elif chosen:
+        note("the validation part: these weights were trained on the rest" if split == "validation" else f"split: {split}")
     rows = clouds.part(split)
     if not len(rows):
         raise DataError(f"{data} has no {split} part" if len(clouds) else f"{data} holds no shapes")
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     training = training_apart(clouds, rows) if probe else None  # before the work: there may be none
-    numbers: dict[str, Any] = {"split": split, "left_out": len(clouds.left_out)}
+    numbers: dict[str, Any] = {
+        "split": split,
+        "trained_on_these": trained_on_these,
+        "left_out": len(clouds.left_out),
+    }
     if classifies:
         predictor = load(weights, device)
         numbers |= _classifier(predictor, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
@@ -237,7 +248,9 @@ def calibrate(
     from pointcentroid.nn.classifier import CentroidClassifier
     from pointcentroid.weights import HUB, find_weights, load_weights, save_weights, shipped_weights
 
-    check_writable(to, "--to")
+    check_writable(to, "--to", [data])
+    if to is not None and to.suffix != ".safetensors":
+        raise typer.BadParameter(f"expected a name that ends in .safetensors, found {to.name}", param_hint="--to")
     path = find_weights(weights)
     shipped = {own.resolve() for own in shipped_weights().values()}
     if to is None and (path.resolve() in shipped or weights.startswith(HUB)):
@@ -281,13 +294,15 @@ def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
     """One line a measure."""
     flat = {key: value for key, value in numbers.items() if not isinstance(value, (dict, list))}
     if "ece_interval" in numbers:
-        low, high = numbers["ece_interval"]
-        flat["ece, 95 % interval"] = f"{low:.4f} to {high:.4f}"
+        flat["ece_interval_low"], flat["ece_interval_high"] = numbers["ece_interval"]
     for key, value in numbers.get("votes", {}).items():
         flat[f"{key} with votes" if key != "votes" else "votes"] = value
     for name, errors in numbers.get("corruptions", {}).items():
         flat[f"error under {name}"] = " ".join(f"{error:.3f}" for error in errors)
-    return flat | {f"accuracy of {name}": value for name, value in numbers.get("per_class", {}).items()}
+    flat |= {f"accuracy of {name}": value for name, value in numbers.get("per_class", {}).items()}
+    if "per_class" in numbers:
+        flat |= {f"shapes of {name}": count for name, count in numbers["per_class_shapes"].items()}
+    return flat
 
 
 _SHARES = {
@@ -303,9 +318,9 @@ _SHARES = {
 }
 
 
-def _for_people(numbers: dict[str, Any]) -> dict[str, str | float]:
+def _for_people(numbers: dict[str, Any]) -> list[tuple[str, str | float]]:
     """As `_flat`, in percent and in words; of how many shapes beside the accuracy of each class."""
-    apart = {"ece_interval", "per_class"}
+    apart = {"ece_interval", "per_class", "trained_on_these"}
     shown: dict[str, str | float] = {
         _SHARES.get(key, key.replace("_", " ")): f"{value:.1%}" if key in _SHARES else value
         for key, value in _flat({key: value for key, value in numbers.items() if key not in apart}).items()
@@ -314,4 +329,6 @@ def _for_people(numbers: dict[str, Any]) -> dict[str, str | float]:
         low, high = numbers["ece_interval"]
         shown["calibration error"] = f"{shown['calibration error']}, 95 % interval {low:.1%} to {high:.1%}"
     counts = numbers.get("per_class_shapes", {})
-    return shown | {name: f"{share:.1%} of {counts[name]}" for name, share in numbers.get("per_class", {}).items()}
+    # A class may be called like a measure.
+    classes = [(name, f"{share:.1%} of {counts[name]}") for name, share in numbers.get("per_class", {}).items()]
+    return [*shown.items(), *classes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -49,6 +50,8 @@ def stream(paths: list[str], recursive: bool) -> Iterator[str]:
     Raises:
         typer.BadParameter: nothing at all was found; at once, not at the first file.
     """
+    if "" in paths:
+        raise typer.BadParameter("a path is empty; name files, folders, or - for a list on standard input")
     files = chain.from_iterable(_files(path, recursive) for path in paths)
     first = list(islice(files, 1))
     if not first:
@@ -65,7 +68,9 @@ def count(paths: list[str], recursive: bool) -> int | None:
 
 def _files(path: str, recursive: bool, tell: Callable[[str], object] | None = None) -> Iterable[str]:
     if path == "-":
-        return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        # Editors of Windows begin texts with a mark, which is read as bytes that are no name.
+        lines = (line.encode("utf-8", "surrogateescape").removeprefix(codecs.BOM_UTF8) for line in sys.stdin)
+        return (line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in lines if line.strip())
     if os.path.isdir(path):
         return walk(path, recursive, tell)
     if glob.has_magic(path) and not os.path.exists(path):
@@ -117,13 +122,12 @@ def start(
     """
     from pointcentroid.cli.output import note
     from pointcentroid.predict.preparing import Preparer
-    from pointcentroid.predict.up import FINDER
-    from pointcentroid.weights import find_weights, read_card
+    from pointcentroid.weights import STAND_IN, find_classifier, find_weights, read_card
 
-    card = read_card(find_weights(weights))
-    if card.model.kind == "parts":
-        note(f"{weights} finds parts; what classifies is {FINDER}")
-    prepared = Preparer(card.preprocess, votes, workers)(files)
+    classifier = find_classifier(weights)
+    if classifier != find_weights(weights):
+        note(f"{weights} finds parts; what classifies is {STAND_IN}")
+    prepared = Preparer(read_card(classifier).preprocess, votes, workers)(files)
 
     # Readers and net share the cores: a thread of torch that waits should sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

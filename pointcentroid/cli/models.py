@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
 from pointcentroid.cli import options
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def models(format: options.FormatOption = None, output: options.Output = None) -> None:
-    """List the shipped weights."""
+    from pointcentroid.weights import WeightsCard
+
+
+def models(
+    weights: Annotated[
+        str | None, typer.Argument(metavar="NAME|FILE", help="Say more of these: which classes they know.")
+    ] = None,
+    format: options.FormatOption = None,
+    output: options.Output = None,
+) -> None:
+    """List the shipped weights, or say what one weights file says of itself."""
     from rich.table import Table
 
-    from pointcentroid.cli.output import check_writable, chosen_format, note, print_table, write
-    from pointcentroid.weights import read_card, shipped_weights
+    from pointcentroid.cli.output import check_writable, chosen_format, note, print_measures, print_table, write
+    from pointcentroid.weights import find_weights, read_card, shipped_weights
 
     check_writable(output)
     kind = chosen_format(format, output)
-    rows = []
-    for name, path in sorted(shipped_weights().items()):
+    if weights is not None:
+        path = find_weights(weights)
         card = read_card(path)
-        rows.append(
-            {
-                "name": name,
-                "kind": card.model.kind,
-                "classes": len(card.classes),
-                "points": card.preprocess.points,
-                "megabytes": round(path.stat().st_size / 1e6, 2),
-                **card.figures,
-            }
-        )
+        row = _row(card.name, card, path) | {"classes": list(card.classes)}
+        if kind == "table":
+            print_measures(row | {"classes": ", ".join(card.classes) or "none"}, output)
+        else:
+            write([row], list(row), kind, output)
+        return
+    rows = [_row(name, read_card(path), path) for name, path in sorted(shipped_weights().items())]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if kind != "table":
         write(rows, columns, kind, output)
@@ -38,6 +50,17 @@ def models(format: options.FormatOption = None, output: options.Output = None) -
     print_table(table, output)
     if whole := [row["name"] for row in rows if "recipe_runs" in row]:
         note(f"{', '.join(whole)}: trained on these shapes too; the figures are those of their recipe without them")
+
+
+def _row(name: str, card: WeightsCard, path: Path) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": card.model.kind,
+        "classes": len(card.classes),
+        "points": card.preprocess.points,
+        "megabytes": round(path.stat().st_size / 1e6, 2),
+        **card.figures,
+    }
 
 
 def _percent(share: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from rich.table import Table
 
 from pointcentroid.errors import require
 from pointcentroid.files import replacing
+from pointcentroid.io.folders import readable
+from pointcentroid.io.tables import may_hold_points
 
 Row = dict[str, Any]
 
@@ -31,22 +34,37 @@ _SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".npz": "npz", ".
 _ESCAPED = "surrogateescape"  # bytes of names of files that are no UTF-8 are written as they are
 
 
-def check_writable(path: Path | None, option: str = "-o") -> None:
-    """Refuse an output path that cannot be written, before any work is done for it.
+def check_writable(path: Path | None, option: str = "-o", read: Iterable[str] = ()) -> None:
+    """Refuse an output path that cannot or must not be written, before any work is done for it.
 
     Args:
         path: the path, or None.
         option: what it was given to.
+        read: files, folders and globs that the command reads.
 
     Raises:
-        typer.BadParameter: it is a folder, or its folder is not there.
+        typer.BadParameter: it is a folder, its folder is not there or is write-protected, or it is one of the files read.
     """
     if path is None:
         return
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"the folder {path.absolute().parent} does not exist", param_hint=option)
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise typer.BadParameter(f"the folder {folder} does not exist", param_hint=option)
+    if not os.access(folder, os.W_OK) and (path.is_file() or not path.exists()):  # not of a pipe or /dev/null
+        raise typer.BadParameter(f"nothing can be written to the folder {folder}", param_hint=option)
+    for one in read:
+        if path.is_file() and _reads(one, path):
+            raise typer.BadParameter(f"{path} is among what is read, which stays; name another file", param_hint=option)
+
+
+def _reads(source: str, path: Path) -> bool:
+    """Whether a file, folder or glob that a person named takes in a file."""
+    if os.path.isdir(source):
+        inside = path.resolve().is_relative_to(Path(source).resolve())
+        return inside and readable(path.name) and may_hold_points(str(path))
+    return any(os.path.exists(name) and path.samefile(name) for name in [source, *glob.iglob(source, recursive=True)])
 
 
 def check_folder(path: Path | None, option: str) -> None:
@@ -57,11 +75,13 @@ def check_folder(path: Path | None, option: str) -> None:
         option: what it was given to.
 
     Raises:
-        typer.BadParameter: it is, or lies in, what is no folder.
+        typer.BadParameter: it is, or lies in, what is no folder, or one that is write-protected.
     """
     there = None if path is None else next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if there and not there.is_dir():
         raise typer.BadParameter(f"{there} is a file; name a folder", param_hint=option)
+    if there and not os.access(there, os.W_OK):
+        raise typer.BadParameter(f"nothing can be written to the folder {there}", param_hint=option)
 
 
 def chosen_format(format: str | None, output: str | Path | None, formats: tuple[str, ...] = ("table", "json", "csv")) -> str:
@@ -96,6 +116,8 @@ def parquet_target(output: str | None, resume: bool, format: str | None) -> tupl
         typer.BadParameter: its folder is not there, there is nothing to resume, or another format was asked for.
         MissingExtraError: pyarrow is not installed.
     """
+    if output == "":
+        raise typer.BadParameter("is empty; name a file", param_hint="-o")
     path = Path(output or "")
     whole = not (output or "").endswith(("/", os.sep)) and not path.is_dir()
     if output is None or (whole and path.suffix.lower() != ".parquet"):
@@ -205,9 +227,14 @@ def short_paths(files: list[str], room: int) -> tuple[str, Callable[[str], str]]
         shared = os.path.join(folder, "") if folder else ""
 
     def shown(file: str) -> str:
-        return _ending(file.removeprefix(shared), room)
+        return _ending(printable(file.removeprefix(shared)), room)
 
-    return f"file in {_ending(shared, room - 8)}" if shared else "file", shown
+    return f"file in {_ending(printable(shared), room - 8)}" if shared else "file", shown
+
+
+def printable(text: str) -> str:
+    """A name in which characters that steer a terminal stand as Python writes them."""
+    return "".join(repr(each)[1:-1] if ord(each) < 32 or 127 <= ord(each) < 160 else each for each in text)
 
 
 def _ending(text: str, room: int) -> str:
@@ -225,10 +252,10 @@ def shown_up(up: str) -> str:
     return up if up in UP_AXES else "leans"
 
 
-def print_measures(measures: Row, path: Path | None) -> None:
+def print_measures(measures: Row | list[tuple[str, Any]], path: Path | None) -> None:
     """Print names and values, one pair a line, as `print_table` does."""
     table = Table("measure", "value", box=None, header_style="bold")
-    for name, value in measures.items():
+    for name, value in measures.items() if isinstance(measures, dict) else measures:
         table.add_row(escape(name), _number(value) if isinstance(value, float) else escape(str(value)))
     print_table(table, path)
 
@@ -288,4 +315,4 @@ def end(counts: Counter[str], done: str) -> None:
 
 def note(message: str) -> None:
     """Tell a person something, on standard error."""
-    typer.secho(message, fg="yellow", err=True)
+    typer.secho(printable(message), fg="yellow", err=True)

@@ -33,7 +33,7 @@ def reconstruct(
     """
     from pointcentroid.cli.inputs import expand, result_names
     from pointcentroid.cli.output import check_folder, end, note, print_table, tracked, write
-    from pointcentroid.errors import MissingExtraError, ReadError, require
+    from pointcentroid.errors import MissingExtraError, ReadError, reason_of, require
 
     require("reconstructing", "torch", "torch")
     from pointcentroid.predict.reconstruct import Reconstructor
@@ -52,12 +52,13 @@ def reconstruct(
     for file in tracked(files, len(files), "reconstructing"):
         try:
             made = reconstructor(file, points, up=up)
-        except (ReadError, MissingExtraError) as error:
+            _write(made.points, targets[file], kind)
+        except (ReadError, MissingExtraError, OSError) as error:
+            reason = reason_of(error)
             counts["failed"] += 1
-            note(f"{file}: {error.reason}")
-            rows.append({"file": file, "error": error.reason})
+            note(f"{file}: {reason}")
+            rows.append({"file": file, "error": reason})
             continue
-        _write(made.points, targets[file], kind)
         measures = {
             key: getattr(made, key) for key in ("chamfer", "oracle", "f_score", "oracle_f_score", "compression", "up")
         }

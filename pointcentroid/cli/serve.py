@@ -20,13 +20,17 @@ def serve(
     ] = None,
     device: options.Device = "auto",
     upload_mb: Annotated[int, typer.Option(min=1, help="The most that one request may send.")] = 64,
-    reading_seconds: Annotated[float, typer.Option(min=0.01, help="The time that reading one file may take.")] = 10,
+    reading_seconds: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="The time that reading one file may take.")
+    ] = 10,
     queue: Annotated[int, typer.Option(min=1, help="Requests worked on at once; more are told to come again.")] = 256,
 ) -> None:
     """Serve a page where files are dropped, and an API, until Ctrl-C or SIGTERM."""
     from pointcentroid.cli.output import note
     from pointcentroid.errors import require
 
+    if not host:
+        raise typer.BadParameter("is empty; 0.0.0.0 listens on all addresses", param_hint="--host")
     require("serving", "serve", "fastapi", "uvicorn", "python_multipart")
     from pointcentroid.serve.guard import is_loopback
     from pointcentroid.serve.limits import MB, ServeSettings

@@ -67,23 +67,33 @@ def train(
         raise
     if weights is None:
         return  # the first process of this run has them, and says so
-    row = {"weights": str(weights), **read_card(weights).figures}
+    card = read_card(weights)
+    row = {"weights": str(weights), **card.figures}
     if kind == "table":
         print_measures(row, output)
+        if card.model.kind == "classifier":
+            note(f"to use them: pointcentroid classify FILES --weights {shlex.quote(str(weights))}")
     else:
         write([row], list(row), kind, output)
 
 
 def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig:
-    from pointcentroid.train.settings import load_train_config, shipped_configs
-
-    given = {} if start is None else {"start": start}
-    path = Path(what)
-    if what in shipped_configs() or path.suffix.lower() in (".yaml", ".yml") or not path.exists():
-        return load_train_config(what, overrides, **given)
-
     from pointcentroid.data.sources import class_names
     from pointcentroid.errors import ConfigError
+    from pointcentroid.train.settings import load_train_config, shipped_configs
+
+    if start is not None and any(word.startswith("start=") for word in overrides):
+        raise typer.BadParameter("is the same as start=; give one of them", param_hint="--from")
+    given = {} if start is None else {"start": start}
+    path = Path(what)
+    shipped = what in shipped_configs()
+    if shipped or path.suffix.lower() in (".yaml", ".yml") or not path.exists():
+        settings = load_train_config(what, overrides, **given)
+        counted = any(word.startswith(("model.classes=", "model=")) for word in overrides)
+        if not (shipped and settings.data and settings.model.kind == "classifier") or counted:
+            return settings
+        # They are of ModelNet40, of as many classes; the data say how many there are.
+        return load_train_config(what, [*overrides, f"model.classes={len(class_names(settings.data))}"], **given)
 
     name = re.sub(r"[^\w.-]+", "-", path.resolve().stem).strip("-") or "shapes"
     classes = len(class_names(path))

@@ -63,7 +63,7 @@ def view(
     outputs = [path for path in (html, png, gif) if path]
     if outputs and len(files) > _MOST:
         raise typer.BadParameter(
-            f"{outputs[0]} can show {_MOST} shapes, found {len(files)}; name fewer, or leave the file out"
+            f"{outputs[0]} can show {_MOST} shapes, found {len(files)}; name fewer, or show them in a window"
         )
     _check(views, chosen, mesh, html=html, png=png, gif=gif)
     reconstructs = read_card(find_weights(weights)).model.kind == "autoencoder"

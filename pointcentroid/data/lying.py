@@ -12,8 +12,8 @@ from pointcentroid.geometry.axes import UP_AXES
 from pointcentroid.io import STANDARD_UP
 from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.runtimes import open_net
-from pointcentroid.predict.up import FINDER, UpFinder
-from pointcentroid.weights import find_weights
+from pointcentroid.predict.up import UpFinder
+from pointcentroid.weights import STAND_IN, find_weights
 
 _LOOKED_AT = 64  # shapes; they take less than a second
 
@@ -45,7 +45,7 @@ def lying(clouds: CloudSet) -> Lying | None:
     if not silent:
         return None
     rows = np.unique(np.linspace(0, len(silent) - 1, _LOOKED_AT).round().astype(int))
-    net = open_net(find_weights(FINDER))
+    net = open_net(find_weights(STAND_IN))
     found = UpFinder(net)(ordered(np.ascontiguousarray(clouds.points[np.array(silent)[rows]]), net.card))
     counts = np.bincount(found.chosen, minlength=len(UP_AXES))[: len(UP_AXES)]  # without those that lean
     axis, count = UP_AXES[counts.argmax()], int(counts.max())

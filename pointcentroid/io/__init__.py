@@ -8,6 +8,7 @@ says so.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pointcentroid.errors import PointCentroidError, ReadError, unforeseen
+from pointcentroid.errors import TOO_LARGE, PointCentroidError, ReadError, unforeseen
 from pointcentroid.io import gltf, obj, off, parts, ply, scans, stl, tables, threemf
 from pointcentroid.io.parts import PartedShape
 from pointcentroid.io.shape import Shape
@@ -111,9 +112,10 @@ def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
         with np.errstate(all="ignore"):  # overflow and NaN are looked for by `checked`, not warned about on the way
             return reader(path)
     except OSError as error:
-        raise ReadError(path, f"cannot be read: {error.strerror or error}") from None
+        reason = TOO_LARGE if error.errno == errno.ENOMEM else f"cannot be read: {error.strerror or error}"
+        raise ReadError(path, reason) from None
     except MemoryError:
-        raise ReadError(path, "needs more memory than there is; the file is very large or damaged") from None
+        raise ReadError(path, TOO_LARGE) from None
     except PointCentroidError:
         raise
     except Exception as error:  # whatever a library makes of a damaged file
@@ -121,7 +123,7 @@ def _guarded(path: Path, reader: Callable[[Path], _Read]) -> _Read:
 
 
 def _folder(path: Path) -> ReadError:
-    return ReadError(path, "is a folder; name the files in it, or add --recursive")
+    return ReadError(path, "is a folder, not a file")
 
 
 def _check_magic(path: Path, head: bytes) -> None:

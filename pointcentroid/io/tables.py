@@ -241,6 +241,8 @@ def read_npy(path: Path) -> Shape:
     try:
         # A memory map is refused where the file is shorter than its header says; a plain read would allocate first.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:  # also where there is no room for the map
+        raise
     except Exception as error:  # damaged headers raise a dozen types, from TokenError to OverflowError
         raise ReadError(path, f"not a readable NPY file ({one_line(error)})") from None
     if not isinstance(array, np.ndarray):

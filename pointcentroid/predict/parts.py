@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pointcentroid.errors import ConfigError
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.runtimes import Runtime
-from pointcentroid.predict.up import FINDER
-from pointcentroid.weights import find_weights
+from pointcentroid.weights import STAND_IN, find_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ class PartsPredictor(Predictor):
         device: str = "auto",
         *,
         runtime: Runtime = "auto",
-        classifier: str | Path = FINDER,
+        classifier: str | Path = STAND_IN,
         **changes: Any,
     ) -> None:
         if changes:

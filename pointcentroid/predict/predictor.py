@@ -16,9 +16,9 @@ from pointcentroid.geometry.axes import up_name
 from pointcentroid.predict.nets import Answer, familiarity, log_softmax, ordered
 from pointcentroid.predict.preparing import Prepared, Preparer, Source, prepare
 from pointcentroid.predict.runtimes import Runtime, open_net
-from pointcentroid.predict.up import FINDER, Custom, Up, UpFinder, custom_of, given_turn, turned
+from pointcentroid.predict.up import Custom, Up, UpFinder, custom_of, given_turn, turned
 from pointcentroid.results import Failure, Prediction
-from pointcentroid.weights import find_weights, read_card
+from pointcentroid.weights import STAND_IN, find_weights, read_card
 
 if TYPE_CHECKING:
     from pointcentroid.predict.explain import Explanation
@@ -47,7 +47,8 @@ class Predictor:
     ) -> None:
         self.path, self.device = find_weights(weights), device
         if (kind := read_card(self.path).model.kind) != ClassifierConfig.kind:
-            raise WeightsError(f"{weights} is a net of the kind {kind!r}, which does not classify")
+            other = "; see pointcentroid.predict.reconstruct.Reconstructor" if kind.endswith("autoencoder") else ""
+            raise WeightsError(f"{weights} is a net of the kind {kind!r}, which does not classify{other}")
         self.runtime: Runtime = runtime
         self.net = open_net(self.path, device, runtime, **changes)
         self.card = self.net.card
@@ -68,7 +69,7 @@ class Predictor:
 
     @cached_property
     def _finder(self) -> UpFinder:
-        return UpFinder(self.net if self._knows_up else open_net(find_weights(FINDER), self.device, self.runtime))
+        return UpFinder(self.net if self._knows_up else open_net(find_weights(STAND_IN), self.device, self.runtime))
 
     @cached_property
     def torch_net(self) -> TorchNet:

@@ -23,7 +23,15 @@ import numpy as np
 
 from pointcentroid import io
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.errors import ConfigError, MissingExtraError, PointCentroidError, ReadError, one_line, unforeseen
+from pointcentroid.errors import (
+    TOO_LARGE,
+    ConfigError,
+    MissingExtraError,
+    PointCentroidError,
+    ReadError,
+    one_line,
+    unforeseen,
+)
 from pointcentroid.geometry.sampling import Frame, preprocess, preprocess_in_frame
 from pointcentroid.io.shape import Shape, checked
 from pointcentroid.predict.allocator import keep_freed_memory
@@ -35,6 +43,7 @@ ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THR
 """Variables of the environment of a process that reads: there are as many of them as processors."""
 
 _WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
+_OF_FREE_MEMORY = 0.8  # that a reader may take alone, for a file that needs more
 
 Source = str | Path | np.ndarray | Shape | Any
 """What can be predicted: a file, an (N, 3) array of points, a shape; a mesh, cloud or scene of trimesh, a mesh or cloud of
@@ -224,18 +233,20 @@ class Preparer:
         return self._in_processes(waiting, workers)
 
     def _in_processes(self, waiting: Iterator[Source], workers: int) -> Generator[Prepared | Failure]:
-        again: deque[Source] = deque()  # taken, and to be submitted next
-        ahead: deque[tuple[Source, concurrent.futures.Future[Prepared | Failure]]] = deque()
+        ahead: deque[_Ahead] = deque()  # in the order given
+        lacking: deque[_Ahead] = deque()  # those of them that are to be submitted
         pool = _start_pool(workers)
 
         def fill() -> None:
-            while len(ahead) < _AHEAD:
-                if not again:
-                    again.extend(islice(waiting, 1))
-                if not again:
+            while True:
+                while lacking:
+                    lacking[0].future = pool.submit(attempt, lacking[0].source, self.settings, self.votes)
+                    lacking.popleft()
+                more = [_Ahead(source) for source in islice(waiting, len(ahead) < _AHEAD)]
+                if not more:
                     return
-                ahead.append((again[0], pool.submit(attempt, again[0], self.settings, self.votes)))
-                again.popleft()
+                ahead.extend(more)
+                lacking.extend(more)
 
         def results() -> Generator[Prepared | Failure | None]:
             nonlocal pool
@@ -248,17 +259,21 @@ class Preparer:
                         fill()
                         if not ahead:
                             return
-                        result = ahead[0][1].result()
+                        result = ahead[0].future.result()
                     except BrokenProcessPool:
-                        # A reader died, and the pool with it. Whose file it was nobody says, so the oldest is read
-                        # again, alone; the others go back to the queue for a new pool.
-                        again.extendleft(source for source, _ in reversed(ahead))
-                        ahead.clear()
+                        # A reader died, and the pool with it. Whose file it was nobody says, so the oldest that has no
+                        # answer is read again, alone; the others go to a new pool.
                         pool.shutdown(cancel_futures=True)
-                        yield self._alone(again.popleft())
+                        lacking.clear()
+                        lacking.extend(each for each in ahead if not each.answered)
+                        oldest = lacking.popleft()
+                        oldest.future = concurrent.futures.Future()
+                        oldest.future.set_result(self._alone(oldest.source))
                         pool = _start_pool(workers)
                         continue
-                    ahead.popleft()
+                    source = ahead.popleft().source
+                    if isinstance(result, Failure) and result.error == TOO_LARGE:
+                        result = self._alone(source, int(_OF_FREE_MEMORY * _free_memory()))
                     yield result
             finally:
                 # Waited for: a pool that is still ending while Python does so itself would complain of closed pipes.
@@ -268,8 +283,8 @@ class Preparer:
         next(started)  # readers are at work, and where this is dropped, they are stopped
         return cast("Generator[Prepared | Failure]", started)
 
-    def _alone(self, source: Source) -> Prepared | Failure:
-        with _start_pool(1) as pool:
+    def _alone(self, source: Source, memory: int = 0) -> Prepared | Failure:
+        with _start_pool(1, memory) as pool:
             try:
                 pool.submit(int).result()
             except BrokenProcessPool:
@@ -283,13 +298,27 @@ class Preparer:
                 return Failure(source_name(source), "reading it crashed the reader; the file is damaged")
 
 
-def _start_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+class _Ahead:
+    """A source that is read ahead of its turn."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.future: concurrent.futures.Future[Prepared | Failure] = concurrent.futures.Future()
+
+    @property
+    def answered(self) -> bool:
+        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
+
+
+def _start_pool(workers: int, memory: int = 0) -> concurrent.futures.ProcessPoolExecutor:
     # A fork starts at once, with numpy loaded, but a forked child of a process with torch's threads in it may deadlock.
     # The command line starts reading before it imports torch.
     forking = "torch" not in sys.modules and "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     with _environment(ONE_THREAD):
         context = multiprocessing.get_context("fork" if forking else "spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_reader)
+        pool = concurrent.futures.ProcessPoolExecutor(
+            workers, context, initializer=_start_reader, initargs=(max(memory, _WORKER_MEMORY),)
+        )
         # Processes start when work arrives; give each some, while the environment is right.
         for _ in range(workers):
             pool.submit(int)
@@ -311,7 +340,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _start_reader() -> None:
+def _start_reader(memory: int) -> None:
     """Begin a process of a pool. It ends with its parent, even one that is killed: the queue that it waits on would not,
     for its siblings hold the other end."""
     if (parent := multiprocessing.parent_process()) is not None:
@@ -321,7 +350,7 @@ def _start_reader() -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
-    start_worker(_WORKER_MEMORY + _mapped())  # what a fork inherits, such as somebody's large array, is not its own
+    start_worker(memory + _mapped())  # what a fork inherits, such as somebody's large array, is not its own
 
 
 def _mapped() -> int:
@@ -329,6 +358,15 @@ def _mapped() -> int:
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
+        return 0
+
+
+def _free_memory() -> int:
+    """Bytes that are free, or would be if files were not kept in memory; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
         return 0
 
 

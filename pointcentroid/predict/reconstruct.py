@@ -21,11 +21,11 @@ from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name, standard_up
 from pointcentroid.predict.runtimes import open_net
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import FINDER, Up, UpFinder, custom_of, given_turn
+from pointcentroid.predict.up import Up, UpFinder, custom_of, given_turn
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
-from pointcentroid.weights import find_weights, load_weights
+from pointcentroid.weights import STAND_IN, find_weights, load_weights
 
 F_THRESHOLD = 0.05
 """Within which distance, of a shape of radius 1, a point counts as found."""
@@ -83,7 +83,7 @@ class Reconstructor:
 
     @cached_property
     def _finder(self) -> UpFinder:
-        return UpFinder(open_net(find_weights(FINDER), str(self.device)))
+        return UpFinder(open_net(find_weights(STAND_IN), str(self.device)))
 
     @torch.inference_mode()
     def __call__(self, source: Source, count: int = 2048, *, up: Up | np.ndarray = "auto") -> Reconstruction:

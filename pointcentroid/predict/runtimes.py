@@ -49,7 +49,12 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
         )
     if only:
         raise ConfigError(f"{weights} has no graph beside it; this makes one: pointcentroid export {weights} -o {graph}")
-    require("a net without an exported graph, or on a device of its own", "torch", "torch")
+    made = f"`pointcentroid export {weights} -o {graph}`, run where torch is, makes one"
+    require(
+        "another device than the CPU" if graph.is_file() else f"a net without a graph beside its weights ({made})",
+        "torch",
+        "torch",
+    )
     from pointcentroid.predict.torch_net import TorchNet
 
     return TorchNet(weights, device, **changes)

@@ -25,9 +25,6 @@ from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
-FINDER = "small"
-"""The weights that find the axis for nets that have no output for it."""
-
 
 @dataclass(frozen=True, eq=False)
 class Custom:

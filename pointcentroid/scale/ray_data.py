@@ -32,8 +32,8 @@ from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure
 from pointcentroid.scale.answers import Seen, schema_of, table_of
 from pointcentroid.scale.reader import SECONDS, Reader
-from pointcentroid.scale.sources import check_source, files_of
-from pointcentroid.weights import find_weights, read_card
+from pointcentroid.scale.sources import check_source, files_of, whole_name
+from pointcentroid.weights import find_classifier, read_card
 
 _BLOCK = 32  # files that a task reads
 
@@ -74,15 +74,15 @@ def classify(
         batch_size: shapes that a net sees at once.
 
     Returns:
-        A row a file: `path`, `label`, `confidence`, `top`, `up`, `known`, `error`, and `feature` if asked for. Files that
-        cannot be read have only an error.
+        A row a file: `path`, `label`, `confidence`, `top`, `up`, `known`, `points`, `error`, and `feature` if asked for.
+        Files that cannot be read have only an error.
 
     Raises:
         DataError: the source is not there.
         WeightsError: there are no such weights.
     """
     check_source(source)
-    file = find_weights(weights)
+    file = find_classifier(weights).absolute()
     settings = read_card(file).preprocess
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
@@ -90,9 +90,10 @@ def classify(
         nets = sum(node["Alive"] for node in ray.nodes())
     # Ray hands a list on when it has grown to this: some thousand paths, not a million.
     ray.data.DataContext.get_current().target_max_block_size = 2**20
-    files = ray.data.read_datasource(_Files(source, recursive, seen), override_num_blocks=1, num_cpus=0)
+    folder = os.getcwd()  # which names are of; the cluster's processes are in another
+    files = ray.data.read_datasource(_Files(source, recursive, seen, folder), override_num_blocks=1, num_cpus=0)
     clouds = files.repartition(target_num_rows_per_block=_BLOCK).map_batches(
-        partial(_read, settings=settings, votes=votes, seconds=seconds),
+        partial(_read, folder=folder, settings=settings, votes=votes, seconds=seconds),
         batch_size=_BLOCK,
         batch_format="pyarrow",
         num_cpus=1,
@@ -118,20 +119,21 @@ def embed(source: str, **options: Any) -> ray.data.Dataset:
 class _Files(Datasource):
     """The files of a source, listed by one task, which waits when what it has listed is not yet read."""
 
-    def __init__(self, source: str, recursive: bool, seen: Seen | None) -> None:
+    def __init__(self, source: str, recursive: bool, seen: Seen | None, folder: str) -> None:
         super().__init__()
-        self.source, self.recursive, self.seen = source, recursive, ray.put(seen or Seen())
+        self.source, self.recursive, self.folder = source, recursive, folder
+        self.seen = ray.put(seen or Seen())
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
-        source, recursive, seen = self.source, self.recursive, self.seen
+        source, recursive, folder, seen = self.source, self.recursive, self.folder, self.seen
 
         def blocks() -> Iterator[pa.Table]:
             missing = ray.get(seen).copy()
             held: list[str] = []
-            for path in files_of(source, recursive):
+            for path in files_of(source, recursive, folder):
                 if missing.add(path):
                     held.append(path)
                 if len(held) == _BLOCK:
@@ -152,9 +154,9 @@ def _reader(settings: PreprocessConfig, votes: int, seconds: float) -> Reader:
     return Reader(settings, votes, seconds)
 
 
-def _read(files: pa.Table, settings: PreprocessConfig, votes: int, seconds: float) -> pa.Table:
+def _read(files: pa.Table, folder: str, settings: PreprocessConfig, votes: int, seconds: float) -> pa.Table:
     reader = _reader(settings, votes, seconds)
-    results = [reader(os.fsdecode(path)) for path in files["path"].to_pylist()]
+    results = [reader(whole_name(os.fsdecode(path), folder)) for path in files["path"].to_pylist()]
     rows = [
         {"path": path, "error": result.error}
         if isinstance(result, Failure)

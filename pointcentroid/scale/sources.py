@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pointcentroid.errors import DataError, one_line
@@ -33,27 +34,37 @@ def check_source(source: str) -> None:
         raise DataError(f"{source}: there is nothing of this name")
 
 
-def files_of(source: str, recursive: bool) -> Iterator[str]:
+def files_of(source: str, recursive: bool, folder: str = "") -> Iterator[str]:
     """The files of a source, one by one, in an order that is the same every time.
 
     Args:
         source: a folder; a file with a shape; any other file, which lists one path or address a line; or the address of a
             folder that pyarrow or fsspec knows, such as `s3://bucket/folder`. (Tested: local ones, S3 as moto serves it.)
         recursive: look into subfolders.
+        folder: that names which are not whole are of; that of this process if empty.
     """
     source = _local(source)
+    there = whole_name(source, folder)
     if "://" in source:
         root, path = _split(source)
         system, base = _file_system(root)
         for found in _walk_remote(system, base + path, recursive):
             yield root + found.removeprefix(base)
-    elif os.path.isdir(source):
-        yield from walk(source, recursive)
-    elif readable(os.path.basename(source)) and may_hold_points(source):
+    elif os.path.isdir(there):
+        named = str(Path(source))
+        for path in walk(there, recursive):
+            below = os.path.relpath(path, there)
+            yield below if named == "." else os.path.join(named, below)
+    elif readable(os.path.basename(source)) and may_hold_points(there):
         yield source
     else:
-        with open(source, encoding="utf-8", errors="surrogateescape") as lines:
+        with open(there, encoding="utf-8", errors="surrogateescape") as lines:
             yield from (_local(line.rstrip("\r\n")) for line in lines if line.strip())
+
+
+def whole_name(name: str, folder: str) -> str:
+    """Where a file is that is called so in a folder; addresses stay."""
+    return name if "://" in name else os.path.join(folder, name)
 
 
 def _local(source: str) -> str:

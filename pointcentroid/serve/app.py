@@ -22,6 +22,7 @@ from pointcentroid.serve.uploads import accepted
 from pointcentroid.weights import read_card, shipped_weights
 
 _MOST_VOTES = 10
+_AT_ONCE = 16  # files of one request; those of others come in between
 
 UpQuery = Annotated[Up, Query(description="The axis that points up.")]
 _FILES = {
@@ -79,8 +80,11 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
     ) -> Response:
         """Say what shapes are: a row for each file, as `pointcentroid classify --format json` prints it."""
 
+        turns = asyncio.Semaphore(_AT_ONCE)
+
         async def answer(upload: Upload) -> dict[str, Any]:
-            result = await engine.classify(upload, up, votes)
+            async with turns:
+                result = await engine.classify(upload, up, votes)
             return to_row(result if isinstance(result, Failure) else dataclasses.replace(result, top=result.top[:top]))
 
         async with accepted(request, engine, settings.files) as uploads:
@@ -102,7 +106,9 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
 
     @app.get("/models")
     async def models() -> list[dict[str, Any]]:
-        """The weights that come with the package; `serving` says which of them answers."""
+        """The weights that come with the package, and those that answer, where they are others: `serving` says which."""
+        known = shipped_weights()
+        known |= {} if engine.predictor.path in known.values() else {engine.predictor.card.name: engine.predictor.path}
         return [
             {
                 "name": name,
@@ -113,7 +119,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
                 "trained_on_validation": bool(card.knows_validation),
                 **card.figures,
             }
-            for name, path in sorted(shipped_weights().items())
+            for name, path in sorted(known.items())
             for card in [read_card(path)]
         ]
 

@@ -22,7 +22,7 @@ from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.preparing import Prepared, attempt
 from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure, Prediction
-from pointcentroid.serve.limits import MB, RefusalError, ServeSettings
+from pointcentroid.serve.limits import MB, RefusalError, ServeSettings, room
 from pointcentroid.serve.workers import (
     EXPLAINER_KEEPS,
     WorkerPool,
@@ -98,14 +98,17 @@ class Engine:
         """Take a request in, with an empty private folder for its files, which is removed with it.
 
         Raises:
-            RefusalError: there are as many requests as are allowed at once.
+            RefusalError: there are as many requests as are allowed at once, or the disk is full.
         """
         if self.requests >= self.settings.queue:
             raise RefusalError(
                 503, f"{self.requests} requests are being worked on, as many as are taken; try again later", 2
             )
+        with room():
+            if self._folder is not None:  # whoever tidies temporary folders may have taken it
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
         self.requests += 1
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             yield folder
         finally:

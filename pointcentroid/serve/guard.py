@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -66,6 +66,8 @@ class Guard:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if self.loopback and not is_loopback(name.strip("[]")):
             return "this server answers to localhost only"
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        # Browsers say so over https and on the loopback; elsewhere only what page sends a form.
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site in ("cross-site", "same-site") or (site is None and origin and origin.partition("://")[2] != host):
             return "other sites may not use this server"
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pointcentroid.errors import ConfigError
@@ -76,3 +78,12 @@ class RefusalError(Exception):
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         self.status, self.message, self.retry_after = status, message, retry_after
         super().__init__(message)
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """What a full disk leads to becomes a `RefusalError`."""
+    try:
+        yield
+    except OSError as error:
+        raise RefusalError(503, f"the server cannot keep the file: {error.strerror}", retry_after=5) from None

@@ -34,6 +34,10 @@ def run(settings: ServeSettings, host: str, port: int, started: Callable[[str], 
     app = create_app(settings, is_loopback(host))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        socket.getaddrinfo(host, port, family)
+    except socket.gaierror as error:
+        raise ConfigError(f"there is no address {host} ({error.strerror}); choose another --host") from None
+    try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --port") from None

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -19,14 +19,16 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from pointcentroid.serve.engine import Engine, Held, Upload, known_suffix
-from pointcentroid.serve.limits import MB, RefusalError, ServeSettings
+from pointcentroid.serve.limits import MB, RefusalError, ServeSettings, room
 from pointcentroid.serve.patience import Body
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _LONGEST_NAME = 120
-_ENCODED_NAME = re.compile(rb"filename\*=utf-8'[^']*'([^;\s]+)", re.IGNORECASE)  # RFC 5987, which the parser passes over
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_ENCODED_NAME = re.compile(rb";\s*filename\*\s*=\s*(?:utf-8'[^']*'([^;\s]+))?", re.IGNORECASE)  # RFC 5987
+_AS_BROWSERS_SEND = {"%22": '"', "%0D": "\r", "%0A": "\n"}  # and nothing else: a name may hold a % of its own
 _MOST_FIELDS = 20  # parts that are no files; they are skipped
 
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # its remarks on damaged forms are for nobody
@@ -85,15 +87,6 @@ async def _receive(
     return form.uploads
 
 
-@contextmanager
-def _room() -> Iterator[None]:
-    """What a full disk leads to becomes a `RefusalError`."""
-    try:
-        yield
-    except OSError as error:
-        raise RefusalError(503, f"the server cannot keep the file: {error.strerror}", retry_after=5) from None
-
-
 class _Form:
     """What the parser calls: each file goes to the folder, under a number and the suffix of its reader."""
 
@@ -118,7 +111,7 @@ class _Form:
     def close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            with _room():
+            with room():
                 file.close()
 
     def _part_begins(self) -> None:
@@ -137,8 +130,9 @@ class _Form:
 
     def _headers_end(self) -> None:
         given = parse_options_header(self._disposition)[1].get(b"filename")
-        if encoded := _ENCODED_NAME.search(self._disposition):
-            given = given or unquote_to_bytes(encoded[1])
+        # The parser passes over this form of a name. In another encoding, it is still the name of a file.
+        if not given and (encoded := _ENCODED_NAME.search(_QUOTED.sub(b'""', self._disposition))):
+            given = unquote_to_bytes(encoded[1] or b"unnamed")
         if not given:  # a field; or a form's file input that was left empty
             self._fields += 1
             if self._fields > _MOST_FIELDS:
@@ -146,19 +140,23 @@ class _Form:
             return
         if len(self.uploads) == self.most:
             raise RefusalError(413, f"more than {self.most} file{'s' * (self.most > 1)}; send fewer at once")
-        name = clean_name(given.decode("utf-8", "replace"))
+        name = given.decode("utf-8", "replace")
+        for sent, meant in _AS_BROWSERS_SEND.items():
+            name = name.replace(sent, meant)
+        name = clean_name(name)
         path = None
         if suffix := known_suffix(name):
             # A folder each: a glTF file may name others in its folder.
             own = self.folder / str(len(self.uploads))
-            own.mkdir()
             path = own / f"shape{suffix}"
-            self._file = path.open("wb")
+            with room():
+                own.mkdir()
+                self._file = path.open("wb")
         self.uploads.append(Upload(name, path))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            with _room():
+            with room():
                 self._file.write(data[start:end])
 
     def _end(self) -> None:

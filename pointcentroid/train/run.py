@@ -10,7 +10,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -123,6 +122,8 @@ def train(
     module.inherited = inherited
     if config.start and not resume:
         start_from(module.net, config, data.classes)
+    if first:
+        print(_told(config, data, module), file=sys.stderr)
     history = History(folder)
     try:
         trainer = _trainer(config, folder, history, module)
@@ -140,6 +141,14 @@ def train(
         return None
     _finish(config, recipe, provenance_of(config, clouds, inherited), module, data, history, weights)
     return weights
+
+
+def _told(config: TrainConfig, data: CloudData, module: NetTraining) -> str:
+    """What will be trained on what, in a line."""
+    size = sum(parameter.numel() for parameter in module.net.parameters()) / 1e6
+    classes = f" of {len(data.classes)} classes" if isinstance(config.model, ClassifierConfig) else ""
+    shapes = f"{len(data.training):,} shapes{classes} to train on, {len(data.validation):,} to validate"
+    return f"{config.name}: {config.model.kind}, {size:.2f} M parameters, from {config.start or 'random weights'}; {shapes}"
 
 
 def choose_precision(config: TrainConfig) -> Literal["32-true", "bf16-mixed"]:
@@ -243,7 +252,7 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
         if key not in WHERE | {"recipe"} and settings.get(key) != earlier.get(key):
             raise TrainingError(
                 f"{last} was trained with {key}={earlier.get(key)!r}, not {settings.get(key)!r}; a resumed run keeps its "
-                "settings, a new one needs another name="
+                "settings; a new one needs another name=, and may go on from the weights of this one: start=FILE"
             )
     inherited = checkpoint.get("inherited")
     return _Before(data, _inherited(config) if inherited is None else inherited)
@@ -356,7 +365,9 @@ def _finish(
     if config.split == "all":
         card = with_figures_of(recipe, card)
     elif isinstance(net, CentroidClassifier) and provenance["data_sha256"] not in provenance["knows_validation"]:
-        with suppress(DataError):  # too few validation shapes, or too few mistakes: the temperature stays at 1
+        try:
             card = calibrated(net, card, data.classes, data.validation)
+        except DataError as error:  # the temperature stays at 1
+            print(f"confidence is not calibrated: {error}", file=sys.stderr)
     save_weights(path, net.state_dict(), card)
     plot_history(history.rows, module.headline, path.with_name("curves.png"))

@@ -62,8 +62,11 @@ def page_text(panels: list[Panel]) -> str:
         "none": NO_CENTROIDS_NAME,
     }
     page = (files("pointcentroid.viz") / "page.html").read_text(encoding="utf-8")
-    title = ", ".join(panel.title for panel in panels).encode("utf-8", "replace").decode()  # names of files may be no UTF-8
-    values = {"TITLE": html.escape(title), "DATA": _pack(json.dumps(data)), "PLOTLY": plotly}
+    values = {
+        "TITLE": html.escape(", ".join(panel.title for panel in panels)),
+        "DATA": _pack(json.dumps(data)),
+        "PLOTLY": plotly,
+    }
     # All at once: a title may hold what looks like a place for another.
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda place: values[place[1]], page)
 
@@ -82,7 +85,7 @@ def _panel(whole: Panel, panels: list[Panel]) -> dict[str, Any]:
     panel = whole.at_most(MOST_POINTS)
     notes = []
     if panel.thinned:
-        notes.append(f"{len(panel.cloud):,} of {panel.available:,} points are drawn")
+        notes.append(f"{panel.points_drawn} are drawn")
     mesh = panel.mesh
     if mesh is not None and len(mesh[1]) > _MOST_FACES:
         notes.append(f"its mesh of {len(mesh[1]):,} faces is left out")

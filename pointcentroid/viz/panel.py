@@ -105,7 +105,8 @@ class Panel:
         if (prediction := explanation.prediction) is not None:
             self.top = prediction.top
             self.title = title or f"{Path(prediction.file).name}: {prediction.label} {prediction.confidence:.0%}"
-        self.title = " ".join(self.title.split())  # a line, whatever a file is called
+        # A line, and one that can be shown, whatever a file is called.
+        self.title = " ".join(self.title.split()).encode("utf-8", "replace").decode()
         self.cloud, self.nearest = explanation.points, np.arange(len(explanation.points))
         self.available = len(self.cloud)
         if explanation.faces is None:
@@ -139,6 +140,11 @@ class Panel:
     def thinned(self) -> bool:
         """Whether the file holds more points than are drawn."""
         return self.available > len(self.cloud)
+
+    @property
+    def points_drawn(self) -> str:
+        """How many points are drawn, and of how many, in words."""
+        return f"{len(self.cloud):,}{f' of {self.available:,}' if self.thinned else ''} points"
 
     @cached_property
     def middle(self) -> np.ndarray:

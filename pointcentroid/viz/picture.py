@@ -96,10 +96,8 @@ def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
         drawn = [[camera.views(tile, azimuths) for tile in row.tiles] for row in rows]
     pen = draw_module.Draw(image_module.new("RGB", (1, 1)))
     bands = [_band(row, tiles, pen) for row, tiles in zip(rows, drawn, strict=True)]
-    titles = [2 * _MARGIN + int(pen.textlength(row.title, font_size=_TITLE_FONT)) for row in rows]
-    sheet = image_module.new(
-        "RGB", (max(*titles, *(band.width for band in bands)), sum(band.height for band in bands)), _BACKGROUND
-    )
+    width, height = max(band.width for band in bands), sum(band.height for band in bands)
+    sheet = image_module.new("RGB", (width, height), _BACKGROUND)
     top = 0
     for band in bands:
         sheet.paste(band, (0, top))
@@ -149,7 +147,9 @@ def _band(row: Row, tiles: list[list[Image]], pen: Any) -> Image:
     texts = [int(pen.textlength(text, font_size=_CAPTION_FONT)) + 2 * _MARGIN for lines in captions for text in lines]
     width = max(*(box[2] - box[0] for box in boxes), *texts)
     top = _HEADING + _CAPTION * max(len(lines) for lines in captions)
-    band = image_module.new("RGB", (len(tiles) * width, top + sum(box[3] - box[1] for box in boxes)), _BACKGROUND)
+    titled = 2 * _MARGIN + int(pen.textlength(row.title, font_size=_TITLE_FONT))
+    size = max(len(tiles) * width, titled), top + sum(box[3] - box[1] for box in boxes)
+    band = image_module.new("RGB", size, _BACKGROUND)
     draw = draw_module.Draw(band)
     draw.text((_MARGIN, 8), row.title, fill=(20, 20, 20), font_size=_TITLE_FONT)
     for column, lines in enumerate(captions):
@@ -177,12 +177,12 @@ def _captions(tile: Tile) -> list[str]:
     """The lines above a drawing: what is drawn, and what grey points are, where there are any."""
     panel, stage, name = tile
     if stage is None:
-        return ["mesh"]
+        return ["mesh" if panel.mesh is not None else "no mesh: a point cloud"]
     if stage > panel.stages:
         return [""]
     listed = panel.listed(stage)
     unassigned = [line for line in listed if line.number == NO_CENTROID]
-    what = f"{len(listed) - len(unassigned)} centroids" if stage else f"{len(panel.cloud):,} points"
+    what = f"{len(listed) - len(unassigned)} centroids" if stage else panel.points_drawn
     called = name or (f"stage {stage}" if stage else "")
     lines = [f"{called}: {what}" if called else what]
     return lines + [f"grey: {line.size:,} point{'s' * (line.size > 1)} {line.name}" for line in unassigned]

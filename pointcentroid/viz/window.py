@@ -125,7 +125,7 @@ class Viewer:
         self.shapes, self.number = shapes, 0
         self.stage, self.composed, self.head, self.mesh = -1, True, None, False
         self.panels: list[Panel] = []
-        self.most = 0
+        self.most, self.problem = 0, ""
         self.picked: Key | None = None
         self.hidden: set[Key] = set()
         self.apart, self._awaited = 0.0, False
@@ -204,12 +204,10 @@ class Viewer:
         try:
             panels = self.shapes[number]()
         except PointCentroidError as error:
-            self.number, self.panels = number, []
+            self.number, self.panels, self.problem = number, [], str(error).encode("utf-8", "replace").decode()
             self._begin()
-            self.said.text = wrapped(str(error))
-            self.window.set_needs_layout()
             return
-        self.number, self.panels = number, panels
+        self.number, self.panels, self.problem = number, panels, ""
         self.most = max(panel.stages for panel in panels)
         self.stage = self.most if self.stage < 0 else min(self.stage, self.most)
         self.slider.set_limits(0, self.most)
@@ -302,7 +300,7 @@ class Viewer:
             panel = self.panels[self.picked[0]]
             self.said.text = wrapped(panel.describe(self._stage(panel), self.picked[1], self.composed, self._head(panel)))
         else:
-            self.said.text = "click a centroid or a point" if self.panels else ""
+            self.said.text = wrapped(self.problem or "click a centroid or a point")
         self.window.set_needs_layout()  # texts have grown or shrunk
 
     # What changes the state
@@ -310,7 +308,7 @@ class Viewer:
     def set_stage(self, stage: int) -> None:
         """Show another stage, 0 for the cloud before any."""
         stage = max(0, min(stage, self.most))
-        if stage == self.stage:
+        if stage == self.stage or not self.panels:
             return
         self.stage = stage
         self._list_heads()
