@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -22,6 +23,8 @@ from rich.text import Text
 import pointcentroid as pc
 from pointcentroid.cli.app import app
 from pointcentroid.cli.output import check_folder, check_writable
+from pointcentroid.config import PreprocessConfig
+from pointcentroid.weights import find_weights, load_weights, save_weights
 
 from .conftest import EXAMPLES
 from .meshes import direction
@@ -412,6 +415,18 @@ class TestOutputs:
 
 
 class TestSmallThings:
+    def test_beside_a_net_of_parts_shapes_are_classified_as_they_are_without(self, tmp_path: Path) -> None:
+        """Whatever that net wants to see of them."""
+        tensors, card = load_weights(find_weights("parts"))
+        other = dataclasses.replace(card, preprocess=PreprocessConfig(sample=256, points=256))
+        save_weights(tmp_path / "parts.safetensors", tensors, other)
+        files = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".off", ".obj", ".ply"))
+        answers = [
+            run("classify", *files, "--format", "json", "--weights", weights).stdout
+            for weights in ("small", tmp_path / "parts.safetensors")
+        ]
+        assert answers[0] == answers[1]
+
     def test_nothing_is_told_to_others(self, tmp_path: Path) -> None:
         """ONNX Runtime keeps what it wants to send in the home of its user."""
         home = tmp_path / "home"

@@ -108,6 +108,14 @@ def test_training_learns_and_its_weights_predict(trained: Path, toy: Path) -> No
     assert numbers["overall_accuracy"] == numbers["mean_class_accuracy"] == 1
     assert numbers["shapes"] == 8
     assert numbers["per_class"] == {"rod": 1, "plate": 1}
+    assert not numbers["trained_on_these"]
+    for split, says in (("all", "trained on some of it too"), ("training", "trained on it too")):
+        done = run("evaluate", trained, "--data", toy, "--split", split, "--format", "csv")
+        assert says in done.stderr
+        rows = dict(csv.reader(done.stdout.splitlines()))
+        assert rows["trained_on_these"] == "True"
+        assert int(rows["shapes of rod"]) + int(rows["shapes of plate"]) == int(rows["shapes"])
+        assert float(rows["ece_interval_low"]) <= float(rows["ece"]) <= float(rows["ece_interval_high"])
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(toy: Path, tmp_path: Path) -> None:
@@ -612,6 +620,16 @@ class TestTeachers:
         assert done.returncode == 2
         assert says in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_classes_need_not_be_counted(toy: Path, tmp_path: Path) -> None:
+    settings = [word for word in SMALL if not word.startswith("model.classes")]
+    done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=counted", *settings, "epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "from random weights; 72 shapes of 2 classes to train on, 8 to validate" in done.stderr
+    assert f"to use them: pointcentroid classify FILES --weights {tmp_path}/counted/counted.safetensors" in done.stderr
+    assert "confidence is not calibrated: " in done.stderr
+    assert read_card(tmp_path / "counted" / "counted.safetensors").classes == ("rod", "plate")
 
 
 def test_mismatched_classes_are_an_error(toy: Path, tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch) ->
     assert [p.name for p in tmp_path.iterdir()] == ["toy.safetensors"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, value: float) -> None:
+    save_weights(tmp_path / "toy.safetensors", {"w": torch.tensor([0, value]), "n": torch.tensor(3)}, CARD)
+    with pytest.raises(WeightsError, match="its tensor w holds numbers that are not finite"):
+        load_weights(tmp_path / "toy.safetensors")
+
+
 def rewrite(path: Path, change) -> None:
     save_weights(path, {"w": torch.zeros(1)}, CARD)
     with safetensors.safe_open(path, "pt") as file:
