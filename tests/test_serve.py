@@ -384,6 +384,8 @@ class TestLimits:
         private.rmdir()
         assert server.classify(("chair.off", CHAIR)).json[0]["label"] == "chair"
         server.settle()
+        (private,) = server.folder.glob("pointcentroid-*")
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
         private.rmdir()
         private.touch()  # no folder can be made in it
         for _ in range(4):

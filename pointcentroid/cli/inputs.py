@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import glob
 import os
 import sys
@@ -68,9 +67,8 @@ def count(paths: list[str], recursive: bool) -> int | None:
 
 def _files(path: str, recursive: bool, tell: Callable[[str], object] | None = None) -> Iterable[str]:
     if path == "-":
-        # Editors of Windows begin texts with a mark, which is read as bytes that are no name.
-        lines = (line.encode("utf-8", "surrogateescape").removeprefix(codecs.BOM_UTF8) for line in sys.stdin)
-        return (line.decode("utf-8", "surrogateescape").rstrip("\r\n") for line in lines if line.strip())
+        lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in sys.stdin)  # editors of Windows begin texts with it
+        return (line for line in lines if line.strip())
     if os.path.isdir(path):
         return walk(path, recursive, tell)
     if glob.has_magic(path) and not os.path.exists(path):

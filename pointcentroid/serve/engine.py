@@ -75,7 +75,7 @@ class Engine:
 
     async def start(self) -> None:
         """Start reading processes and the net; the first answer is then as fast as the next."""
-        self._folder = Path(tempfile.mkdtemp(prefix="pointcentroid-"))  # mode 0700
+        self._folder = _private_folder()
         await self._readers.start()
         self._batching = asyncio.create_task(self._batches())
         points = np.random.default_rng(0).normal(size=(64, 3))
@@ -105,9 +105,11 @@ class Engine:
                 503, f"{self.requests} requests are being worked on, as many as are taken; try again later", 2
             )
         with room():
-            if self._folder is not None:  # whoever tidies temporary folders may have taken it
-                self._folder.mkdir(mode=0o700, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=self._folder))
+            try:
+                folder = Path(tempfile.mkdtemp(dir=self._folder))
+            except FileNotFoundError:  # whoever tidies temporary folders has taken it; another name, which nobody knows
+                self._folder = _private_folder()
+                folder = Path(tempfile.mkdtemp(dir=self._folder))
         self.requests += 1
         try:
             yield folder
@@ -207,6 +209,10 @@ class Engine:
 
     def _predict(self, items: list[Prepared]) -> list:
         return list(self.predictor.predict_prepared(items, top=len(self.predictor.classes), batch_size=len(items)))
+
+
+def _private_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="pointcentroid-"))  # mode 0700
 
 
 class Held:
