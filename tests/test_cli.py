@@ -476,6 +476,7 @@ class TestSmallThings:
             (["calibrate", "small", "--data", "x", "--to", "a.onnx"], "expected a name that ends in .safetensors"),
             (["data", "prepare", "x", "--to", "y", "--sha256", "abc"], "add --download"),
             (["train", "x", "--from", "small", "start=tiny"], "is the same as start="),
+            (["train", str(EXAMPLES), "data=other"], "leave data= out"),
             (["serve", "--host", ""], "is empty; 0.0.0.0 listens on all addresses"),
             (["serve", "--host", "no.such.host.invalid", "--port", "0"], "choose another --host"),
             (["assignments", "a.off", "--correspondence", "--mean"], "leave --mean out"),

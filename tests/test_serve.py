@@ -700,6 +700,18 @@ class TestEnd:
         assert (server.process.returncode, said) == (code, "" if code == 0 else "stopped\n")
         assert list(server.folder.glob("pointcentroid-*")) == []
 
+    def test_a_second_interrupt_ends_it_at_once_and_quietly(self, another: Callable[..., Server]) -> None:
+        server = another()
+        body, headers = form(("a.xyz", b"1 2 3\n" * 100))
+        with socket.create_connection(("127.0.0.1", server.port)) as sender:
+            sender.sendall(opening(body, headers) + body[:50])  # and no more
+            until(lambda: server.health()["requests"])
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(1)
+            _, said = server.end(signal.SIGINT)
+        assert "Traceback" not in said
+        assert list(server.folder.glob("pointcentroid-*")) == []
+
     def test_what_cannot_be_served_is_one_line(self, server: Server) -> None:
         for options in (["--port", server.port], ["--weights", "autoencoder"], ["--weights", "nothing"]):
             done = subprocess.run([*SERVE, *map(str, options)], capture_output=True, text=True, check=False, timeout=60)

@@ -95,6 +95,8 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
         # They are of ModelNet40, of as many classes; the data say how many there are.
         return load_train_config(what, [*overrides, f"model.classes={len(class_names(settings.data))}"], **given)
 
+    if any(word.startswith("data=") for word in overrides):
+        raise typer.BadParameter(f"{what} is what is trained on; leave data= out", param_hint="data=")
     name = re.sub(r"[^\w.-]+", "-", path.resolve().stem).strip("-") or "shapes"
     classes = len(class_names(path))
     given |= {"data": what, "name": name, "model": {"classes": classes}}

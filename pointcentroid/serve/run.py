@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -49,6 +51,11 @@ def run(settings: ServeSettings, host: str, port: int, started: Callable[[str], 
             await super().startup(sockets)
             if self.started:
                 started(line)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            if self.force_exit:  # the second time: what is cut off then need not be told of
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
     config = uvicorn.Config(
         app,
