@@ -108,6 +108,7 @@ class Display(Callback):
         left = TimeRemainingColumn(), TextColumn("left")
         self.bar = Progress(*columns, *left, console=console, transient=True, disable=not console.is_terminal)
         self._task: TaskID | None = None
+        self._line = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Begin the bar: all steps of the run, those before a resumption done."""
@@ -122,20 +123,28 @@ class Display(Callback):
             self.bar.update(self._task, completed=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Print the epoch."""
+        """Compose the line of the epoch; it is printed when its checkpoint is written, which is later."""
         if self._task is None:
             return
         row = self.history.rows[-1]
         left = row["seconds"] / row["epoch"] * ((trainer.max_epochs or 0) - row["epoch"])
-        validation = f"{self.headline.replace('_', ' ')} {row[self.headline]:.4g}"
+        measure = {"validation_overall": "validation_accuracy"}.get(self.headline, self.headline)
+        validation = f"{measure.replace('_', ' ')} {row[self.headline]:.4g}"
         self.bar.update(self._task, figures=f"loss {row['train_loss']:.4g}  {validation}")
         accuracy = f"accuracy {row['train_accuracy']:.4g}  " if "train_accuracy" in row else ""
         figures = f"loss {row['train_loss']:.4g}  {accuracy}{validation}"
-        line = f"epoch {row['epoch']}/{trainer.max_epochs}  {figures}  {left / 60:.0f} min left"
-        self.bar.console.print(line, highlight=False, soft_wrap=True)
+        time_left = f"{left / 60:.0f} min" if left >= 60 else f"{left:.0f} s"
+        self._line = f"epoch {row['epoch']}/{trainer.max_epochs}  {figures}  {time_left} left"
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Print the epoch before."""
+        if self._line:
+            self.bar.console.print(self._line, highlight=False, soft_wrap=True)
+        self._line = ""
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Take the bar away."""
+        """Print the last epoch, and take the bar away."""
+        self.on_train_epoch_start(trainer, pl_module)
         self.bar.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
