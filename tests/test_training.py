@@ -629,7 +629,9 @@ def test_classes_need_not_be_counted(toy: Path, tmp_path: Path) -> None:
     done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=counted", *settings, "epochs=1")
     assert done.returncode == 0, done.stderr
     assert "from random weights; 72 shapes of 2 classes to train on, 8 to validate" in done.stderr
-    assert f"to use them: pointcentroid classify FILES --weights {tmp_path}/counted/counted.safetensors" in done.stderr
+    path = tmp_path / "counted" / "counted.safetensors"
+    assert f"to use them: pointcentroid classify FILES --weights {path}\n" in done.stderr
+    assert f"after: pointcentroid export {path} -o {path.with_suffix('.onnx')}\n" in done.stderr
     assert "confidence is not calibrated: " in done.stderr
     assert read_card(tmp_path / "counted" / "counted.safetensors").classes == ("rod", "plate")
 
