@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o666 & ~_UMASK
+        mode = path.stat().st_mode & 0o777 if path.is_file() else 0o666 & ~_UMASK
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pointcentroid-")
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file

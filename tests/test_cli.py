@@ -368,7 +368,26 @@ class TestOutputs:
             done = run(*arguments)
             assert done.returncode == 2, arguments
             assert "stay" in unboxed(done.stderr)
+        listed = run("classify", "-", "-o", shape, stdin=f"{EXAMPLES / 'lamp.glb'}\n{shape}\n")
+        assert (listed.returncode, "which stays" in unboxed(listed.stderr)) == (2, True)
         assert shape.read_bytes() == content
+        weights = tmp_path / "tiny.safetensors"
+        weights.write_bytes(find_weights("tiny").read_bytes())
+        before = weights.read_bytes()
+        for arguments in (
+            ("models", weights, "-o", weights),
+            ("classify", shape, "--weights", weights, "-o", weights),
+            ("evaluate", weights, "--data", tmp_path / "x.npz", "-o", weights),
+        ):
+            assert run(*arguments).returncode == 2
+            assert weights.read_bytes() == before
+        (tmp_path / "below").mkdir()
+        points = tmp_path / "below" / "points.csv"  # which is not read without --recursive
+        points.write_text("x,y,z\n1,2,3\n")
+        assert run("classify", tmp_path, "-o", points).returncode == 1
+        assert "label" in points.read_text()
+        for _ in range(2):  # the second time beside its own results, which are no shapes
+            assert run("embed", tmp_path, "-o", tmp_path / "features.npz").returncode == 1
         table.write_text("file,label\nchair.off,chair\n")  # answers of before, which nobody reads
         assert run("classify", tmp_path, "-o", table).returncode == 1
         assert "chair.off" in table.read_text()
@@ -461,7 +480,8 @@ class TestSmallThings:
     def test_models_of_one_name_its_classes(self) -> None:
         (row,) = map(json.loads, run("models", "tiny", "--format", "json").stdout.splitlines())
         assert row["kind"] == "classifier"
-        assert row["classes"] == list(pc.load("tiny").classes)
+        assert row["class_names"] == list(pc.load("tiny").classes)
+        assert row["classes"] == 40
         assert "night_stand" in run("models", "tiny").stdout
 
     def test_a_list_may_begin_with_a_mark(self) -> None:
@@ -479,6 +499,7 @@ class TestSmallThings:
             (["train", str(EXAMPLES), "data=other"], "leave data= out"),
             (["serve", "--host", ""], "is empty; 0.0.0.0 listens on all addresses"),
             (["serve", "--host", "no.such.host.invalid", "--port", "0"], "choose another --host"),
+            (["serve", "--host", "a..b", "--port", "0"], "choose another --host"),
             (["assignments", "a.off", "--correspondence", "--mean"], "leave --mean out"),
             (["classify", "a.off", "--weights", "small", "--device", "meta"], "no device 'meta'"),
         ],

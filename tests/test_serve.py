@@ -399,7 +399,9 @@ class TestLimits:
         ("sent", "name"),
         [
             (b"filename*=UTF-8''ch%C3%A4ir.off", "chäir.off"),
-            (b"filename*=iso-8859-1'en'ch%E4ir.off", "unnamed"),
+            (b"filename*=iso-8859-1'en'ch%E4ir.off", "chäir.off"),
+            (b"filename*=no-such''ch%E4ir.off", "chäir.off"),
+            (b"filename*=\"utf-8''chair.off\"", "unnamed"),
             (b'filename="6%22 100%25.off"', '6" 100%25.off'),
         ],
     )
@@ -521,7 +523,11 @@ class TestLimits:
             {"Origin": "null"},
         ):
             assert server.ask("POST", "/classify", body, headers | extra).status == 403
-        for extra in ({"Origin": "http://localhost"}, {"Origin": "https://a.proxy", "Sec-Fetch-Site": "same-origin"}):
+        for extra in (
+            {"Origin": "http://localhost"},
+            {"Origin": "http://LOCALHOST"},
+            {"Origin": "https://a.proxy", "Sec-Fetch-Site": "same-origin"},
+        ):
             assert server.ask("POST", "/classify", body, headers | {"Host": "localhost"} | extra).status == 200
         for host in ("localhost", f"127.0.0.1:{server.port}", "[::1]:80"):
             assert server.ask("POST", "/classify", body, headers | {"Host": host}).status == 200

@@ -23,6 +23,7 @@ from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.export import export
 from pointcentroid.cli.keeping import RayCommand
 from pointcentroid.cli.models import models
+from pointcentroid.cli.output import printable
 from pointcentroid.cli.push import push
 from pointcentroid.cli.reconstruct import reconstruct
 from pointcentroid.cli.serve import serve
@@ -76,7 +77,8 @@ def main() -> None:
     try:
         app()
     except PointCentroidError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        lines = map(printable, str(error).split("\n"))
+        typer.secho("error: " + "\n".join(lines), fg="red", err=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of our output has left (`| head`). Python would complain again when it flushes at exit.

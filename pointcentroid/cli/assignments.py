@@ -75,7 +75,7 @@ def assignments(
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
     if correspondence and mean:
         raise typer.BadParameter("--correspondence gives means already; leave --mean out", param_hint="--mean")
-    check_writable(output, read=paths)
+    check_writable(output, read=[*paths, weights], recursive=recursive)
     check_folder(save, "--save")
     check_folder(split, "--split")
     written = chosen_format(format, output)
@@ -121,7 +121,7 @@ def assignments(
     _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
     if correspondence and not rows and not failures:
         note("nothing to compare: a folder needs two files with parts, or --names an example")
-    end(Counter(all=len(files), failed=len(failures)), "measured")
+    end(Counter(all=len(files), failed=len(failures)), "measured, or written")
 
 
 def _check_apart(files: list[str], places: set[str], endings: re.Pattern[str], option: str) -> None:

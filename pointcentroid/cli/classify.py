@@ -42,7 +42,7 @@ def classify(
 
     target = parquet_target(output, resume, format)
     path = Path(output) if output and not target else None
-    check_writable(path, read=paths)
+    check_writable(path, read=[*paths, weights], recursive=recursive)
     kind = chosen_format(format, path)
     asked = {"up": up, "votes": votes, "top": top}
     answers = open_answers(target, weights, resume, **asked) if target else None
@@ -51,7 +51,7 @@ def classify(
         counts = answer_on_ray(ray, paths, recursive, workers, answers, "classifying", **settings)
         _close(counts)
         return
-    files: Iterable[str] = stream(paths, recursive)
+    files: Iterable[str] = stream(paths, recursive, path)
     if answers:
         files = answers.missing(files)
     predictor, prepared = start(files, weights, device, votes, workers)

@@ -51,7 +51,7 @@ def embed(
     kind = chosen_format(format, path, ("npz", "json", "csv"))
     if kind == "npz" and output is None:
         raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --format json")
-    check_writable(path, read=paths)
+    check_writable(path, read=[*paths, weights], recursive=recursive)
     asked = {"up": up, "votes": votes}
     answers = open_answers(target, weights, resume, features=True, **asked) if target else None
     if ray:
@@ -59,7 +59,7 @@ def embed(
         counts = answer_on_ray(ray, paths, recursive, workers, answers, "embedding", **settings)
         end(counts, "embedded")
         return
-    files: Iterable[str] = stream(paths, recursive)
+    files: Iterable[str] = stream(paths, recursive, path)
     if answers:
         files = answers.missing(files)
     predictor, prepared = start(files, weights, device, votes, workers)

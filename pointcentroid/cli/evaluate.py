@@ -76,7 +76,7 @@ def evaluate(
     from pointcentroid.predict.loading import load
     from pointcentroid.weights import find_weights, read_card
 
-    check_writable(output)
+    check_writable(output, read=[data, weights])
     check_folder(plots, "--plots")
     kind = chosen_format(format, output)
     card = read_card(find_weights(weights))

@@ -39,15 +39,16 @@ def expand(paths: list[str], recursive: bool) -> list[str]:
     return list(stream(paths, recursive))
 
 
-def stream(paths: list[str], recursive: bool) -> Iterator[str]:
+def stream(paths: list[str], recursive: bool, output: Path | None = None) -> Iterator[str]:
     """Turn arguments into files, one by one, in the order of `expand`: folders are walked as files are asked for.
 
     Args:
         paths: see `expand`.
         recursive: see `expand`.
+        output: a file to be written, which a list on standard input must not name.
 
     Raises:
-        typer.BadParameter: nothing at all was found; at once, not at the first file.
+        typer.BadParameter: nothing at all was found; at once, not at the first file. Or, later, the list names `output`.
     """
     if "" in paths:
         raise typer.BadParameter("a path is empty; name files, folders, or - for a list on standard input")
@@ -57,7 +58,15 @@ def stream(paths: list[str], recursive: bool) -> Iterator[str]:
         hint = "" if recursive else "; --recursive looks into subfolders"
         where = "the list on standard input" if paths == ["-"] else " ".join(paths) + hint
         raise typer.BadParameter(f"no readable files in {where}")
-    return chain(first, files)
+    files = chain(first, files)
+    return _apart(files, output) if "-" in paths and output is not None and output.is_file() else files
+
+
+def _apart(files: Iterator[str], output: Path) -> Iterator[str]:
+    for file in files:
+        if os.path.exists(file) and output.samefile(file):
+            raise typer.BadParameter(f"{output} is among what is read, which stays; name another file", param_hint="-o")
+        yield file
 
 
 def count(paths: list[str], recursive: bool) -> int | None:

@@ -27,16 +27,16 @@ def models(
     from pointcentroid.cli.output import check_writable, chosen_format, note, print_measures, print_table, write
     from pointcentroid.weights import find_weights, read_card, shipped_weights
 
-    check_writable(output)
+    check_writable(output, read=[weights] if weights else [])
     kind = chosen_format(format, output)
     if weights is not None:
         path = find_weights(weights)
         card = read_card(path)
-        row = _row(card.name, card, path) | {"classes": list(card.classes)}
+        row = _row(card.name, card, path)
         if kind == "table":
-            print_measures(row | {"classes": ", ".join(card.classes) or "none"}, output)
+            print_measures(row | {"class names": ", ".join(card.classes) or "none"}, output)
         else:
-            write([row], list(row), kind, output)
+            write([row | {"class_names": list(card.classes)}], [*row, "class_names"], kind, output)
         return
     rows = [_row(name, read_card(path), path) for name, path in sorted(shipped_weights().items())]
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,14 @@ _SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".npz": "npz", ".
 _ESCAPED = "surrogateescape"  # bytes of names of files that are no UTF-8 are written as they are
 
 
-def check_writable(path: Path | None, option: str = "-o", read: Iterable[str] = ()) -> None:
+def check_writable(path: Path | None, option: str = "-o", read: Iterable[str] = (), recursive: bool = True) -> None:
     """Refuse an output path that cannot or must not be written, before any work is done for it.
 
     Args:
         path: the path, or None.
         option: what it was given to.
         read: files, folders and globs that the command reads.
+        recursive: whether it looks into subfolders.
 
     Raises:
         typer.BadParameter: it is a folder, its folder is not there or is write-protected, or it is one of the files read.
@@ -55,16 +57,27 @@ def check_writable(path: Path | None, option: str = "-o", read: Iterable[str] = 
     if not os.access(folder, os.W_OK) and (path.is_file() or not path.exists()):  # not of a pipe or /dev/null
         raise typer.BadParameter(f"nothing can be written to the folder {folder}", param_hint=option)
     for one in read:
-        if path.is_file() and _reads(one, path):
+        if path.is_file() and _reads(one, path, recursive):
             raise typer.BadParameter(f"{path} is among what is read, which stays; name another file", param_hint=option)
 
 
-def _reads(source: str, path: Path) -> bool:
+def _reads(source: str, path: Path, recursive: bool) -> bool:
     """Whether a file, folder or glob that a person named takes in a file."""
     if os.path.isdir(source):
-        inside = path.resolve().is_relative_to(Path(source).resolve())
-        return inside and readable(path.name) and may_hold_points(str(path))
+        above = path.resolve().parents if recursive else path.resolve().parents[:1]
+        return Path(source).resolve() in above and readable(path.name) and may_hold_points(str(path)) and not _embedded(path)
     return any(os.path.exists(name) and path.samefile(name) for name in [source, *glob.iglob(source, recursive=True)])
+
+
+def _embedded(path: Path) -> bool:
+    """Whether `embed` has written a file."""
+    if path.suffix.lower() != ".npz":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"features.npy", "files.npy", "labels.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def check_folder(path: Path | None, option: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.gltf_arrays import DRACO, MESHOPT, TRIANGLES, GltfArrays
 from pointcentroid.io.gltf_nodes import posed, transforms, world_transforms
-from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Part, Shape, joined
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, MAX_UNPACKED, Part, Shape, joined
 
 _MOST_SETS = 4  # of four bones each; players must know one
 _INSTANCES = "EXT_mesh_gpu_instancing"
@@ -137,7 +137,7 @@ class _Scene:
         self._shared: dict[tuple, np.ndarray] = {}
         self._skins: dict[int, np.ndarray] = {}
         self._matrices: dict[int, np.ndarray] = {}
-        self._copies = self._elements = 0
+        self._copies = self._elements = self._bytes = 0
 
     def parts(self) -> Iterator[Part]:
         """See `placed`.
@@ -258,7 +258,13 @@ class _Scene:
         positions = self._posed(attributes, morphs, sets, pose) if known is None else known
         if not own:
             self._shared[key] = positions
-        if corners is not None and (corners >= len(positions)).any():  # in a whole, it could be another part's
+        self._bytes += 0 if known is not None else positions.nbytes
+        self._bytes += 8 * len(positions if corners is None else corners)
+        if self._bytes > MAX_UNPACKED:
+            raise ReadError(self.path, f"would unpack to more than {MAX_UNPACKED >> 30} GiB of geometry")
+        if corners is not None and mode != TRIANGLES:  # a point or the end of a line that is not there shows nothing
+            corners = corners[corners < len(positions)]
+        elif corners is not None and (corners >= len(positions)).any():  # in a whole, it could be another part's
             raise ReadError(self.path, f"a face names vertex {corners.max()}, but there are {len(positions)}")
         return mode, positions, corners
 

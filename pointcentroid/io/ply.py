@@ -80,7 +80,7 @@ def read_ply(path: Path) -> Shape:
         try:
             found, _ = _read(elements, body, wanted)
         except (ValueError, OverflowError, struct.error):
-            raise ReadError(path, "cut short: it holds fewer vertices or faces than its header declares") from None
+            raise ReadError(path, "cut short or damaged: it holds less than its header declares") from None
     else:
         found = _read_text(path, elements, bytes(body), wanted, len(header[0].splitlines()) + 1)
     vertices = np.stack([axis.values for axis in found["vertex"]], axis=1).astype(np.float64)
@@ -185,9 +185,9 @@ def _read_text(
     if found and not any(np.ptp(lists.sizes) for columns in found.values() for lists in columns if len(lists.sizes)):
         return found
     # Lists of different lengths may fit the numbers by chance. But a row may also stand in several lines.
-    lines = [(number, text.split()) for number, text in enumerate(body.splitlines(), line) if text.strip()]
+    lines = [(number, text) for number, text in enumerate(body.splitlines(), line) if text.strip()]
     if not found or len(lines) == sum(element.count for element in elements):
-        _check(path, elements, lines)
+        _check(path, elements, lines, numbers=found is not None)
     if not found:
         raise ReadError(path, "holds other numbers than its header declares")
     return found
@@ -206,16 +206,25 @@ def _stream(elements: list[_Element], body: bytes, wanted: dict[str, list[int]])
     return found if end == numbers.nbytes else None
 
 
-def _check(path: Path, elements: list[_Element], lines: list[tuple[int, list[bytes]]]) -> None:
-    """Say in which line of a text a row is not what it should be, if one is."""
+def _check(path: Path, elements: list[_Element], lines: list[tuple[int, bytes]], numbers: bool) -> None:
+    """Say in which line of a text a row is not what it should be, if one is.
+
+    Args:
+        path: named in errors.
+        elements: what the header declares.
+        lines: with their numbers.
+        numbers: whether all words are known to be numbers.
+    """
     rows = ((element, row) for element in elements for row in range(element.count))
-    for number, words in lines:
+    for number, line in lines:
         element, row = next(rows, (None, 0))
+        words = line.split()
+        if element is not None and len(words) == _length(element, words) and (numbers or reals(line) is not None):
+            continue
         shown = repr(b" ".join(words).decode("utf-8", "replace")[:60])
         if element is None:
             raise ReadError(path, f"goes on after what its header declares: {shown}", number)
-        if len(words) != _length(element, words) or reals(b" ".join(words)) is None:
-            raise ReadError(path, f"expected the numbers of {element.name} {row}, found {shown}", number)
+        raise ReadError(path, f"expected the numbers of {element.name} {row}, found {shown}", number)
     element, row = next(rows, (None, 0))
     if element is not None:
         declared = f"the header declares {element.count} rows of {element.name}"

@@ -43,7 +43,7 @@ ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THR
 """Variables of the environment of a process that reads: there are as many of them as processors."""
 
 _WORKER_MEMORY = 3 * 2**30  # a reader that wants more address space than this gets a MemoryError
-_OF_FREE_MEMORY = 0.8  # that a reader may take alone, for a file that needs more
+_OF_FREE_MEMORY = 0.5  # that a reader may take alone, for a file that needs more; others go on reading meanwhile
 
 Source = str | Path | np.ndarray | Shape | Any
 """What can be predicted: a file, an (N, 3) array of points, a shape; a mesh, cloud or scene of trimesh, a mesh or cloud of
@@ -273,7 +273,8 @@ class Preparer:
                         continue
                     source = ahead.popleft().source
                     if isinstance(result, Failure) and result.error == TOO_LARGE:
-                        result = self._alone(source, int(_OF_FREE_MEMORY * _free_memory()))
+                        memory = int(_OF_FREE_MEMORY * _free_memory())
+                        result = self._alone(source, memory) if memory > _WORKER_MEMORY else result
                     yield result
             finally:
                 # Waited for: a pool that is still ending while Python does so itself would complain of closed pipes.
@@ -365,9 +366,13 @@ def _free_memory() -> int:
     """Bytes that are free, or would be if files were not kept in memory; 0 where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return 0
+    with suppress(OSError, ValueError):  # in a container, of which the line above knows nothing
+        most, taken = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, most - taken)
+    return free
 
 
 def start_worker(memory: int = _WORKER_MEMORY) -> None:

@@ -58,7 +58,7 @@ def files_of(source: str, recursive: bool, folder: str = "") -> Iterator[str]:
     elif readable(os.path.basename(source)) and may_hold_points(there):
         yield source
     else:
-        with open(there, encoding="utf-8", errors="surrogateescape") as lines:
+        with open(there, encoding="utf-8-sig", errors="surrogateescape") as lines:
             yield from (_local(line.rstrip("\r\n")) for line in lines if line.strip())
 
 

@@ -107,8 +107,8 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
     @app.get("/models")
     async def models() -> list[dict[str, Any]]:
         """The weights that come with the package, and those that answer, where they are others: `serving` says which."""
-        known = shipped_weights()
-        known |= {} if engine.predictor.path in known.values() else {engine.predictor.card.name: engine.predictor.path}
+        known, own = sorted(shipped_weights().items()), engine.predictor.path
+        known += [] if own in (path for _, path in known) else [(engine.predictor.card.name, own)]
         return [
             {
                 "name": name,
@@ -119,7 +119,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
                 "trained_on_validation": bool(card.knows_validation),
                 **card.figures,
             }
-            for name, path in sorted(known.items())
+            for name, path in known
             for card in [read_card(path)]
         ]
 

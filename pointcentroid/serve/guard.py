@@ -67,7 +67,8 @@ class Guard:
         if self.loopback and not is_loopback(name.strip("[]")):
             return "this server answers to localhost only"
         # Browsers say so over https and on the loopback; elsewhere only what page sends a form.
-        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if site in ("cross-site", "same-site") or (site is None and origin and origin.partition("://")[2] != host):
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin", "")
+        foreign = bool(origin) and origin.partition("://")[2].lower() != host.lower()
+        if site in ("cross-site", "same-site") or (site is None and foreign):
             return "other sites may not use this server"
         return None

@@ -11,7 +11,7 @@ from types import FrameType
 
 import uvicorn
 
-from pointcentroid.errors import ConfigError
+from pointcentroid.errors import ConfigError, one_line
 from pointcentroid.serve.app import create_app
 from pointcentroid.serve.guard import is_loopback
 from pointcentroid.serve.limits import ServeSettings
@@ -37,8 +37,8 @@ def run(settings: ServeSettings, host: str, port: int, started: Callable[[str], 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.getaddrinfo(host, port, family)
-    except socket.gaierror as error:
-        raise ConfigError(f"there is no address {host} ({error.strerror}); choose another --host") from None
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigError(f"there is no address {host} ({one_line(error)}); choose another --host") from None
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 120
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_ENCODED_NAME = re.compile(rb";\s*filename\*\s*=\s*(?:utf-8'[^']*'([^;\s]+))?", re.IGNORECASE)  # RFC 5987
+_ENCODED_NAME = re.compile(rb";\s*filename\*\s*=\s*(?:([\w-]+)'[^']*'([^;\s]+))?", re.IGNORECASE)  # RFC 5987
 _AS_BROWSERS_SEND = {"%22": '"', "%0D": "\r", "%0A": "\n"}  # and nothing else: a name may hold a % of its own
 _MOST_FIELDS = 20  # parts that are no files; they are skipped
 
@@ -129,20 +129,19 @@ class _Form:
         self._header, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        given = parse_options_header(self._disposition)[1].get(b"filename")
-        # The parser passes over this form of a name. In another encoding, it is still the name of a file.
-        if not given and (encoded := _ENCODED_NAME.search(_QUOTED.sub(b'""', self._disposition))):
-            given = unquote_to_bytes(encoded[1] or b"unnamed")
-        if not given:  # a field; or a form's file input that was left empty
+        name = parse_options_header(self._disposition)[1].get(b"filename", b"").decode("utf-8", "replace")
+        for sent, meant in _AS_BROWSERS_SEND.items():
+            name = name.replace(sent, meant)
+        # The parser passes over this form of a name.
+        if not name and (encoded := _ENCODED_NAME.search(_QUOTED.sub(b'""', self._disposition))):
+            name = _decoded(*encoded.groups(b""))
+        if not name:  # a field; or a form's file input that was left empty
             self._fields += 1
             if self._fields > _MOST_FIELDS:
                 raise RefusalError(400, f"more than {_MOST_FIELDS} fields that are no files")
             return
         if len(self.uploads) == self.most:
             raise RefusalError(413, f"more than {self.most} file{'s' * (self.most > 1)}; send fewer at once")
-        name = given.decode("utf-8", "replace")
-        for sent, meant in _AS_BROWSERS_SEND.items():
-            name = name.replace(sent, meant)
         name = clean_name(name)
         path = None
         if suffix := known_suffix(name):
@@ -161,6 +160,14 @@ class _Form:
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _decoded(encoding: bytes, name: bytes) -> str:
+    """A name in an encoding; a name of a file in any case, for that it was meant to be."""
+    try:
+        return unquote_to_bytes(name).decode(encoding.decode("ascii"), "replace") or "unnamed"
+    except LookupError:
+        return unquote_to_bytes(name).decode("latin-1") or "unnamed"
 
 
 def clean_name(name: str) -> str:
