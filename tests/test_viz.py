@@ -640,6 +640,9 @@ class TestPage:
         chair.to_html(path)
         page, panel = opened(path), Panel(chair)
         lines = panel.listed(3)
+        for key, apart in (("e", 1.0), ("e", 0.0)):  # before anything has the focus
+            page.keyboard.press(key)
+            assert self.points(page) == pytest.approx(panel.drawn(3, apart=apart).points, abs=1e-5)
         page.get_by_role("checkbox", name=f"show {lines[0].name}", exact=True).focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Space")
