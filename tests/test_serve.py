@@ -401,6 +401,7 @@ class TestLimits:
             (b"filename*=UTF-8''ch%C3%A4ir.off", "chäir.off"),
             (b"filename*=iso-8859-1'en'ch%E4ir.off", "chäir.off"),
             (b"filename*=no-such''ch%E4ir.off", "chäir.off"),
+            (b"filename*=undefined''ch%E4ir.off", "chäir.off"),
             (b"filename*=\"utf-8''chair.off\"", "unnamed"),
             (b'filename="6%22 100%25.off"', '6" 100%25.off'),
         ],

@@ -166,7 +166,7 @@ def _decoded(encoding: bytes, name: bytes) -> str:
     """A name in an encoding; a name of a file in any case, for that it was meant to be."""
     try:
         return unquote_to_bytes(name).decode(encoding.decode("ascii"), "replace") or "unnamed"
-    except LookupError:
+    except (LookupError, UnicodeError):
         return unquote_to_bytes(name).decode("latin-1") or "unnamed"
 
 
