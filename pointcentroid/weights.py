@@ -274,18 +274,19 @@ def find_weights(name_or_path: str | Path) -> Path:
     )
 
 
-def find_classifier(name_or_path: str | Path) -> Path:
-    """Like `find_weights`; but of a net of parts, the weights that classify beside it.
+def find_classifier(name_or_path: str | Path) -> tuple[Path, WeightsCard]:
+    """The weights that classify, and their card: those of `find_weights`, or of a net of parts those beside it.
 
     Args:
         name_or_path: see `find_weights`.
 
     Raises:
-        WeightsError: see `find_weights`.
+        WeightsError: see `find_weights` and `read_card`.
         MissingExtraError: see `find_weights`.
     """
     path = find_weights(name_or_path)
-    return find_weights(STAND_IN) if read_card(path).model.kind == "parts" else path
+    card = read_card(path)
+    return (path, card) if card.model.kind != "parts" else find_classifier(STAND_IN)
 
 
 @cache

@@ -352,8 +352,8 @@ class TestOutputs:
     def test_a_shape_that_is_read_is_not_written_over(self, tmp_path: Path) -> None:
         shape, table = tmp_path / "chair.off", tmp_path / "points.csv"
         content = (EXAMPLES / "chair.off").read_bytes()
-        for path in (shape, tmp_path / "chair.off.npz", tmp_path / "chair.off-parts.glb"):
-            path.write_bytes(content)
+        for ending in ("", ".npz", "-stage2.ply", "-parts.glb"):
+            shape.with_name(f"chair.off{ending}").write_bytes(content)
         table.write_text("x,y,z\n1,2,3\n")
         named = str(tmp_path / "ch*.off")
         for arguments in (
@@ -363,6 +363,7 @@ class TestOutputs:
             ("embed", shape, "-o", shape, "--format", "npz"),
             ("assignments", shape, "-o", shape),
             ("assignments", shape, tmp_path / "chair.off.npz", "--save", tmp_path),
+            ("assignments", shape, tmp_path / "chair.off-stage2.ply", "--save", tmp_path),
             ("assignments", shape, tmp_path / "chair.off-parts.glb", "--split", tmp_path),
         ):
             done = run(*arguments)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pointcentroid.cli.output import Row
     from pointcentroid.evaluate.correspondence import NamedShape
 
-_SAVED = re.compile(r"(-stage\d+\.ply|\.npz)$")  # how files of --save and --split end
-_CUT = re.compile(r"-parts\.(glb|json)$")
 _PATH_WIDTH = 20  # with less than this for the names of files, the headings of other columns are cut short
 
 
@@ -59,16 +57,23 @@ def assignments(
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, parted_example, result_names
-    from pointcentroid.cli.output import check_folder, check_writable, chosen_format, end, note, tracked
+    from pointcentroid.cli.output import check_apart, check_folder, check_writable, chosen_format, end, note, tracked
     from pointcentroid.errors import MissingExtraError, ReadError, reason_of, require
 
     require("measuring assignments", "torch", "torch")
-    from pointcentroid.evaluate.assignments import StageMeasures, mean_measures, measure, resampled, save_assignments
+    from pointcentroid.evaluate.assignments import (
+        StageMeasures,
+        mean_measures,
+        measure,
+        resampled,
+        save_assignments,
+        saved_files,
+    )
     from pointcentroid.evaluate.correspondence import Correspondence, named_shape
     from pointcentroid.io import read_parts
     from pointcentroid.predict.loading import load
     from pointcentroid.predict.naming import point_parts
-    from pointcentroid.predict.split import write_split
+    from pointcentroid.predict.split import split_files, write_split
     from pointcentroid.viz.panel import ClassColours
 
     if names and not (split or correspondence):
@@ -81,10 +86,14 @@ def assignments(
     written = chosen_format(format, output)
     files = expand(paths, recursive)
     places, colours = result_names(files), ClassColours()
-    for folder, endings, option in ((save, _SAVED, "--save"), (split, _CUT, "--split")):
-        if folder:
-            _check_apart(files, {str((folder / places[file]).resolve()) for file in files}, endings, option)
     predictor = load(weights, device)
+    if save:
+        stages = len(predictor.abstraction.card.model.encoder.stages)  # type: ignore[union-attr], it has one: it explains
+        saved = (saved_files(save / where.parent, where.name, stages) for where in places.values())
+        check_apart(files, chain.from_iterable(saved), "--save")
+    if split:
+        cut = (split_files(split / where.parent, where.name) for where in places.values())
+        check_apart(files, chain.from_iterable(cut), "--split")
     example = named_shape(*parted_example(predictor, names, up)) if names else None
     rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
@@ -122,14 +131,6 @@ def assignments(
     if correspondence and not rows and not failures:
         note("nothing to compare: a folder needs two files with parts, or --names an example")
     end(Counter(all=len(files), failed=len(failures)), "measured, or written")
-
-
-def _check_apart(files: list[str], places: set[str], endings: re.Pattern[str], option: str) -> None:
-    """Refuse to write over a shape that is read: results are called by the places of shapes, and an ending."""
-    for file in files:
-        path = str(Path(file).resolve())
-        if (ending := endings.search(path)) and path[: ending.start()] in places:
-            raise typer.BadParameter(f"{file} is one of the shapes, which stay; name another folder", param_hint=option)
 
 
 def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None) -> list[dict[str, Any]]:

@@ -79,11 +79,12 @@ def evaluate(
     check_writable(output, read=[data, weights])
     check_folder(plots, "--plots")
     kind = chosen_format(format, output)
-    card = read_card(find_weights(weights))
+    path = find_weights(weights)
+    card = read_card(path)
     classifies = card.model.kind == "classifier"
     if plots:
         require("drawing plots", "train", "matplotlib")
-    if probe and find_weights(weights).suffix == ".onnx":
+    if probe and path.suffix == ".onnx":
         raise typer.BadParameter("needs the weights that the graph is of", param_hint="--probe")
     if card.model.kind == "parts" and probe:
         raise typer.BadParameter("is for weights that classify or reconstruct", param_hint="--probe")

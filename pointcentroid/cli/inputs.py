@@ -63,9 +63,11 @@ def stream(paths: list[str], recursive: bool, output: Path | None = None) -> Ite
 
 
 def _apart(files: Iterator[str], output: Path) -> Iterator[str]:
+    from pointcentroid.cli.output import is_read
+
     for file in files:
         if os.path.exists(file) and output.samefile(file):
-            raise typer.BadParameter(f"{output} is among what is read, which stays; name another file", param_hint="-o")
+            raise is_read(output)
         yield file
 
 
@@ -129,12 +131,12 @@ def start(
     """
     from pointcentroid.cli.output import note
     from pointcentroid.predict.preparing import Preparer
-    from pointcentroid.weights import STAND_IN, find_classifier, find_weights, read_card
+    from pointcentroid.weights import STAND_IN, find_classifier, find_weights
 
-    classifier = find_classifier(weights)
+    classifier, card = find_classifier(weights)
     if classifier != find_weights(weights):
         note(f"{weights} finds parts; what classifies is {STAND_IN}")
-    prepared = Preparer(read_card(classifier).preprocess, votes, workers)(files)
+    prepared = Preparer(card.preprocess, votes, workers)(files)
 
     # Readers and net share the cores: a thread of torch that waits should sleep, not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

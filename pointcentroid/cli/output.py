@@ -56,9 +56,13 @@ def check_writable(path: Path | None, option: str = "-o", read: Iterable[str] = 
         raise typer.BadParameter(f"the folder {folder} does not exist", param_hint=option)
     if not os.access(folder, os.W_OK) and (path.is_file() or not path.exists()):  # not of a pipe or /dev/null
         raise typer.BadParameter(f"nothing can be written to the folder {folder}", param_hint=option)
-    for one in read:
-        if path.is_file() and _reads(one, path, recursive):
-            raise typer.BadParameter(f"{path} is among what is read, which stays; name another file", param_hint=option)
+    if path.is_file() and any(_reads(one, path, recursive) for one in read):
+        raise is_read(path, option)
+
+
+def is_read(path: Path, option: str = "-o") -> typer.BadParameter:
+    """What is wrong with an output that is an input, too."""
+    return typer.BadParameter(f"{path} is among what is read, which stays; name another file", param_hint=option)
 
 
 def _reads(source: str, path: Path, recursive: bool) -> bool:
@@ -78,6 +82,22 @@ def _embedded(path: Path) -> bool:
             return {"features.npy", "files.npy", "labels.npy"} <= set(archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False
+
+
+def check_apart(files: list[str], results: Iterable[Path], option: str) -> None:
+    """Refuse to write over a shape that is read.
+
+    Args:
+        files: the shapes.
+        results: what is to be written.
+        option: what named the folder of these.
+
+    Raises:
+        typer.BadParameter: a result is one of the shapes.
+    """
+    given = {Path(file).resolve() for file in files}
+    if own := next((result for result in results if result.resolve() in given), None):
+        raise typer.BadParameter(f"{own} is one of the shapes, which stay; name another folder", param_hint=option)
 
 
 def check_folder(path: Path | None, option: str) -> None:

@@ -32,7 +32,7 @@ def reconstruct(
     Exit code 0: all done; 1: some files failed; 2: wrong usage.
     """
     from pointcentroid.cli.inputs import expand, result_names
-    from pointcentroid.cli.output import check_folder, end, note, print_table, tracked, write
+    from pointcentroid.cli.output import check_apart, check_folder, end, note, print_table, tracked, write
     from pointcentroid.errors import MissingExtraError, ReadError, reason_of, require
 
     require("reconstructing", "torch", "torch")
@@ -43,9 +43,7 @@ def reconstruct(
     check_folder(to, "-o")
     files = expand(paths, recursive)
     targets = {file: to / name.with_name(f"{name.name}.{kind}") for file, name in result_names(files).items()}
-    given = {Path(file).resolve() for file in files}
-    if own := next((target for target in targets.values() if target.resolve() in given), None):
-        raise typer.BadParameter(f"{own} is one of the shapes, which stay; name another folder", param_hint="-o")
+    check_apart(files, targets.values(), "-o")
     reconstructor = Reconstructor(weights, device)
     rows: list[dict[str, Any]] = []
     counts = Counter(all=len(files))

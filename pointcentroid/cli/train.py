@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import sys
@@ -80,6 +81,7 @@ def train(
 
 
 def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig:
+    from pointcentroid.config import ClassifierConfig
     from pointcentroid.data.sources import class_names
     from pointcentroid.errors import ConfigError
     from pointcentroid.train.settings import load_train_config, shipped_configs
@@ -92,10 +94,11 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
     if shipped or path.suffix.lower() in (".yaml", ".yml") or not path.exists():
         settings = load_train_config(what, overrides, **given)
         counted = any(word.startswith(("model.classes=", "model=")) for word in overrides)
-        if not (shipped and settings.data and settings.model.kind == "classifier") or counted:
-            return settings
-        # They are of ModelNet40, of as many classes; the data say how many there are.
-        return load_train_config(what, [*overrides, f"model.classes={len(class_names(settings.data))}"], **given)
+        if shipped and settings.data and isinstance(settings.model, ClassifierConfig) and not counted:
+            # They are of ModelNet40, of as many classes; the data say how many there are.
+            model = dataclasses.replace(settings.model, classes=len(class_names(settings.data)))
+            settings = dataclasses.replace(settings, model=model)
+        return settings
 
     if any(word.startswith("data=") for word in overrides):
         raise typer.BadParameter(f"{what} is what is trained on; leave data= out", param_hint="data=")

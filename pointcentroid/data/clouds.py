@@ -120,6 +120,29 @@ def split_validation(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
+def npz_classes(path: str | Path) -> tuple[str, ...]:
+    """The classes of a data set in one file, without reading its clouds.
+
+    Args:
+        path: see `load_npz`.
+
+    Raises:
+        DataError: the file is absent, or no such archive.
+    """
+    return tuple(map(str, _arrays(Path(path), ("classes",))["classes"]))
+
+
+def _arrays(path: Path, needed: Sequence[str], others: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an archive: those that must be there, and others where they are."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such data set; expected an npz file with points, labels, names and classes")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in (*needed, *(other for other in others if other in archive))}
+    except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError
+        raise DataError(f"{path}: not a data set npz ({one_line(error)})") from None
+
+
 def load_npz(path: str | Path) -> CloudSet:
     """Read a data set from one file.
 
@@ -131,14 +154,7 @@ def load_npz(path: str | Path) -> CloudSet:
         DataError: the file is absent, is no such archive, or its arrays contradict each other.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such data set; expected an npz file with points, labels, names and classes")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("points", "labels", "names", "classes")}
-            arrays |= {key: archive[key] for key in ("split", "parts", "part_names") if key in archive}
-    except Exception as error:  # damaged archives raise a dozen types, from zlib.error to NotImplementedError
-        raise DataError(f"{path}: not a data set npz ({one_line(error)})") from None
+    arrays = _arrays(path, ("points", "labels", "names", "classes"), ("split", "parts", "part_names"))
     points, labels = arrays["points"], arrays["labels"]
     if points.dtype != np.uint16 or points.ndim != 3 or points.shape[2] != 3:
         raise DataError(f"{path}: points must be uint16 of shape (S, N, 3), found {points.dtype} {points.shape}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.cache import cached_classes, is_cache, open_cache, prepared_clouds
-from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.data.clouds import CloudSet, load_npz, npz_classes
 from pointcentroid.data.layouts import find_shapes, of_clouds
 
 
@@ -53,4 +53,6 @@ def class_names(path: str | Path) -> tuple[str, ...]:
         DataError: it is not there, or of no known layout.
     """
     path = Path(path)
+    if path.suffix.lower() == ".npz":
+        return npz_classes(path)
     return cached_classes(path) if path.is_dir() and is_cache(path) else find_shapes(path).classes

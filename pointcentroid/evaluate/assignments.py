@@ -170,19 +170,27 @@ def save_assignments(explanation: Explanation, folder: Path, stem: str, colours:
     points = transformed(explanation.points, back)
 
     arrays: dict[str, np.ndarray] = {"points": points, "transform": explanation.transform}
-    written = []
-    for number, stage in enumerate(explanation.stages, 1):
+    *clouds, whole = saved_files(folder, stem, len(explanation.stages))
+    for number, (stage, path) in enumerate(zip(explanation.stages, clouds, strict=True), 1):
         arrays |= {
             f"positions_{number}": transformed(stage.positions, back),
             f"assignment_{number}": stage.assignment,
             f"composed_{number}": stage.composed,
             f"hard_{number}": stage.hard,
         }
-        path = folder / f"{stem}-stage{number}.ply"
         with replacing(path) as temporary:
             temporary.write_bytes(cloud_bytes(points, panel.colours(number)))
-        written.append(path)
-    path = folder / f"{stem}.npz"
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(whole) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return [*written, path]
+    return [*clouds, whole]
+
+
+def saved_files(folder: Path, stem: str, stages: int) -> list[Path]:
+    """The files that `save_assignments` writes.
+
+    Args:
+        folder: see `save_assignments`.
+        stem: see `save_assignments`.
+        stages: how many the net has.
+    """
+    return [*(folder / f"{stem}-stage{number}.ply" for number in range(1, stages + 1)), folder / f"{stem}.npz"]

@@ -29,6 +29,7 @@ _TYPES = {
 _STRUCT: dict[str, str] = {
     "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
+_TOO_FEW = ValueError, OverflowError, struct.error  # what reading rows that are not there raises
 _CORNERS = ("vertex_indices", "vertex_index", "vertex_list")
 
 
@@ -79,7 +80,7 @@ def read_ply(path: Path) -> Shape:
     if order:
         try:
             found, _ = _read(elements, body, wanted)
-        except (ValueError, OverflowError, struct.error):
+        except _TOO_FEW:
             raise ReadError(path, "cut short or damaged: it holds less than its header declares") from None
     else:
         found = _read_text(path, elements, bytes(body), wanted, len(header[0].splitlines()) + 1)
@@ -201,7 +202,7 @@ def _stream(elements: list[_Element], body: bytes, wanted: dict[str, list[int]])
     try:
         every = {element.name: wanted.get(element.name, []) for element in elements}
         found, end = _read(elements, numbers.data.cast("B"), every)
-    except (ValueError, OverflowError, struct.error):
+    except _TOO_FEW:
         return None
     return found if end == numbers.nbytes else None
 

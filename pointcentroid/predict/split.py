@@ -187,12 +187,22 @@ def write_split(
         "up": said.up,
         "parts": [_told(piece, int(size)) for piece, size in zip(pieces, sizes, strict=True)],
     }
-    paths = [folder / f"{stem}-parts.glb", folder / f"{stem}-parts.json"]
+    paths = split_files(folder, stem)
     with replacing(paths[0]) as glb, replacing(paths[1]) as text:
         content: Any = scene.export(file_type="glb")
         glb.write_bytes(content)
         text.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return paths
+
+
+def split_files(folder: Path, stem: str) -> list[Path]:
+    """The files that `write_split` writes.
+
+    Args:
+        folder: see `write_split`.
+        stem: see `write_split`.
+    """
+    return [folder / f"{stem}-parts.glb", folder / f"{stem}-parts.json"]
 
 
 def _origin(vertices: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from pointcentroid.results import Failure
 from pointcentroid.scale.answers import Seen, schema_of, table_of
 from pointcentroid.scale.reader import SECONDS, Reader
 from pointcentroid.scale.sources import check_source, files_of, whole_name
-from pointcentroid.weights import find_classifier, read_card
+from pointcentroid.weights import find_classifier
 
 _BLOCK = 32  # files that a task reads
 
@@ -82,8 +82,7 @@ def classify(
         WeightsError: there are no such weights.
     """
     check_source(source)
-    file = find_classifier(weights).absolute()
-    settings = read_card(file).preprocess
+    file, card = find_classifier(weights)
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     if nets is None:
@@ -93,7 +92,7 @@ def classify(
     folder = os.getcwd()  # which names are of; the cluster's processes are in another
     files = ray.data.read_datasource(_Files(source, recursive, seen, folder), override_num_blocks=1, num_cpus=0)
     clouds = files.repartition(target_num_rows_per_block=_BLOCK).map_batches(
-        partial(_read, folder=folder, settings=settings, votes=votes, seconds=seconds),
+        partial(_read, folder=folder, settings=card.preprocess, votes=votes, seconds=seconds),
         batch_size=_BLOCK,
         batch_format="pyarrow",
         num_cpus=1,
@@ -101,7 +100,7 @@ def classify(
     )
     return clouds.map_batches(
         _Net,
-        fn_constructor_args=(str(file), device, up, top, features, batch_size),
+        fn_constructor_args=(str(file.absolute()), device, up, top, features, batch_size),
         batch_size=batch_size,
         batch_format="pyarrow",
         # A net takes what readers leave, as in the plain command; asking for a core of its own would stop readers.

@@ -138,18 +138,21 @@ class Display(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the epoch before."""
-        if self._line:
-            self.bar.console.print(self._line, highlight=False, soft_wrap=True)
-        self._line = ""
+        self._print()
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Print the last epoch, and take the bar away."""
-        self.on_train_epoch_start(trainer, pl_module)
+        self._print()
         self.bar.stop()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Take the bar away: the cursor comes back."""
         self.bar.stop()
+
+    def _print(self) -> None:
+        if self._line:
+            self.bar.console.print(self._line, highlight=False, soft_wrap=True)
+        self._line = ""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
