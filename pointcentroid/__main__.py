@@ -18,7 +18,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending: once more changes nothing
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ending; once more ends it without waiting for readers
         import typer
 
         typer.secho("stopped", fg="yellow", err=True)

@@ -102,6 +102,22 @@ def test_a_file_that_needs_more_memory_than_a_reader_has_is_read_alone(tmp_path:
     assert "more memory than there is" in large.error
 
 
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="POSIX process groups")
+def test_signals_to_the_group_do_not_reach_readers(tmp_path: Path) -> None:
+    class Telling:
+        def __reduce__(self) -> tuple:
+            return _telling, (tmp_path / "group",)
+
+    (result,) = Preparer(SETTINGS, workers=1)([Telling()])
+    assert isinstance(result, Prepared)
+    assert int((tmp_path / "group").read_text()) != os.getpgrp()
+
+
+def _telling(path: Path) -> Path:
+    path.write_text(str(os.getpgrp()))
+    return EXAMPLES / "chair.off"
+
+
 def test_an_iterator_left_early_stops_its_processes() -> None:
     before = threading.enumerate()
     results = Preparer(SETTINGS, workers=2)([EXAMPLES / "chair.off"] * 30)

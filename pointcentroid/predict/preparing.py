@@ -351,6 +351,10 @@ def _start_reader(memory: int) -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
+    if hasattr(os, "setsid"):
+        # SIGTERM to the group is for the parent. A reader that it ends at an answer leaves half of it in the pipe, for the
+        # rest of which the pool waits for ever.
+        os.setsid()
     start_worker(memory + _mapped())  # what a fork inherits, such as somebody's large array, is not its own
 
 
