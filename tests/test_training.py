@@ -51,7 +51,7 @@ from pointcentroid.train.run import start_from
 from pointcentroid.train.run import train as run_training
 from pointcentroid.train.settings import load_train_config
 from pointcentroid.train.sharpness import SharpnessAware
-from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights
+from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights, tensors_hash
 
 from .test_cli import run
 
@@ -584,10 +584,26 @@ class TestTeachers:
         card = read_card(taught)
         assert card.metrics["validation_overall"] == 0
         assert card.provenance["config"]["teachers"] == ["toy.safetensors", "toy.safetensors"]
+        assert card.provenance["teachers_sha256"] == [tensors_hash(trained)] * 2
         kept, alone = (
             torch.load(weights.with_name("last.ckpt"), weights_only=True)["state_dict"] for weights in (taught, trained)
         )
         assert kept.keys() == alone.keys(), "teachers are not saved"
+
+    def test_others_of_their_name_are_noticed(self, toy: Path, trained: Path, tmp_path: Path) -> None:
+        teacher = tmp_path / "teacher.safetensors"
+        shutil.copyfile(trained, teacher)
+        changes = f"teachers=[{teacher}]", "epochs=1"
+        taught = train(toy, tmp_path, *changes)
+        assert train(toy, tmp_path, *changes, "--resume") == taught
+        tensors, card = load_weights(teacher)
+        save_weights(teacher, tensors, dataclasses.replace(card, temperature=2.0))  # other words about the same weights
+        assert train(toy, tmp_path, *changes, "--resume") == taught
+        save_weights(teacher, {name: tensor * 1.01 for name, tensor in tensors.items()}, card)
+        settings = f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, *changes
+        done = run("train", "modelnet40-small", *settings, "--resume")
+        assert done.returncode == 2
+        assert "the teachers hold other weights than those that" in done.stderr
 
     def test_their_share_of_the_loss(self, trained: Path) -> None:
         tensors, card = load_weights(trained)

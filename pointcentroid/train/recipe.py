@@ -78,7 +78,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 
 Heritage = dict[str, list[str]]
-"""Fingerprints of data sets: `trained_on` and `knows_validation` of `WeightsCard`."""
+"""Fingerprints of data sets: `trained_on` and `knows_validation` of `WeightsCard`; `teachers`: hashes of their tensors."""
 
 
 def heritage(cards: Iterable[WeightsCard]) -> Heritage:
@@ -91,6 +91,7 @@ def heritage(cards: Iterable[WeightsCard]) -> Heritage:
     return {
         "trained_on": sorted({data for card in cards for data in card.trained_on}),
         "knows_validation": sorted({data for card in cards for data in card.knows_validation}),
+        "teachers": [],
     }
 
 
@@ -108,6 +109,7 @@ def provenance_of(config: TrainConfig, clouds: CloudSet, inherited: Heritage) ->
         "data_sha256": own,
         "trained_on": sorted({own, *inherited["trained_on"]} - {""}),
         "knows_validation": sorted({own if config.split == "all" else "", *inherited["knows_validation"]} - {""}),
+        "teachers_sha256": inherited.get("teachers", []),  # absent from checkpoints of before they were
         "versions": {
             "pointcentroid": pointcentroid.__version__,
             "torch": str(torch.__version__),

@@ -46,7 +46,7 @@ from pointcentroid.train.callbacks import BestCheckpoint, Display, FirstCheckpoi
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
 from pointcentroid.train.recipe import Heritage, heritage, provenance_of, recipe_cards, with_figures_of
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights
+from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, tensors_hash
 
 
 def train(
@@ -232,7 +232,12 @@ class _Before(NamedTuple):
 
 
 def _inherited(config: TrainConfig) -> Heritage:
-    return heritage(read_card(find_weights(name)) for name in (config.start, *config.teachers) if name)
+    cards = [read_card(find_weights(name)) for name in (config.start, *config.teachers) if name]
+    return heritage(cards) | {"teachers": _hashes(config)}
+
+
+def _hashes(config: TrainConfig) -> list[str]:
+    return [tensors_hash(find_weights(name)) for name in config.teachers]
 
 
 def _resumable(last: Path, config: TrainConfig) -> _Before:
@@ -255,6 +260,8 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
                 "settings; a new one needs another name=, and may go on from the weights of this one: start=FILE"
             )
     inherited = checkpoint.get("inherited")
+    if inherited and inherited.get("teachers", _hashes(config)) != _hashes(config):
+        raise TrainingError(f"the teachers hold other weights than those that {last} learnt from: put them back to go on")
     return _Before(data, _inherited(config) if inherited is None else inherited)
 
 
