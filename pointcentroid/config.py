@@ -350,6 +350,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+_MOST = dict.fromkeys(("local_blocks", "blocks", "steps", "iterations", "folds"), 2**10) | {"seed": 2**64}
+"""Bounds of what no one would ask for, so that a damaged description is told from a large net."""
+
+
 def from_dict(cls: type, values: Any, place: str = "") -> Any:
     """Build a configuration from plain data, the inverse of `to_dict`.
 
@@ -368,6 +372,9 @@ def from_dict(cls: type, values: Any, place: str = "") -> Any:
         where = f"{place}.{key}" if place else str(key)
         _require(key in names, f"unknown setting {where}{nearest_name(str(key), names)}")
     built = {key: _coerce(hints[key], value, f"{place}.{key}" if place else key) for key, value in values.items()}
+    for key, value in built.items():
+        if type(value) is int and value > (most := _MOST.get(key, 2**20)):
+            raise ConfigError(f"{place + '.' if place else ''}{key} must be at most {most}, found {str(value)[:20]}")
     try:
         return cls(**built)
     except TypeError as error:
@@ -403,6 +410,7 @@ def _coerce(hint: Any, value: Any, place: str) -> Any:
         _require(
             isinstance(value, (int, float)) and not isinstance(value, bool), f"{place} must be a number, found {value!r}"
         )
+        _require(abs(value) < 2**1023 or isinstance(value, float), f"{place} is a number too large for one")
         return float(value)
     if hint is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # a name such as 2024

@@ -63,6 +63,11 @@ def one_line(error: BaseException, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A name in which characters that steer a terminal stand as Python writes them."""
+    return "".join(repr(each)[1:-1] if ord(each) < 32 or 127 <= ord(each) < 160 else each for each in text)
+
+
 def reason_of(error: ReadError | MissingExtraError | OSError) -> str:
     """Why a file could not be read, or what is made of it not written, without its name."""
     return error.strerror or str(error) if isinstance(error, OSError) else error.reason

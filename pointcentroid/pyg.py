@@ -211,8 +211,8 @@ def farthest_points(pos: Tensor, batch: Tensor, sizes: Tensor, count: int) -> Te
         count: how many to pick of each; a smaller cloud gives all of its points.
 
     Returns:
-        Indices into `pos`, cloud by cloud in picking order, min(size, count) of each, as
-        `pointcentroid.geometry.fps.farthest_point_sampling` picks them.
+        Indices into `pos`, cloud by cloud, min(size, count) different ones of each, in the order of
+        `pointcentroid.geometry.fps.farthest_order`.
     """
     pos = pos.detach()
     clouds, most = len(sizes), int(sizes.clamp(max=count).max()) if len(sizes) else 0
@@ -224,8 +224,7 @@ def farthest_points(pos: Tensor, batch: Tensor, sizes: Tensor, count: int) -> Te
         current = _first_largest(away, batch, clouds)
         picked[:, step] = current
         offset = pos - pos[current][batch]
-        nearest = torch.minimum(nearest, offset.square().sum(dim=1))
-        away = nearest
+        away = nearest = torch.minimum(nearest, offset.square().sum(dim=1)).index_fill(0, current[sizes > 0], -1)
     chosen = torch.arange(most, device=pos.device) < sizes.unsqueeze(1)
     return picked[chosen]
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ from pointcentroid.config import (
     nearest_name,
     to_dict,
 )
-from pointcentroid.errors import ConfigError, WeightsError, require
+from pointcentroid.errors import ConfigError, WeightsError, one_line, printable, require
 from pointcentroid.files import replacing
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class KnownScale:
     energy_weight: float = 0.0
     threshold: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.energy_weight) and math.isfinite(self.threshold)):
+            raise ConfigError(f"known must be finite, found {self.energy_weight} and {self.threshold}")
+
 
 @dataclass(frozen=True)
 class WeightsCard:
@@ -84,8 +89,10 @@ class WeightsCard:
     def __post_init__(self) -> None:
         if isinstance(self.model, ClassifierConfig) and len(self.classes) != self.model.classes:
             raise WeightsError(f"{self.name}: {len(self.classes)} class names for {self.model.classes} outputs")
-        if not self.temperature > 0:
-            raise WeightsError(f"{self.name}: the temperature must be positive, found {self.temperature}")
+        if len(set(self.classes)) < len(self.classes) or "" in self.classes:
+            raise WeightsError(f"{self.name}: names of classes must differ, and none be empty")
+        if not 1e-3 <= self.temperature <= 1e3:
+            raise WeightsError(f"{self.name}: the temperature must lie in 0.001..1000, found {self.temperature}")
 
     def to_json(self) -> str:
         """The metadata entry."""
@@ -195,17 +202,23 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
         path: the file.
 
     Returns:
-        The state dict and what the file says of itself.
+        The state dict, its floating-point tensors in float32, and what the file says of itself.
 
     Raises:
-        WeightsError: the file is absent, damaged, of a later format, or not ours, or a number in it is not finite.
+        WeightsError: the file is absent, damaged, of a later format, or not ours, or holds what no training can arrive at.
     """
     file = _open(path, "pt")
     card = _parse_card(path, file.metadata())
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
     for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise WeightsError(f"{path}: its tensor {name} is complex; expected float32")
+        if tensor.is_floating_point():  # others may have stored it in fewer digits
+            tensors[name] = tensor = tensor.float()
         if not tensor.isfinite().all():
             raise WeightsError(f"{path}: its tensor {name} holds numbers that are not finite; the training went astray")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise WeightsError(f"{path}: its tensor {name} holds variances below 0; the file is damaged")
     return tensors, card
 
 
@@ -231,17 +244,34 @@ def _parse_card(path: str | Path, metadata: dict[str, str] | None) -> WeightsCar
         if "encoder" in description["model"]:
             description["model"]["encoder"] = _BEFORE_BATCH_NORM | description["model"]["encoder"]
         return WeightsCard(
-            name=str(description["name"]),
+            name=printable(description["name"]),
             model=model_from_dict(description["model"], "model"),
             preprocess=from_dict(PreprocessConfig, description["preprocess"], "preprocess"),
-            classes=tuple(map(str, description["classes"])),
+            classes=tuple(printable(name) for name in _listed(description["classes"], "classes")),
             metrics=dict(description["metrics"]),
-            provenance=dict(description["provenance"]),
+            provenance=_provenance(description["provenance"]),
             temperature=float(description.get("temperature", 1.0)),
             known=from_dict(KnownScale, description.get("known", {}), "known"),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its description is damaged ({error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, ConfigError) as error:
+        raise WeightsError(f"{path}: its description is damaged ({one_line(error)})") from None
+
+
+def _listed(names: Any, what: str) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{what} must be a list of names")
+    return names
+
+
+def _provenance(values: Any) -> dict[str, Any]:
+    """What is read of it must be of the types that are read; the rest is whatever it is."""
+    values = dict(values)
+    if not isinstance(values.get("config", {}), dict):
+        raise TypeError("provenance.config must be a mapping")
+    for key in ("trained_on", "knows_validation"):
+        if not isinstance(values.get(key, True), bool):  # cards said it so before they named data sets
+            _listed(values[key], f"provenance.{key}")
+    return values
 
 
 def shipped_weights() -> dict[str, Path]:
@@ -313,6 +343,6 @@ def _from_hub(address: str) -> Path:
     except errors.HFValidationError:
         raise WeightsError(f"{address}: expected hf://owner/name or hf://owner/name@revision") from None
     except (errors.HfHubHTTPError, errors.HTTPError, OSError) as error:  # type: ignore[reportPrivateImportUsage]
-        raise WeightsError(f"{address}: the hub does not answer ({str(error).strip().splitlines()[-1][:160]})") from None
+        raise WeightsError(f"{address}: the hub does not answer ({one_line(error)})") from None
     print(f"{address}: revision {Path(weights).parent.name}", file=sys.stderr)
     return Path(weights)

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,7 +370,7 @@ class TestOutputs:
             done = run(*arguments)
             assert done.returncode == 2, arguments
             assert "stay" in unboxed(done.stderr)
-        listed = run("classify", "-", "-o", shape, stdin=f"{EXAMPLES / 'lamp.glb'}\n{shape}\n")
+        listed = run("classify", "-", "-o", shape, "--format", "csv", stdin=f"{EXAMPLES / 'lamp.glb'}\n{shape}\n")
         assert (listed.returncode, "which stays" in unboxed(listed.stderr)) == (2, True)
         assert shape.read_bytes() == content
         weights = tmp_path / "tiny.safetensors"
@@ -387,11 +388,33 @@ class TestOutputs:
         points.write_text("x,y,z\n1,2,3\n")
         assert run("classify", tmp_path, "-o", points).returncode == 1
         assert "label" in points.read_text()
+        alone = tmp_path / "alone"
+        alone.mkdir()
+        shutil.copy(EXAMPLES / "chair.off", alone)
         for _ in range(2):  # the second time beside its own results, which are no shapes
-            assert run("embed", tmp_path, "-o", tmp_path / "features.npz").returncode == 1
+            assert run("embed", alone, "-o", alone / "features.npz").returncode == 0
         table.write_text("file,label\nchair.off,chair\n")  # answers of before, which nobody reads
         assert run("classify", tmp_path, "-o", table).returncode == 1
         assert "chair.off" in table.read_text()
+
+    def test_shapes_to_train_on_and_examples_stay(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / "shapes" / name).mkdir(parents=True)
+            shutil.copy(EXAMPLES / "chair.off", tmp_path / "shapes" / name / "chair.off")
+        shape, example = tmp_path / "shapes" / "a" / "chair.off", tmp_path / "named" / "chair.off-parts.glb"
+        example.parent.mkdir()
+        shutil.copy(EXAMPLES / "lamp.glb", example)
+        names, to = ("--names", example), tmp_path / "named"
+        for arguments, stays in (
+            (("train", tmp_path / "shapes", "-o", shape, "--format", "csv"), shape),
+            (("data", "prepare", tmp_path / "shapes", "--to", tmp_path / "to", "-o", shape, "--format", "csv"), shape),
+            (("assignments", shape, "--split", tmp_path, *names, "-o", example, "--format", "csv"), example),
+            (("assignments", EXAMPLES / "chair.off", "--split", to, *names), example),
+        ):
+            before = stays.read_bytes()
+            done = run(*arguments)
+            assert (done.returncode, stays.read_bytes()) == (2, before), done.stderr
+            assert "stay" in unboxed(done.stderr)
 
     def test_a_file_keeps_its_modes(self, tmp_path: Path) -> None:
         path = tmp_path / "secret.csv"
@@ -501,7 +524,12 @@ class TestSmallThings:
             (["serve", "--host", ""], "is empty; 0.0.0.0 listens on all addresses"),
             (["serve", "--host", "no.such.host.invalid", "--port", "0"], "choose another --host"),
             (["serve", "--host", "a..b", "--port", "0"], "choose another --host"),
-            (["assignments", "a.off", "--correspondence", "--mean"], "leave --mean out"),
+            (["classify", "a.off", "-o", "a.xlsx"], ".xlsx says none of the formats table, json, csv"),
+            (["classify", "a.off", "-o", "-"], "without it, results are printed"),
+            (["embed", "a.off", "-o", "f.npy"], ".npy says none of the formats npz, json, csv"),
+            (["reconstruct", "a.off", "-o", "new.xyz"], "expected a folder"),
+            (["train", "modelnet40-small", "-o", "model.safetensors"], "weights go to output=FOLDER"),
+            (["evaluate", "small", "--data", "a.npz", "--corruptions", "--up", "y"], "leave --up and --turned out"),
             (["classify", "a.off", "--weights", "small", "--device", "meta"], "no device 'meta'"),
         ],
     )

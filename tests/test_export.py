@@ -10,21 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import pointcentroid as pc
-from pointcentroid.config import ClassifierConfig
+from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig
 from pointcentroid.data.clouds import load_npz
 from pointcentroid.errors import ConfigError, WeightsError
 from pointcentroid.export.onnx import export
 from pointcentroid.geometry.farthest import farthest_first
 from pointcentroid.models import create_model, model_config
+from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import neighbour_lists, searches
 from pointcentroid.predict.onnx_net import OnnxNet
 from pointcentroid.predict.torch_net import TorchNet
 from pointcentroid.results import Prediction
-from pointcentroid.weights import WeightsCard, read_card, save_weights, shipped_weights
+from pointcentroid.weights import CARD_KEY, WeightsCard, read_card, save_weights, shipped_weights
 
 from .conftest import EXAMPLES, ROOT
 from .test_cli import run
@@ -64,6 +66,52 @@ def test_any_batch_and_any_number_of_points(own: Path) -> None:
         for made, expected in zip(onnx(clouds), torch_net(clouds), strict=True):
             assert made.shape == expected.shape
             np.testing.assert_allclose(made, expected, atol=1e-4 * expected.std(), rtol=0)
+
+
+@pytest.mark.parametrize("cells", [4, 6, 10])
+def test_of_equally_near_neighbours_a_graph_takes_the_first(own: Path, cells: int) -> None:
+    torch_net, graph = TorchNet(own, "cpu"), OnnxNet(own.with_suffix(".onnx"), own)
+    clouds = np.random.default_rng(cells).uniform(-0.5, 0.5, size=(8, 1024, 3))
+    clouds = farthest_first((np.round(clouds * cells) / cells).astype(np.float32), torch_net.card.model.seeds)
+    (found,) = graph.session.run(["logits"], {"clouds": clouds})
+    wanted = torch_net(clouds).logits
+    np.testing.assert_allclose(np.asarray(found), wanted, atol=1e-4 * wanted.std())
+
+
+def test_fewer_centroids_than_neighbours_and_some(own: Path, tmp_path: Path) -> None:
+    card = read_card(own)
+    for centroids, fits in ((16, True), (15, True), (14, False)):
+        stages = StageConfig(centroids, 8), StageConfig(4, 8)
+        model = ClassifierConfig(classes=3, hidden=8, encoder=EncoderConfig(stages=stages, steps=0))
+        path = tmp_path / f"{centroids}.safetensors"
+        save_weights(path, trained(CentroidClassifier(model)).state_dict(), dataclasses.replace(card, model=model))
+        if fits:
+            assert export(path, path.with_suffix(".pt2")) < 1e-4
+            assert export(path, path.with_suffix(".onnx")) < 1e-4
+            seen = np.random.default_rng(0).normal(size=(16, 3))
+            made, wanted = (pc.load(path, runtime=runtime)(seen) for runtime in ("onnx", "torch"))
+            np.testing.assert_allclose(made.feature, wanted.feature, atol=1e-4)
+        else:
+            with pytest.raises(WeightsError, match="more neighbours than there are centroids"):
+                export(path, path.with_suffix(".pt2"))
+
+
+def test_a_graph_that_is_not_of_its_card_is_refused(own: Path, tmp_path: Path) -> None:
+    graph = Path(shutil.copy(own.with_suffix(".onnx"), tmp_path))
+    card = read_card(own)
+    assert isinstance(card.model, ClassifierConfig)
+    encoder = dataclasses.replace(card.model.encoder, stages=(StageConfig(24, 16), StageConfig(8, 16)))
+    others: list[dict[str, Any]] = [{"classes": 2}, {"known": not card.model.known}, {"encoder": encoder}]
+    for changes in others:
+        model = dataclasses.replace(card.model, **changes)
+        other = dataclasses.replace(card, model=model, classes=card.classes[: model.classes])
+        content = onnx.load(graph)
+        for entry in content.metadata_props:
+            if entry.key == CARD_KEY:
+                entry.value = other.to_json()
+        onnx.save(content, tmp_path / "other.onnx")
+        with pytest.raises(WeightsError, match="takes or gives other things than its description says"):
+            pc.load(tmp_path / "other.onnx")
 
 
 def test_neighbours_are_found_in_the_graph_unless_they_are_given(own: Path) -> None:
@@ -115,7 +163,7 @@ def test_a_graph_alone_classifies(own: Path, tmp_path: Path) -> None:
         pc.load(graph, "cuda:0")
 
 
-def test_a_graph_of_other_tensors_is_not_used(own: Path, tmp_path: Path) -> None:
+def test_a_graph_of_other_tensors_is_not_used(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = Path(shutil.copy(own, tmp_path))
     assert isinstance(pc.load(weights).net, TorchNet)
     with pytest.raises(ConfigError, match="pointcentroid export"):
@@ -125,6 +173,7 @@ def test_a_graph_of_other_tensors_is_not_used(own: Path, tmp_path: Path) -> None
     shutil.copy(own.with_suffix(".onnx"), weights.with_suffix(".onnx"))
     assert isinstance(pc.load(weights).net, OnnxNet)
     assert isinstance(pc.load(weights, runtime="torch").net, TorchNet)
+    assert "of other weights" in capsys.readouterr().err
     weights.with_suffix(".onnx").write_bytes(b"not a graph")
     with pytest.raises(WeightsError, match="not a graph"):
         pc.load(weights)

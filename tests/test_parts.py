@@ -438,6 +438,13 @@ class TestSplit:
             most = max(row["rightly"] for row in rows if Path(row["folder"]).name == folder)
             (bound,) = [r for r in rows if Path(r["folder"]).name == folder and r["matched"] == "possible"]
             assert bound["rightly"] == most <= 1
+        both = ("assignments", variants / "chair", variants / "lamp", "--format", "json", "--correspondence", "--mean")
+        means = [json.loads(line) for line in run(*both).stdout.splitlines()]
+        assert len(means) == len(rows) / 2
+        for mean in means:
+            same = [r for r in rows if (r["clusters"], r["matched"]) == (mean["clusters"], mean["matched"])]
+            assert (mean["folders"], mean["pairs"], mean["lowest"]) == (2, 12, min(row["lowest"] for row in same))
+            assert mean["complete"] == pytest.approx(np.mean([row["complete"] for row in same]))
 
     def test_wrong_usage_is_one_line(self, variants: Path, tmp_path: Path) -> None:
         lone = run("assignments", EXAMPLES / "chair.off", "--names", variants / "chair" / "chair_000.glb")

@@ -169,7 +169,7 @@ class TestStreams:
         ]  # fmt: skip
         assert [Path(path).name for path in inputs.stream([str(tmp_path)], False)] == kept
         left_out = "LICENSE.txt, binary.txt, long.txt, names.csv, train.txt and 1 more"
-        assert capsys.readouterr().err == f"{tmp_path}: left out as text without points: {left_out}\n"
+        assert capsys.readouterr().err == f"{tmp_path}: left out, for they hold no points: {left_out}\n"
         assert inputs.count([str(tmp_path)], False) == len(kept)
         assert capsys.readouterr().err == "", "said once is enough"
         named = str(tmp_path / "LICENSE.txt")

@@ -13,6 +13,7 @@ import torch
 
 from pointcentroid.config import WHERE, ClassifierConfig, PreprocessConfig, TrainConfig, from_dict, to_dict
 from pointcentroid.errors import WeightsError
+from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.settings import load_train_config, shipped_configs
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, shipped_weights
 
@@ -50,6 +51,26 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, value: float) -> None
         load_weights(tmp_path / "toy.safetensors")
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_other_precisions_are_read_as_float32(tmp_path: Path, kind: torch.dtype) -> None:
+    tensors, card = load_weights(find_weights("tiny"))
+    stored = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    save_weights(tmp_path / "other.safetensors", stored, card)
+    loaded, _ = load_weights(tmp_path / "other.safetensors")
+    assert all(torch.equal(loaded[name], stored[name].to(tensors[name].dtype)) for name in tensors)
+    assert CentroidClassifier.from_tensors(card.model, loaded)(torch.randn(1, 300, 3)).isfinite().all()
+
+
+def test_numbers_that_no_training_arrives_at_are_refused(tmp_path: Path) -> None:
+    for tensors, says in (
+        ({"norm.running_var": torch.tensor([1.0, -1e-3])}, "variances below 0"),
+        ({"w": torch.zeros(2, dtype=torch.complex64)}, "is complex"),
+    ):
+        save_weights(tmp_path / "toy.safetensors", tensors, CARD)
+        with pytest.raises(WeightsError, match=says):
+            load_weights(tmp_path / "toy.safetensors")
+
+
 def rewrite(path: Path, change) -> None:
     save_weights(path, {"w": torch.zeros(1)}, CARD)
     with safetensors.safe_open(path, "pt") as file:
@@ -66,12 +87,40 @@ def rewrite(path: Path, change) -> None:
         (lambda d: d.pop("classes"), "description is damaged"),
         (lambda d: d.update(classes=["a"]), "1 class names for 2 outputs"),
         (lambda d: d["model"].update(klasses=3), "did you mean 'classes'"),
+        (lambda d: d.update(classes=["a", "a"]), "names of classes must differ"),
+        (lambda d: d.update(classes=["a", ""]), "none be empty"),
+        (lambda d: d.update(classes="ab"), "classes must be a list of names"),
+        (lambda d: d.update(classes=["a", None]), "classes must be a list of names"),
+        (lambda d: d.update(name=[[1]]), "description is damaged"),
+        (lambda d: d.update(temperature=10**400), "description is damaged"),
+        (lambda d: d.update(temperature=1e-320), "must lie in 0.001..1000"),
+        (lambda d: d.update(temperature=float("inf")), "must lie in 0.001..1000"),
+        (lambda d: d.update(known={"threshold": float("nan")}), "known must be finite"),
+        (lambda d: d.update(provenance={"trained_on": 5}), "provenance.trained_on must be a list of names"),
+        (lambda d: d.update(provenance={"config": "all"}), "provenance.config must be a mapping"),
+        (lambda d: d["model"].update(hidden=2**70), "model.hidden must be at most 1048576"),
+        (lambda d: d["model"].update(dropout=10**400), "too large"),
+        (lambda d: d["model"]["encoder"]["stages"][0].update(local_blocks=10**9), "must be at most 1024"),
+        (lambda d: d["preprocess"].update(sample=10**11), "preprocess.sample must be at most"),
     ],
 )
 def test_damaged_descriptions(tmp_path: Path, change, says: str) -> None:
     rewrite(tmp_path / "toy.safetensors", change)
     with pytest.raises(WeightsError, match=says):
         load_weights(tmp_path / "toy.safetensors")
+
+
+def test_a_description_of_a_million_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "toy.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(1)}, path, {"pointcentroid": "[" * 10**6})
+    with pytest.raises(WeightsError, match="description is damaged"):
+        load_weights(path)
+
+
+def test_names_steer_no_terminal(tmp_path: Path) -> None:
+    rewrite(tmp_path / "toy.safetensors", lambda d: d.update(name="t\x1b[31m", classes=["a\nb", "\x9bc"]))
+    card = read_card(tmp_path / "toy.safetensors")
+    assert (card.name, card.classes) == (r"t\x1b[31m", (r"a\nb", r"\x9bc"))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -23,13 +23,12 @@ from pointcentroid.cli.evaluate import calibrate, evaluate
 from pointcentroid.cli.export import export
 from pointcentroid.cli.keeping import RayCommand
 from pointcentroid.cli.models import models
-from pointcentroid.cli.output import printable
 from pointcentroid.cli.push import push
 from pointcentroid.cli.reconstruct import reconstruct
 from pointcentroid.cli.serve import serve
 from pointcentroid.cli.train import train
 from pointcentroid.cli.view import compare, view
-from pointcentroid.errors import PointCentroidError
+from pointcentroid.errors import PointCentroidError, printable
 from pointcentroid.predict.allocator import keep_freed_memory
 
 app = typer.Typer(

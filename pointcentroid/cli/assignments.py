@@ -31,7 +31,9 @@ def assignments(
     resamplings: Annotated[
         int, typer.Option(min=0, help="Other samplings of each shape, for the stability; 0 leaves it out.")
     ] = 3,
-    mean: Annotated[bool, typer.Option("--mean", help="Only the means over all files.")] = False,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Only the means over all files; with --correspondence, over all folders.")
+    ] = False,
     correspondence: Annotated[
         bool, typer.Option("--correspondence", help="Name the parts of one file by another's, folder by folder, instead.")
     ] = False,
@@ -78,22 +80,21 @@ def assignments(
 
     if names and not (split or correspondence):
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
-    if correspondence and mean:
-        raise typer.BadParameter("--correspondence gives means already; leave --mean out", param_hint="--mean")
-    check_writable(output, read=[*paths, weights], recursive=recursive)
+    check_writable(output, read=[*paths, weights, *([names] if names else [])], recursive=recursive)
     check_folder(save, "--save")
     check_folder(split, "--split")
     written = chosen_format(format, output)
     files = expand(paths, recursive)
+    read = [*files, *([names] if names else [])]
     places, colours = result_names(files), ClassColours()
     predictor = load(weights, device)
     if save:
         stages = len(predictor.abstraction.card.model.encoder.stages)  # type: ignore[union-attr], it has one: it explains
         saved = (saved_files(save / where.parent, where.name, stages) for where in places.values())
-        check_apart(files, chain.from_iterable(saved), "--save")
+        check_apart(read, chain.from_iterable(saved), "--save")
     if split:
         cut = (split_files(split / where.parent, where.name) for where in places.values())
-        check_apart(files, chain.from_iterable(cut), "--split")
+        check_apart(read, chain.from_iterable(cut), "--split")
     example = named_shape(*parted_example(predictor, names, up)) if names else None
     rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
@@ -124,7 +125,7 @@ def assignments(
             failures.append({"file": file, "error": reason})
     kind: type = StageMeasures
     if correspondence:
-        kind, rows = Correspondence, _corresponding(named, example)
+        kind, rows = Correspondence, _corresponding(named, example, mean)
     elif mean and measured:
         rows = [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)]
     _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
@@ -133,15 +134,14 @@ def assignments(
     end(Counter(all=len(files), failed=len(failures)), "measured, or written")
 
 
-def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None) -> list[dict[str, Any]]:
-    """A row for each folder and way; without an example, every shape of a folder is one in turn."""
-    from pointcentroid.evaluate.correspondence import correspondence
+def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None, mean: bool) -> list[dict[str, Any]]:
+    """A row for each folder and way, or, of all folders, for each way; without an example, every shape is one in turn."""
+    from pointcentroid.evaluate.correspondence import correspondence, mean_correspondence
 
-    return [
-        {"folder": folder, **dataclasses.asdict(row)}
-        for folder, shapes in named.items()
-        for row in correspondence([example] if example else shapes, shapes)
-    ]
+    found = {folder: correspondence([example] if example else shapes, shapes) for folder, shapes in named.items()}
+    if mean:
+        return [{"folders": len(found), **dataclasses.asdict(row)} for row in mean_correspondence(list(found.values()))]
+    return [{"folder": folder, **dataclasses.asdict(row)} for folder, rows in found.items() for row in rows]
 
 
 def _show(
@@ -168,14 +168,18 @@ def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[
     words = {name: max(numbers[name], *map(len, name.split("_"))) for name in others}
     widths = words if width - sum(words.values()) - len(columns) >= _PATH_WIDTH else numbers
     files = [row["file"] for row in rows if "file" in row]
-    heading, shown = short_paths(files, max(width - sum(widths.values()) - len(columns), _PATH_WIDTH))
+    room = width - sum(widths.values()) - len(columns)
+    heading, shown = short_paths(files, max(room, _PATH_WIDTH))
+    longest = max((len(shown(file)) for file in files), default=0)
+    if len(heading) > max(room, longest):
+        heading = "file"
 
     def table(some: list[Row], named: bool) -> RenderableType:
         table = Table(
             box=None, padding=(0, 1), pad_edge=False, collapse_padding=True, header_style="bold", show_header=named
         )
         if files:
-            table.add_column(escape(heading), width=max(len(heading), *(len(shown(file)) for file in files)))
+            table.add_column(escape(heading), width=max(len(heading), longest))
         for name in others:
             table.add_column(name.replace("_", " "), width=widths[name])
         for row in some:

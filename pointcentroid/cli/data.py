@@ -58,7 +58,7 @@ def prepare(
     from pointcentroid.data.layouts import find_shapes
     from pointcentroid.data.lying import lying
 
-    check_writable(output)
+    check_writable(output, read=[source])
     kind = chosen_format(format, output)
     if source in MIRRORS and not download and not Path(source).exists():
         raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")

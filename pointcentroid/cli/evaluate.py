@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.weights import WeightsCard
 
-WeightsArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Shipped weights by name, or a weights file.")]
+WeightsArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME|FILE|hf://OWNER/NAME", help="Shipped weights by name, a weights file, or one on a hub."),
+]
 Data = Annotated[
     str,
     typer.Option(
@@ -78,6 +81,10 @@ def evaluate(
 
     check_writable(output, read=[data, weights])
     check_folder(plots, "--plots")
+    if corruptions and (up != "z" or turned):
+        raise typer.BadParameter(
+            "is measured on clouds whose z is up; leave --up and --turned out", param_hint="--corruptions"
+        )
     kind = chosen_format(format, output)
     path = find_weights(weights)
     card = read_card(path)
@@ -323,9 +330,15 @@ def _for_people(numbers: dict[str, Any]) -> list[tuple[str, str | float]]:
     """As `_flat`, in percent and in words; of how many shapes beside the accuracy of each class."""
     apart = {"ece_interval", "per_class", "trained_on_these"}
     shown: dict[str, str | float] = {
-        _SHARES.get(key, key.replace("_", " ")): f"{value:.1%}" if key in _SHARES else value
+        _SHARES.get(key, key.replace("_", " ")): f"{value:.1%}" if key in _SHARES or "accuracy" in key else value
         for key, value in _flat({key: value for key, value in numbers.items() if key not in apart}).items()
     }
+    if "chamfer" in numbers:
+        for key in ("chamfer", "oracle", "input_output"):
+            del shown[key.replace("_", " ")]
+        for name, key in (("Chamfer", "chamfer"), ("oracle", "oracle"), ("input to output", "input_output")):
+            shown[f"{name} x 1000"] = f"{1000 * numbers[key]:.2f}"
+        shown["Chamfer by oracle"] = f"{numbers['chamfer'] / numbers['oracle']:.3f}"
     if "ece_interval" in numbers:
         low, high = numbers["ece_interval"]
         shown["calibration error"] = f"{shown['calibration error']}, 95 % interval {low:.1%} to {high:.1%}"

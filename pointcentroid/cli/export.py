@@ -9,7 +9,12 @@ import typer
 
 
 def export(
-    weights: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Shipped weights by name, or a weights file.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|hf://OWNER/NAME", help="Shipped weights by name, a weights file, or one on a hub."
+        ),
+    ],
     to: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The graph: .onnx for ONNX Runtime, .pt2 for torch.")
     ],

@@ -7,7 +7,6 @@ import glob
 import json
 import os
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pointcentroid.errors import require
+from pointcentroid.errors import printable, require
 from pointcentroid.files import replacing
 from pointcentroid.io.folders import readable
 from pointcentroid.io.tables import may_hold_points
@@ -32,6 +31,7 @@ _LAID_OUT_BY = 1000  # rows that decide how wide columns are, and are printed as
 _AT_ONCE = 32  # rows printed together after those: about what the net answers at once
 _PIPE_WIDTH = 140
 _SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".npz": "npz", ".parquet": "parquet"}
+_TEXT = ("", ".txt", ".md", ".log")  # suffixes of files that a table is written to
 _ESCAPED = "surrogateescape"  # bytes of names of files that are no UTF-8 are written as they are
 
 
@@ -69,19 +69,8 @@ def _reads(source: str, path: Path, recursive: bool) -> bool:
     """Whether a file, folder or glob that a person named takes in a file."""
     if os.path.isdir(source):
         above = path.resolve().parents if recursive else path.resolve().parents[:1]
-        return Path(source).resolve() in above and readable(path.name) and may_hold_points(str(path)) and not _embedded(path)
+        return Path(source).resolve() in above and readable(path.name) and may_hold_points(str(path))
     return any(os.path.exists(name) and path.samefile(name) for name in [source, *glob.iglob(source, recursive=True)])
-
-
-def _embedded(path: Path) -> bool:
-    """Whether `embed` has written a file."""
-    if path.suffix.lower() != ".npz":
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {"features.npy", "files.npy", "labels.npy"} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def check_apart(files: list[str], results: Iterable[Path], option: str) -> None:
@@ -126,9 +115,17 @@ def chosen_format(format: str | None, output: str | Path | None, formats: tuple[
         formats: what the command can write.
 
     Raises:
-        typer.BadParameter: the file is named after a format that the command cannot write.
+        typer.BadParameter: the file is named after a format that the command cannot write, or after one that no one can.
     """
-    named = _SUFFIXES.get(Path(output or "").suffix.lower())
+    suffix = Path(output or "").suffix.lower()
+    named = _SUFFIXES.get(suffix)
+    if str(output) == "-":
+        raise typer.BadParameter("names a file; without it, results are printed", param_hint="-o")
+    if format is None and named is None and suffix not in (_TEXT if formats[0] == "table" else ("",)):
+        raise typer.BadParameter(
+            f"{suffix} says none of the formats {', '.join(formats)}; add --format, or name a file otherwise",
+            param_hint="-o",
+        )
     if format is None and named is not None and named not in formats:
         raise typer.BadParameter(f"{named} cannot be written here; expected {', '.join(formats)}", param_hint="-o")
     return format or named or formats[0]
@@ -204,6 +201,7 @@ def _flat(value: Any) -> Any:
 
 
 def _flat_pair(label: Any, value: Any) -> str:
+    label = json.dumps(label, ensure_ascii=False) if any(each.isspace() for each in str(label)) else label
     return f"{label}:{value:.4f}" if isinstance(value, float) else f"{label}:{value}"
 
 
@@ -263,11 +261,6 @@ def short_paths(files: list[str], room: int) -> tuple[str, Callable[[str], str]]
         return _ending(printable(file.removeprefix(shared)), room)
 
     return f"file in {_ending(printable(shared), room - 8)}" if shared else "file", shown
-
-
-def printable(text: str) -> str:
-    """A name in which characters that steer a terminal stand as Python writes them."""
-    return "".join(repr(each)[1:-1] if ord(each) < 32 or 127 <= ord(each) < 160 else each for each in text)
 
 
 def _ending(text: str, room: int) -> str:

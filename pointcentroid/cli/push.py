@@ -8,7 +8,12 @@ import typer
 
 
 def push(
-    weights: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Shipped weights by name, or a weights file.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|hf://OWNER/NAME", help="Shipped weights by name, a weights file, or one on a hub."
+        ),
+    ],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where to; made if it is not there.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="The branch to write to.")] = None,

@@ -38,7 +38,7 @@ def reconstruct(
     require("reconstructing", "torch", "torch")
     from pointcentroid.predict.reconstruct import Reconstructor
 
-    if to.suffix.lower() == f".{kind}" and not to.is_dir():
+    if to.suffix.lower() in (".ply", ".xyz", ".npy") and not to.is_dir():
         raise typer.BadParameter(f"expected a folder, found the name of a file, {to.name}", param_hint="-o")
     check_folder(to, "-o")
     files = expand(paths, recursive)

@@ -29,7 +29,8 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as epochs=10.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="NAME|FILE", help="Weights to start from; the same as start=...")
+        str | None,
+        typer.Option("--from", metavar="NAME|FILE|hf://OWNER/NAME", help="Weights to start from; the same as start=..."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of this run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an earlier run of the same name away.")] = False,
@@ -48,11 +49,14 @@ def train(
     from pointcentroid.errors import require
     from pointcentroid.weights import graph_of, read_card
 
-    check_writable(output)
     if resume and overwrite:
         raise typer.BadParameter("keeps the run that --overwrite would throw away; choose one", param_hint="--resume")
+    if output and output.suffix == ".safetensors":
+        raise typer.BadParameter("is for the figures; weights go to output=FOLDER, under name=NAME", param_hint="-o")
     kind = chosen_format(format, output)
     settings = _settings(what, overrides or [], start)
+    read = [what, settings.data, settings.start, *settings.teachers, *settings.recipe]
+    check_writable(output, read=[name for name in read if name])
     require("training", "train", "torch", "lightning", "torchmetrics")
     from pointcentroid.train.run import train as run
 

@@ -115,7 +115,7 @@ def prepare_cache(
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(request))
     files = list(_write_parts(catalogue, parts, settings, up, workers, watch))
-    meta = request | {"source": Path(catalogue.source).name}
+    meta = request | {"source": str(catalogue.source)}
     _assemble(folder, files, meta, catalogue, settings)
     shutil.rmtree(parts)
     return _report(folder, _read_meta(folder))

@@ -87,6 +87,20 @@ def correspondence(examples: list[NamedShape], shapes: list[NamedShape]) -> list
     return rows
 
 
+def mean_correspondence(folders: list[list[Correspondence]]) -> list[Correspondence]:
+    """The mean of each way over folders, each of which counts alike; the lowest is that of all.
+
+    Args:
+        folders: for each folder, what `correspondence` gave.
+    """
+    means = []
+    for rows in zip(*(rows for rows in folders if rows), strict=True):
+        rightly, complete = (float(np.mean([getattr(row, key) for row in rows])) for key in ("rightly", "complete"))
+        lowest, pairs = min(row.lowest for row in rows), sum(row.pairs for row in rows)
+        means.append(Correspondence(rows[0].clusters, rows[0].matched, rightly, lowest, complete, pairs))
+    return means
+
+
 def _ways(example: NamedShape, shape: NamedShape) -> list[tuple[tuple[str, str], np.ndarray]]:
     """What every way calls the points of a shape: ((clusters, matched), (P,) text)."""
     ways: list[tuple[tuple[str, str], np.ndarray]] = []

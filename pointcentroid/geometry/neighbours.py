@@ -9,7 +9,6 @@ from torch import Tensor
 # Distances held at once, whatever the sizes of the clouds: 2**18 float32 values, 1 MiB, stay in a core's cache.
 _CHUNK = 2**18
 _GROUP = 8  # distances in a group that is judged by its least one
-_MARGIN = 4  # candidates beyond those wanted, where distances are rough
 
 
 def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
@@ -42,7 +41,7 @@ def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
     planes = points.detach().movedim(2, 0).unsqueeze(2).contiguous()
     count = at_most(count, points.shape[1])
     if torch.compiler.is_exporting():
-        return _nearest_by_product(queries, points.detach(), count)
+        return _nearest_exported(queries, planes, count)
     rows = max(1, _CHUNK // max(1, queries.shape[0] * points.shape[1]))
     found = [_nearest(chunk, planes, count) for chunk in queries.split(rows, dim=1)]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
@@ -57,6 +56,8 @@ def _nearest(queries: Tensor, planes: Tensor, count: int) -> Tensor:
     distance = (queries[:, :, :1] - planes[0]).square_()
     for axis in (1, 2):
         distance += (queries[:, :, axis : axis + 1] - planes[axis]).square_()
+    if count == 1 and distance.device.type == "cpu" and not torch.compiler.is_compiling():
+        return torch.from_numpy(distance.numpy().argmin(axis=2)).unsqueeze(2)  # several times faster than torch's
     if distance.dtype != torch.float32:
         return distance.topk(count, dim=2, largest=False).indices
     total = distance.shape[2]
@@ -89,16 +90,15 @@ def _least(keys: Tensor, count: int) -> Tensor:
     return torch.from_numpy(least) & 0xFFFFFFFF
 
 
-def _nearest_by_product(queries: Tensor, points: Tensor, count: int) -> Tensor:
-    """For exported graphs, whose clouds are preprocessed, of radius 1: candidates by |p|^2 - 2qp, one product for six
-    passes over memory, ranked anew by their exact distances. The product errs by about 1e-7, so some more are taken."""
-    candidates = at_most(count + _MARGIN, points.shape[1])
-    rough = points.square().sum(dim=2).unsqueeze(1) + (-2 * queries) @ points.transpose(1, 2)
-    # In the order of their numbers: of equals, the operator of ONNX takes the first.
-    found = rough.topk(candidates, dim=2, largest=False, sorted=False).indices.sort(dim=2).values
-    x, y, z = (gather_points(points, found) - queries.unsqueeze(2)).square().unbind(dim=3)
-    exact = x + y + z  # in the order of `_nearest`, for the same rounding
-    return found.gather(2, exact.topk(count, dim=2, largest=False).indices)
+def _nearest_exported(queries: Tensor, planes: Tensor, count: int) -> Tensor:
+    """For exported graphs, whose operators take any of equally near points: by keys in float64, of which no two are equal.
+
+    They hold a distance in their first 24 bits, as float32 does, and the number of the point, below 2**20, after these.
+    """
+    x, y, z = ((queries[:, :, axis : axis + 1] - planes[axis]).square() for axis in range(3))
+    number = torch.arange(planes.shape[3], device=planes.device, dtype=torch.float64)
+    keys = (x + y + z).double() * (1 + number * 2**-45) + number * 2**-1000  # the last where points coincide
+    return keys.topk(count, dim=2, largest=False).indices
 
 
 def nearest_rows(queries: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
             yield path
     if other:
         more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
-        say(f"{folder}: left out as text without points: {', '.join(other[:_NAMED])}{more}\n")
+        say(f"{folder}: left out, for they hold no points: {', '.join(other[:_NAMED])}{more}\n")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

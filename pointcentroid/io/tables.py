@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import math
+import os
 import re
 import zipfile
 import zlib
@@ -97,7 +98,7 @@ def _beginning(path: str, most: int) -> bytes:
 
 
 def may_hold_points(path: str, read: Callable[[str, int], bytes] = _beginning) -> bool:
-    """Whether a file may be a shape, whole or damaged; a text that is a licence or a list of names is none.
+    """Whether a file may be a shape, whole or damaged; a licence, a list of names or features of `embed` are none.
 
     It is for files that nobody named, but that lie in a folder. A line that begins with three numbers, or names x, y and z,
     is enough; what is wrong with a file that is empty, or cannot be opened, is for its reader to say.
@@ -106,6 +107,8 @@ def may_hold_points(path: str, read: Callable[[str, int], bytes] = _beginning) -
         path: a file; of tables that often hold no points, the first 64 KiB are looked at.
         read: what reads the beginning of a file, by its path and a number of bytes.
     """
+    if path.lower().endswith(".npz") and os.path.isfile(path):
+        return not _embedded(path)
     if not path.lower().endswith(_OFTEN_NO_POINTS):
         return True
     try:
@@ -119,6 +122,15 @@ def may_hold_points(path: str, read: Callable[[str, int], bytes] = _beginning) -
         del lines[-1]
     rows = _numbered(lines, 0)
     return len(rows) < 1 + cut or any(_like_points(text) for _, text in rows)
+
+
+def _embedded(path: str) -> bool:
+    """Whether `pointcentroid embed` has written a file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"features.npy", "files.npy", "labels.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _like_points(line: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pointcentroid.geometry.fps import farthest_point_sampling
+from pointcentroid.geometry.fps import farthest_order, farthest_point_sampling
 from pointcentroid.geometry.neighbours import gather_points
 
 
@@ -37,8 +37,8 @@ class FarthestPoints(nn.Module):
     """Farthest point sampling, deterministic. Sees no points beyond `points` and needs no training."""
 
     def forward(self, points: Tensor, count: int) -> Seeds:
-        """(B, N, 3) -> seeds of shape (B, count, 3), the farthest-point prefix."""
-        return _subset(points, farthest_point_sampling(points, count))
+        """(B, N, 3) -> seeds of shape (B, count, 3), the farthest-point prefix; where points coincide, different ones."""
+        return _subset(points, farthest_order(points, count)[:, :count])
 
 
 class _Random(nn.Module):

@@ -42,11 +42,11 @@ class Net(nn.Module, Generic[Config]):
         """
         if not isinstance(config, cls.configured_by):
             raise WeightsError(f"these weights are of the kind {config.kind!r}, not {cls.configured_by.kind!r}")
-        with torch.device("meta"):
-            net = cls(config)  # type: ignore[arg-type]
         try:
+            with torch.device("meta"):
+                net = cls(config)  # type: ignore[arg-type]
             net.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise WeightsError(f"the tensors do not fit the model: {one_line(error, 200)}") from None
         fold(net)
         return net.eval()

@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 import onnxruntime
 
+from pointcentroid.config import ClassifierConfig
 from pointcentroid.errors import WeightsError
-from pointcentroid.predict.nets import Answer, Lists, list_name, neighbour_lists
+from pointcentroid.predict.nets import Answer, Lists, list_name, neighbour_lists, searches
 from pointcentroid.weights import is_of, read_card
 
 Made = TypeVar("Made")
@@ -31,7 +32,7 @@ class OnnxNet:
         weights: what the card is read from: the weights file that it is of, or the graph itself.
 
     Raises:
-        WeightsError: the graph is damaged.
+        WeightsError: the graph is damaged, or not of the net that the card describes.
     """
 
     def __init__(self, graph: Path, weights: Path) -> None:
@@ -49,6 +50,23 @@ class OnnxNet:
             raise WeightsError(f"{graph}: not a graph that ONNX Runtime can load ({str(error)[:120]}){hint}") from None
         # What a graph can be given beside clouds; found here, neighbours take a fifth of the time.
         self._listing = bool(self.session.get_overridable_initializers())
+        if self.is_of(weights) and not self._fits():
+            raise WeightsError(f"{graph}: takes or gives other things than its description says")
+
+    def _fits(self) -> bool:
+        model = self.card.model
+        wanted = {
+            list_name(*name): [rows, min(name[1], among or name[1])] for name, (rows, among) in searches(self.card).items()
+        }
+        lists = {one.name: one.shape[1:] for one in self.session.get_overridable_initializers()}
+        made = [one.shape[1:] for one in self.session.get_outputs()]
+        return (
+            isinstance(model, ClassifierConfig)
+            and [one.name for one in self.session.get_inputs()] == ["clouds"]
+            and lists in ({}, wanted)
+            and len(made) == 2 + model.known
+            and made[0] == [model.classes]
+        )
 
     def is_of(self, weights: Path) -> bool:
         """Whether the graph was made of the tensors that a weights file holds now; a graph given as weights always is."""

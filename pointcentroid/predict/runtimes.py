@@ -6,6 +6,7 @@ time of torch. Torch answers on other devices, for weights of one's own, and for
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -43,6 +44,10 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
         if only:
             how = f"pointcentroid export {weights} -o {graph}"
             raise ConfigError(f"{graph} is of other weights than {weights}; this makes it anew: {how}")
+        print(
+            f"{graph} is of other weights than {weights}, so torch answers; pointcentroid export makes it anew",
+            file=sys.stderr,
+        )
     elif only and graph.is_file():
         raise ConfigError(
             f"{graph} runs on the CPU, as it is; other devices and changes need torch and the weights it is of"

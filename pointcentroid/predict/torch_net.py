@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pointcentroid.config import ClassifierConfig, EncoderConfig, from_dict, to_dict
-from pointcentroid.errors import ConfigError
+from pointcentroid.errors import ConfigError, one_line
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import StageOutput
 from pointcentroid.predict.nets import Answer, Lists, neighbour_lists
@@ -30,8 +30,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"no device {name!r} on this machine ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        raise ConfigError(f"no device {name!r} on this machine ({one_line(error)})") from None
     return device
 
 

@@ -46,7 +46,7 @@ from pointcentroid.train.callbacks import BestCheckpoint, Display, FirstCheckpoi
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
 from pointcentroid.train.recipe import Heritage, heritage, provenance_of, recipe_cards, with_figures_of
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, tensors_hash
+from pointcentroid.weights import WeightsCard, find_weights, graph_of, load_weights, read_card, save_weights, tensors_hash
 
 
 def train(
@@ -275,7 +275,7 @@ def _flat(settings: dict[str, Any], place: str = "") -> dict[str, Any]:
 
 def _make_room(weights: Path) -> None:
     """Throw an earlier run away, all but its prepared data."""
-    for name in (weights.name, "last.ckpt", "best.ckpt", "metrics.csv", "curves.png"):
+    for name in (weights.name, graph_of(weights).name, "last.ckpt", "best.ckpt", "metrics.csv", "curves.png"):
         weights.with_name(name).unlink(missing_ok=True)
     shutil.rmtree(weights.with_name("tensorboard"), ignore_errors=True)
 
