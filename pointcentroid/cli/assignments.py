@@ -38,7 +38,8 @@ def assignments(
         bool, typer.Option("--correspondence", help="Name the parts of one file by another's, folder by folder, instead.")
     ] = False,
     save: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write assignments there too: a coloured PLY a stage, and an NPZ.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the points that the net saw there too: a coloured PLY a stage, and an NPZ."),
     ] = None,
     split: Annotated[
         Path | None,
