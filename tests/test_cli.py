@@ -530,6 +530,7 @@ class TestSmallThings:
             (["reconstruct", "a.off", "-o", "new.xyz"], "expected a folder"),
             (["train", "modelnet40-small", "-o", "model.safetensors"], "weights go to output=FOLDER"),
             (["evaluate", "small", "--data", "a.npz", "--corruptions", "--up", "y"], "leave --up and --turned out"),
+            (["assignments", "a.off", "--correspondence", "--resamplings", "7"], "measures no stability"),
             (["classify", "a.off", "--weights", "small", "--device", "meta"], "no device 'meta'"),
         ],
     )

@@ -43,7 +43,7 @@ from pointcentroid.viz.panel import NO_CENTROID, ClassColours, Panel
 from pointcentroid.viz.picture import _captions, stage_rows, write_picture, write_turntable
 
 from .conftest import EXAMPLES, ROOT, watched_pages
-from .test_cli import run, unboxed
+from .test_cli import COMMAND, run, unboxed
 
 
 @pytest.fixture(scope="module")
@@ -433,6 +433,14 @@ class TestPicture:
         (row,) = stage_rows([Panel(cloud, most=3000)], [0], mesh=True)
         assert [_captions(tile)[0] for tile in row.tiles] == ["no mesh: a point cloud", "3,000 of 5,000 points"]
 
+    def test_captions_count_one_centroid_and_one_point(self) -> None:
+        hard = np.array([-1] + 9 * [0])
+        (row,) = stage_rows([Panel(clustered(np.random.default_rng(0).normal(size=(10, 3)), hard, 1))])
+        assert [_captions(tile) for tile in row.tiles] == [
+            ["10 points"],
+            ["stage 1: 1 centroid", "grey: 1 point to no centroid"],
+        ]
+
     def test_views_are_rows_and_differ(self, chair: Explanation, tmp_path: Path) -> None:
         one, two = tmp_path / "one.png", tmp_path / "two.png"
         write_picture(stage_rows([Panel(chair)], [2]), one)
@@ -474,6 +482,50 @@ class TestPicture:
         frames = Image.open(path)
         assert frames.n_frames == 4  # type: ignore[attr-defined]
         assert len({frames.seek(k) or frames.convert("RGB").tobytes() for k in range(4)}) == 4
+
+    def test_rows_of_a_turntable_have_the_headings_of_the_picture(self, chair: Explanation, tmp_path: Path) -> None:
+        gif, headings = tmp_path / "two.gif", []
+        shown = [Panel(chair, "one shape"), Panel(chair, "another shape")]
+        write_turntable(stage_rows(shown, [1, 2]), gif, frames=2, size=160)
+        for panel in shown:
+            png = tmp_path / "one.png"
+            write_picture(stage_rows([panel], [1]), png)
+            headings.append(np.asarray(Image.open(png).convert("L"))[:58, :140])  # with the caption of its first column
+        frames = Image.open(gif)
+        for frame in range(2):
+            frames.seek(frame)
+            grey = np.asarray(frames.convert("L")).astype(int)[:, :140]
+            tops = range(len(grey) - 58)
+            places = [min(tops, key=lambda top: np.abs(grey[top : top + 58] - text).mean()) for text in headings]
+            assert places[0] == 0
+            assert places[1] > 100
+            assert all(np.abs(grey[y : y + 58] - text).mean() < 2 for y, text in zip(places, headings, strict=True))
+
+    def test_colours_of_a_turntable_are_those_that_were_drawn(self, chair: Explanation, tmp_path: Path) -> None:
+        path, drawn = tmp_path / "three.gif", []
+        net = pc.load("small", "cpu")
+        shown = [Panel(chair), *(Panel(net.explain(EXAMPLES / name)) for name in ("lamp.glb", "airplane.gltf"))]
+
+        def watch(images: Any, count: int) -> list[Image.Image]:
+            drawn.extend(images)
+            assert len(drawn) == count == 3 * 2 * 4
+            return drawn
+
+        def away(colours: Any, palette: np.ndarray) -> list[int]:
+            return [np.abs(palette - colour).max(axis=1).min() for colour in colours]
+
+        write_turntable(stage_rows(shown, [1, 2]), path, frames=4, size=160, watch=watch)
+        own = [255 * colour for panel in shown for colour in panel.centroids(2)[1][np.unique(panel.hard(2))]]
+        frames, seen = Image.open(path), []
+        for frame in range(4):
+            frames.seek(frame)
+            seen.append(np.unique(np.asarray(frames.convert("RGB")).reshape(-1, 3), axis=0).astype(np.int16))
+            pixels = np.concatenate([np.asarray(image).reshape(-1, 3) for image in drawn[frame::4]]).astype(np.int16)
+            of_pixels = away(pixels[pixels.min(axis=1) < 250][::7], seen[frame])
+            assert np.mean(of_pixels) < 10
+            assert np.percentile(of_pixels, 95) < 20
+            assert np.mean(away(own, seen[frame])) < 16
+        assert len(np.unique(np.concatenate(seen), axis=0)) <= 256, "one palette for all frames"
 
     def test_a_reconstruction_beside_its_original(self, tmp_path: Path) -> None:
         path = tmp_path / "made.png"
@@ -534,6 +586,12 @@ class TestPage:
         self.slide(page, 0)
         assert len(set(self.colours(page))) > 100
         assert self.colours(page, 1) == []
+
+    def test_one_centroid_is_counted_as_one(self, tmp_path: Path, opened: Callable) -> None:
+        path = tmp_path / "one.html"
+        write_page([Panel(clustered(np.random.default_rng(0).normal(size=(10, 3)), np.zeros(10, int), 1))], path)
+        page = opened(path)
+        assert page.inner_text("#stage-name") == "1: 1 centroid"
 
     def test_a_click_lights_one_centroid_up_and_a_drag_does_not(
         self, chair: Explanation, tmp_path: Path, opened: Callable
@@ -950,6 +1008,10 @@ class TestWindow:
         assert saturated(Image.open(tmp_path / "pointcentroid-1.png")) > 1000
         changes("key", "n", what="n shows the next file")
         changes("key", "h", what="h lists the keys")
+        listed = np.asarray(last.convert("L"))[top + 14 : top + 300, left + width - 291 : left + width - 20] > 130
+        blank = ~listed[:, :100].any(axis=0)
+        assert max(len(list(run)) for white, run in itertools.groupby(blank[10:]) if white) > 4, "in two columns"
+        assert listed[:, 100:].any()
         self.do(screen, "key", "q")
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
@@ -1129,7 +1191,10 @@ class TestWindow:
             what="the next file is shown",
         )
         self.do(screen, "key", "q")
-        assert process.wait(timeout=20) == 0
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert "b.off" in said
+        assert "1 of 3 could not be read" in said
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
@@ -1151,6 +1216,25 @@ class TestCommands:
         done = run("view", EXAMPLES / "chair.off", "--gif", gif, "--stages", "2")
         assert (done.returncode, done.stdout.split()) == (0, [str(gif)])
 
+    @pytest.mark.skipif(os.name != "posix", reason="pseudo terminals")
+    def test_a_person_who_watches_sees_how_much_is_drawn(self, tmp_path: Path) -> None:
+        import pty
+
+        ours, theirs = pty.openpty()
+        outputs = ["--png", tmp_path / "x.png", "--views", "8", "--gif", tmp_path / "x.gif", "--stages", "2"]
+        command = [*COMMAND, "view", EXAMPLES / "chair.off", *outputs]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs)
+        os.close(theirs)
+        told = b""
+        with contextlib.suppress(OSError):  # the end
+            while more := os.read(ours, 1 << 16):
+                told += more
+        os.close(ours)
+        assert process.wait() == 0
+        assert b"drawing" in told
+        assert b"8/8" in told
+        assert b"36/36" in told
+
     @pytest.mark.parametrize(
         ("given", "absent"),
         [
@@ -1159,6 +1243,7 @@ class TestCommands:
             (["--html", "x.html", "--stages", "2"], "--gif"),
             (["--mesh"], "--gif"),
             (["--png", "x.png", "--names", EXAMPLES / "lamp.glb"], "--html"),
+            (["--html", "x.html", "--points", 77], "weights that reconstruct"),
             (["--png", "x.png", "--html", "x.html", "--stages", "9"], "stage"),
             ([EXAMPLES, "--weights", "autoencoder", "--html", "x.html"], "can show 12 shapes"),
             ([*sorted(EXAMPLES.glob("*.*"))[:5], "--weights", "autoencoder", "--html", "x.html"], "4 reconstructions"),

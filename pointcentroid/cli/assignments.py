@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pointcentroid.cli.output import Row
     from pointcentroid.evaluate.correspondence import NamedShape
 
+_RESAMPLINGS = 3
 _PATH_WIDTH = 20  # with less than this for the names of files, the headings of other columns are cut short
 
 
@@ -30,7 +31,7 @@ def assignments(
     up: options.Up = "auto",
     resamplings: Annotated[
         int, typer.Option(min=0, help="Other samplings of each shape, for the stability; 0 leaves it out.")
-    ] = 3,
+    ] = _RESAMPLINGS,
     mean: Annotated[
         bool, typer.Option("--mean", help="Only the means over all files; with --correspondence, over all folders.")
     ] = False,
@@ -81,6 +82,8 @@ def assignments(
 
     if names and not (split or correspondence):
         raise typer.BadParameter("lends names to --split or --correspondence; add one of them", param_hint="--names")
+    if correspondence and resamplings != _RESAMPLINGS:
+        raise typer.BadParameter("--correspondence measures no stability; leave it out", param_hint="--resamplings")
     check_writable(output, read=[*paths, weights, *([names] if names else [])], recursive=recursive)
     check_folder(save, "--save")
     check_folder(split, "--split")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from pointcentroid.cli import options
 from pointcentroid.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pointcentroid.errors import PointCentroidError
     from pointcentroid.viz.panel import Panel
     from pointcentroid.viz.picture import Row
 
@@ -20,9 +21,14 @@ _MOST, _MOST_RECONSTRUCTED = 12, 4
 """Shapes in one page or picture, and reconstructions in a page: browsers draw no more than 16 scenes at a time, and a
 reconstruction is three."""
 
+_POINTS = 2048
+"""That a reconstruction has, if nothing else is asked for."""
+
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page, for any browser.")]
 Png = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a picture; needs no screen.")]
-Gif = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw a turntable; needs no screen.")]
+Gif = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw a turntable, about half a minute a shape; needs no screen.")
+]
 Views = Annotated[int, typer.Option(min=1, max=12, help="Directions to look from in the picture, in rows.")]
 Stages = Annotated[str, typer.Option(help="Stages in picture and turntable: all, or numbers such as 0,3 (0: the cloud).")]
 Mesh = Annotated[bool, typer.Option("--mesh", help="Begin the picture with the mesh itself.")]
@@ -43,7 +49,7 @@ def view(
         str | None,
         typer.Option(metavar="FILE", help="A file with named parts; centroids get the names of the parts they lie on."),
     ] = None,
-    points: options.Points = 2048,
+    points: options.Points = _POINTS,
     device: options.Device = "auto",
 ) -> None:
     """See the centroids of shapes: in a window, or with --html, --png, --gif in a file.
@@ -71,6 +77,8 @@ def view(
         raise typer.BadParameter(f"{html} can show {_MOST_RECONSTRUCTED} reconstructions, found {len(files)}; name fewer")
     if names and outputs and not html:
         raise typer.BadParameter("names stand in the window and in --html, not in pictures", param_hint="--names")
+    if points != _POINTS and not reconstructs:
+        raise typer.BadParameter("belongs to --weights that reconstruct", param_hint="--points")
     if reconstructs and (chosen or mesh or names):
         raise typer.BadParameter(
             "--stages, --mesh and --names are for weights that classify; a reconstruction has its own columns"
@@ -223,13 +231,19 @@ def _deliver(
     rows: Callable[[list[Panel]], list[Row]],
 ) -> None:
     """Write what was asked for; open the window if nothing was."""
-    from pointcentroid.cli.output import end
+    from pointcentroid.cli.output import end, tracked
 
     if not (html or png or gif):
         from pointcentroid.viz.window import show
 
-        show(shapes)
+        errors = show(shapes)
+        _tell(errors, len(shapes))
+        end(Counter(all=len(shapes), failed=len(errors)), "read")
         return
+
+    def watch(drawings: Iterable[Any], total: int) -> Iterable[Any]:
+        return tracked(drawings, total, "drawing")
+
     shown, failed = _read(shapes)
     drawn = [row for panels in shown for row in rows(panels)] if png or gif else []  # first: they may refuse the stages
     if html:
@@ -240,20 +254,19 @@ def _deliver(
     if png:
         from pointcentroid.viz.picture import write_picture
 
-        write_picture(drawn, png, views=views)
+        write_picture(drawn, png, views=views, watch=watch)
         typer.echo(png)
     if gif:
         from pointcentroid.viz.picture import write_turntable
 
-        write_turntable(drawn, gif)
+        write_turntable(drawn, gif, watch=watch)
         typer.echo(gif)
     end(Counter(all=len(shapes), failed=failed), "read")
 
 
 def _read(shapes: list[Callable[[], list[Panel]]]) -> tuple[list[list[Panel]], int]:
     """The panels of all shapes that can be read, and how many cannot; one at least can."""
-    from pointcentroid.cli.output import note
-    from pointcentroid.errors import MissingExtraError, PointCentroidError, ReadError
+    from pointcentroid.errors import MissingExtraError, ReadError
 
     shown: list[list[Panel]] = []
     errors: list[PointCentroidError] = []
@@ -262,11 +275,18 @@ def _read(shapes: list[Callable[[], list[Panel]]]) -> tuple[list[list[Panel]], i
             shown.append(shape())
         except (ReadError, MissingExtraError) as error:
             errors.append(error)
-    if not shown:
+    _tell(errors, len(shapes))
+    return shown, len(errors)
+
+
+def _tell(errors: list[PointCentroidError], count: int) -> None:
+    """Say why some of so many shapes could not be read; where none could, raise the first reason."""
+    from pointcentroid.cli.output import note
+
+    if len(errors) == count:
         raise errors[0]
     for error in errors:
         note(str(error))
-    return shown, len(errors)
 
 
 def _stages(text: str) -> list[int] | None:

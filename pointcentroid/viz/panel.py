@@ -144,7 +144,8 @@ class Panel:
     @property
     def points_drawn(self) -> str:
         """How many points are drawn, and of how many, in words."""
-        return f"{len(self.cloud):,}{f' of {self.available:,}' if self.thinned else ''} points"
+        told = counted(self.available, "point")
+        return f"{len(self.cloud):,} of {told}" if self.thinned else told
 
     @cached_property
     def middle(self) -> np.ndarray:
@@ -375,6 +376,11 @@ class ClassColours:
             first = self._first.setdefault(said.label, panel)
             panel.like = None if first is panel else first
         return panel
+
+
+def counted(count: int, what: str) -> str:
+    """How many there are of what, in words: `1 centroid`, `2,000 points`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _choice(count: int, most: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from pointcentroid.viz.open3d_scene import (
     quiet,
     unlit,
 )
-from pointcentroid.viz.panel import NO_CENTROID, Panel
+from pointcentroid.viz.panel import NO_CENTROID, Panel, counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,17 @@ _TITLE_FONT, _CAPTION_FONT = 17, 15
 _WHITE = 250  # what is darker than this is no background
 _ELEVATION = np.deg2rad(20)
 _BACKGROUND = (255, 255, 255)
+_SAMPLED = 100_000  # pixels, at most, that choose the colours of a GIF
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of a part of an image."""
+
+Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Wraps drawings, given with their number, to show progress."""
+
+
+def _unwatched(items: Iterable[Any], _: int) -> Iterable[Any]:
+    return items
 
 
 class Tile(NamedTuple):
@@ -78,35 +90,30 @@ def stage_rows(panels: list[Panel], stages: list[int] | None = None, mesh: bool 
     return [Row(panel.title, [Tile(panel, stage) for stage in columns]) for panel in panels]
 
 
-def write_picture(rows: list[Row], path: str | Path, *, views: int = 1) -> None:
+def write_picture(rows: list[Row], path: str | Path, *, views: int = 1, watch: Watch = _unwatched) -> None:
     """Draw rows of tiles, each in as many rows as there are views.
 
     Args:
         rows: what to draw.
         path: a PNG file.
         views: directions to look from, evenly around the up axis.
+        watch: see `Watch`.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
         DisplayError: a system library is missing.
     """
-    image_module, draw_module = _pillow()
-    with _Camera(_TILE) as camera:
-        azimuths = [-0.9 + 2 * np.pi * view / views for view in range(views)]
-        drawn = [[camera.views(tile, azimuths) for tile in row.tiles] for row in rows]
-    pen = draw_module.Draw(image_module.new("RGB", (1, 1)))
-    bands = [_band(row, tiles, pen) for row, tiles in zip(rows, drawn, strict=True)]
-    width, height = max(band.width for band in bands), sum(band.height for band in bands)
-    sheet = image_module.new("RGB", (width, height), _BACKGROUND)
-    top = 0
-    for band in bands:
-        sheet.paste(band, (0, top))
-        top += band.height
+    azimuths = [-0.9 + 2 * np.pi * view / views for view in range(views)]
+    drawn = [list(zip(*tiles, strict=True)) for tiles in _draw(rows, azimuths, _TILE, watch)]
+    bands = [_Band(row, list(map(_shown, looks))) for row, looks in zip(rows, drawn, strict=True)]
+    sheet = _stacked([band.filled(looks) for band, looks in zip(bands, drawn, strict=True)])
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
 
-def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size: int = 360) -> None:
+def write_turntable(
+    rows: list[Row], path: str | Path, *, frames: int = 36, size: int = 360, watch: Watch = _unwatched
+) -> None:
     """Draw rows of tiles turning about their up axis, as an endless GIF.
 
     Args:
@@ -114,57 +121,95 @@ def write_turntable(rows: list[Row], path: str | Path, *, frames: int = 36, size
         path: a GIF file.
         frames: of one turn.
         size: pixels of a tile.
+        watch: see `Watch`.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
         DisplayError: a system library is missing.
     """
-    image_module, _ = _pillow()
-    with _Camera(size) as camera:
-        azimuths = [2 * np.pi * frame / frames for frame in range(frames)]
-        drawn = [[camera.views(tile, azimuths) for tile in row.tiles] for row in rows]
+    drawn = _draw(rows, [2 * np.pi * frame / frames for frame in range(frames)], size, watch)
     boxes = [_shown([image for images in tiles for image in images]) for tiles in drawn]
-    widths = [right - left for left, _, right, _ in boxes]
-    size_of_all = max(len(t) * w for t, w in zip(drawn, widths, strict=True)), sum(box[3] - box[1] for box in boxes)
-    sheets = [image_module.new("RGB", size_of_all, _BACKGROUND) for _ in azimuths]
-    top = 0
-    for tiles, box, width in zip(drawn, boxes, widths, strict=True):
-        for column, images in enumerate(tiles):
-            for sheet, image in zip(sheets, images, strict=True):
-                sheet.paste(image.crop(box), (column * width, top))
-        top += box[3] - box[1]
+    bands = [_Band(row, [box]) for row, box in zip(rows, boxes, strict=True)]
+    looks = [list(zip(*tiles, strict=True)) for tiles in drawn]
+    sheets = [
+        _stacked([band.filled([look[frame]]) for band, look in zip(bands, looks, strict=True)]) for frame in range(frames)
+    ]
+    first, *rest = _few_colours(sheets)
     with replacing(path) as temporary:
-        first, *rest = [sheet.quantize(128) for sheet in sheets]
         first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
 
 
-def _band(row: Row, tiles: list[list[Image]], pen: Any) -> Image:
-    """A row of a picture: its title, and in columns captions above views. A view is no higher than what it shows."""
-    image_module, draw_module = _pillow()
-    captions = [_captions(tile) for tile in row.tiles]
-    views = list(zip(*tiles, strict=True))
-    boxes = [_shown(images) for images in views]
-    texts = [int(pen.textlength(text, font_size=_CAPTION_FONT)) + 2 * _MARGIN for lines in captions for text in lines]
-    width = max(*(box[2] - box[0] for box in boxes), *texts)
-    top = _HEADING + _CAPTION * max(len(lines) for lines in captions)
-    titled = 2 * _MARGIN + int(pen.textlength(row.title, font_size=_TITLE_FONT))
-    size = max(len(tiles) * width, titled), top + sum(box[3] - box[1] for box in boxes)
-    band = image_module.new("RGB", size, _BACKGROUND)
-    draw = draw_module.Draw(band)
-    draw.text((_MARGIN, 8), row.title, fill=(20, 20, 20), font_size=_TITLE_FONT)
-    for column, lines in enumerate(captions):
-        for line, text in enumerate(lines):
-            at = column * width + _MARGIN, _HEADING + line * _CAPTION
-            draw.text(at, text, fill=(90, 90, 90), font_size=_CAPTION_FONT)
-    for images, box in zip(views, boxes, strict=True):
-        for column, image in enumerate(images):
-            band.paste(image.crop(box), (column * width + (width - box[2] + box[0]) // 2, top))
-        top += box[3] - box[1]
-    return band
+def _draw(rows: list[Row], azimuths: list[float], size: int, watch: Watch) -> list[list[list[Image]]]:
+    """What each tile of each row looks like from each azimuth, in squares of so many pixels."""
+    with _Camera(size) as camera:
+        tiles = [tile for row in rows for tile in row.tiles]
+        images = iter(list(watch(camera.views(tiles, azimuths), len(tiles) * len(azimuths))))
+    return [[list(islice(images, len(azimuths))) for _ in row.tiles] for row in rows]
 
 
-def _shown(images: Sequence[Image]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what any of some images shows, with a margin: the rest is white."""
+class _Band:
+    """A row of a sheet: its title, and in columns captions above views. A view is no higher than what it shows.
+
+    Args:
+        row: what stands there.
+        boxes: for each view, the part of its images that is shown.
+    """
+
+    def __init__(self, row: Row, boxes: list[Box]) -> None:
+        image_module, draw_module = _pillow()
+        self.boxes, captions = boxes, [_captions(tile) for tile in row.tiles]
+        pen = draw_module.Draw(image_module.new("RGB", (1, 1)))
+        texts = [pen.textlength(text, font_size=_CAPTION_FONT) for lines in captions for text in lines]
+        self.width = max(*(box[2] - box[0] for box in boxes), *(int(text) + 2 * _MARGIN for text in texts))
+        self.top = _HEADING + _CAPTION * max(len(lines) for lines in captions)
+        titled = 2 * _MARGIN + int(pen.textlength(row.title, font_size=_TITLE_FONT))
+        size = max(len(captions) * self.width, titled), self.top + sum(box[3] - box[1] for box in boxes)
+        self.blank: Image = image_module.new("RGB", size, _BACKGROUND)
+        draw = draw_module.Draw(self.blank)
+        draw.text((_MARGIN, 8), row.title, fill=(20, 20, 20), font_size=_TITLE_FONT)
+        for column, lines in enumerate(captions):
+            for line, text in enumerate(lines):
+                at = column * self.width + _MARGIN, _HEADING + line * _CAPTION
+                draw.text(at, text, fill=(90, 90, 90), font_size=_CAPTION_FONT)
+
+    def filled(self, views: Sequence[Sequence[Image]]) -> Image:
+        """The row with its images, those of each view from left to right."""
+        band, top = self.blank.copy(), self.top
+        for images, box in zip(views, self.boxes, strict=True):
+            for column, image in enumerate(images):
+                band.paste(image.crop(box), (column * self.width + (self.width - box[2] + box[0]) // 2, top))
+            top += box[3] - box[1]
+        return band
+
+
+def _stacked(bands: list[Image]) -> Image:
+    """Rows of a sheet, one below the other."""
+    size = max(band.width for band in bands), sum(band.height for band in bands)
+    sheet, top = _pillow()[0].new("RGB", size, _BACKGROUND), 0
+    for band in bands:
+        sheet.paste(band, (0, top))
+        top += band.height
+    return sheet
+
+
+def _few_colours(sheets: list[Image]) -> list[Image]:
+    """Frames in 256 colours, the same in all: a palette for each would let colours flicker.
+
+    The background is one of them, however much of the frames it fills; the others cover what hues there are, and then move
+    to where most pixels are. Not dithered: what has one colour keeps one.
+    """
+    image_module, _ = _pillow()
+    every = [np.asarray(sheet).reshape(-1, 3) for sheet in sheets[:: max(1, len(sheets) // 9)]]
+    pixels = np.concatenate([one[one.min(axis=1) < _WHITE] for one in every])
+    some = image_module.fromarray(pixels[None, :: 1 + len(pixels) // _SAMPLED])
+    chosen = some.quantize(255, method=image_module.Quantize.MAXCOVERAGE, kmeans=1).getpalette()
+    palette = image_module.new("P", (1, 1))
+    palette.putpalette([*_BACKGROUND, *chosen[: 3 * 255]])
+    return [sheet.quantize(palette=palette, dither=image_module.Dither.NONE) for sheet in sheets]
+
+
+def _shown(images: Sequence[Image]) -> Box:
+    """The part where any of some images shows something, with a margin: the rest is white."""
     shown = np.any([np.asarray(image).min(axis=2) < _WHITE for image in images], axis=0)
     rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
     if not len(rows):
@@ -182,10 +227,10 @@ def _captions(tile: Tile) -> list[str]:
         return [""]
     listed = panel.listed(stage)
     unassigned = [line for line in listed if line.number == NO_CENTROID]
-    what = f"{len(listed) - len(unassigned)} centroids" if stage else panel.points_drawn
+    what = counted(len(listed) - len(unassigned), "centroid") if stage else panel.points_drawn
     called = name or (f"stage {stage}" if stage else "")
     lines = [f"{called}: {what}" if called else what]
-    return lines + [f"grey: {line.size:,} point{'s' * (line.size > 1)} {line.name}" for line in unassigned]
+    return lines + [f"grey: {counted(line.size, 'point')} {line.name}" for line in unassigned]
 
 
 def _pillow() -> tuple[Any, Any]:
@@ -215,10 +260,11 @@ class _Camera:
         self.renderer.scene.clear_geometry()
         del self.renderer
 
-    def views(self, tile: Tile, azimuths: list[float]) -> list[Image]:
-        """Look at a tile from some azimuths, in radians."""
-        self._show(tile.panel, tile.stage)
-        return [self._take(azimuth) for azimuth in azimuths]
+    def views(self, tiles: list[Tile], azimuths: list[float]) -> Iterator[Image]:
+        """Look at one tile after the other, at each from all azimuths, in radians."""
+        for tile in tiles:
+            self._show(tile.panel, tile.stage)
+            yield from map(self._take, azimuths)
 
     def _show(self, panel: Panel, stage: int | None) -> None:
         for name, geometry, material in self._geometry(panel, stage):

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,27 @@ from pointcentroid.viz.open3d_scene import (
     quiet,
     unlit,
 )
-from pointcentroid.viz.panel import NO_CENTROID, Drawn, Panel
+from pointcentroid.viz.panel import NO_CENTROID, Drawn, Panel, counted
 
-HELP = """drag          turn (shift: roll, ctrl: move)
-wheel         nearer, farther
-click         light a centroid up; again: all
-up, down      light the one before, after up
-x, i          hide it; it alone (again: all)
-v             all are visible
-e             apart, and together again
-0 1 2 3 ...   stage, 0 is the cloud
-left, right   stage before, after
-a             of all points / of the stage's own inputs
-t             next head, then all heads
-m             mesh underneath
-n, p          next, previous file
-s             save a picture
-h             these lines
-q             quit"""
+HELP = {
+    "drag": "turn (shift: roll, ctrl: move)",
+    "wheel": "nearer, farther",
+    "click": "light a centroid up; again: all",
+    "up, down": "light the one before, after up",
+    "x, i": "hide it; it alone (again: all)",
+    "v": "all are visible",
+    "e": "apart, and together again",
+    "0 1 2 ...": "stage, 0 is the cloud",
+    "left, right": "stage before, after",
+    "a": "all points / the stage's inputs",
+    "t": "next head, then all heads",
+    "m": "mesh underneath",
+    "n, p": "next, previous file",
+    "s": "save a picture",
+    "h": "these lines",
+    "q": "quit",
+}
+"""What keys and the mouse do."""
 
 _CLICK = 5  # a press and a release farther apart than so many pixels are a drag
 _WHILE_TURNING = 12_000  # points of a larger cloud that are drawn while the scene turns
@@ -56,13 +60,16 @@ _ANGLE = 35.0  # of the view, from top to bottom, in degrees
 _NEAR = 14  # pixels from the pointer within which a click finds a point
 
 
-def show(shapes: Sequence[Callable[[], list[Panel]]], title: str = "pointcentroid") -> None:
+def show(shapes: Sequence[Callable[[], list[Panel]]], title: str = "pointcentroid") -> list[PointCentroidError]:
     """Open the window and wait until it is closed.
 
     Args:
         shapes: what to step through: functions that make the panels to see side by side, each called when its turn comes, so
             that a folder opens at once.
         title: of the window.
+
+    Returns:
+        Why shapes could not be shown, in their order.
 
     Raises:
         MissingExtraError: the extra `view` is not installed.
@@ -81,6 +88,7 @@ def show(shapes: Sequence[Callable[[], list[Panel]]], title: str = "pointcentroi
         viewer.window.close()
         gui.Application.instance.run()
         raise
+    return [error for _, error in sorted(viewer.failures.items())]
 
 
 def ready() -> Any:
@@ -126,6 +134,7 @@ class Viewer:
         self.stage, self.composed, self.head, self.mesh = -1, True, None, False
         self.panels: list[Panel] = []
         self.most, self.problem = 0, ""
+        self.failures: dict[int, PointCentroidError] = {}
         self.picked: Key | None = None
         self.hidden: set[Key] = set()
         self.apart, self._awaited = 0.0, False
@@ -169,7 +178,9 @@ class Viewer:
             button = gui.Button(text)
             button.set_on_clicked(act)
             row.add_child(button)
-        self.help = gui.Label(HELP)
+        self.help = gui.VGrid(2)
+        for text in chain.from_iterable(HELP.items()):
+            self.help.add_child(gui.Label(text))
         self.help.visible = False
         hint = gui.Label("h: keys")
         for child in (
@@ -204,9 +215,11 @@ class Viewer:
         try:
             panels = self.shapes[number]()
         except PointCentroidError as error:
+            self.failures[number] = error
             self.number, self.panels, self.problem = number, [], str(error).encode("utf-8", "replace").decode()
             self._begin()
             return
+        self.failures.pop(number, None)
         self.number, self.panels, self.problem = number, panels, ""
         self.most = max(panel.stages for panel in panels)
         self.stage = self.most if self.stage < 0 else min(self.stage, self.most)
@@ -289,8 +302,9 @@ class Viewer:
         position = f"{self.number + 1} of {len(self.shapes)}\n" if len(self.shapes) > 1 else ""
         self.heading.text = position + "\n\n".join(titles)
         counts = {sum(n == k and c >= 0 for n, c in self.list.boxes) for k, p in enumerate(self.panels) if self._stage(p)}
+        *fewer, most = sorted(counts) or [0]
         self.stage_name.text = (
-            f"{' / '.join(map(str, sorted(counts)))} centroids" if counts else "the cloud" if self.panels else ""
+            " / ".join([*map(str, fewer), counted(most, "centroid")]) if counts else "the cloud" if self.panels else ""
         )
         self.slider.int_value = max(self.stage, 0)
         self.list.update(self.hidden, self.apart)
