@@ -57,6 +57,11 @@ def main() -> None:
     clouds = load_npz(arguments.data)
     generator = torch.Generator().manual_seed(arguments.seed)
     training, validation = (graphs(clouds, part, generator) for part in ("training", "validation"))
+    if not training or not validation:
+        raise SystemExit(
+            f"{arguments.data}: found {len(training)} shapes to train on and {len(validation)} to validate on; "
+            "at least one of each is needed (a tenth of every class validates, or those that its `split` names)"
+        )
     net = build(len(clouds.classes))
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3)
     loader = DataLoader(training, batch_size=32, shuffle=True)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pointcentroid import models
 from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
-from pointcentroid.geometry.neighbours import gather_points
+from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
 from pointcentroid.nn import encoder as encoder_module
+from pointcentroid.nn.centroid_attention import Neighbours
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.encoder import CentroidEncoder, CentroidStage, compose
 from pointcentroid.nn.initialisers import INITIALISERS, create_initialiser, mean_pool_tokens
@@ -205,6 +211,37 @@ def test_centroids_move_to_the_mean_of_their_inputs(clouds: torch.Tensor) -> Non
     torch.testing.assert_close(stage.positions, expected, rtol=1e-4, atol=1e-5)
 
 
+def nearest_to_middles(cloud: np.ndarray, count: int) -> list[int]:
+    """Of each occupied cell of the coarsest grid that has `count`, the number of the point nearest to its middle."""
+    low, cells = cloud.min(axis=0), max(1, round(count ** (1 / 3)))
+    while True:
+        best: dict[tuple, tuple[float, int]] = {}
+        for number, place in enumerate((cloud - low) / np.ptp(cloud, axis=0).max() * cells):
+            cell = tuple(np.minimum(np.floor(place), cells - 1))
+            off = float(np.linalg.norm(place - cell - 0.5))
+            best[cell] = min(best.get(cell, (np.inf, -1)), (off, number))
+        if len(best) >= count:
+            return [number for _, number in best.values()]
+        cells *= 2
+
+
+@pytest.mark.parametrize("side", ["centroids", "inputs"])
+@pytest.mark.parametrize(("inputs", "centroids", "listed"), [(2000, 250, 16), (2000, 1000, 32), (4000, 100, 8)])
+def test_the_radius_is_that_of_pairs_on_a_surface(side: Any, inputs: int, centroids: int, listed: int) -> None:
+    """On a sphere of radius 1 the K nearest of N points fill a disc of area 4 pi K / N, whose points lie on average, as a
+    root of squares, sqrt(2 K / N) from its middle: whichever of the two lists the other."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(1, inputs, 3, generator=generator), dim=2)
+    points = farthest_first(points, centroids)
+    seeds = points[:, :centroids]
+    rows, others = (seeds, points) if side == "centroids" else (points, seeds)
+    index = nearest_neighbours(rows, others, listed)
+    away = (gather_points(others, index) - rows.unsqueeze(2)).square().sum(dim=3).mean().sqrt()
+    radius = encoder_module._radius(Neighbours(index, side, inputs=inputs, centroids=centroids))
+    assert float(away) / radius == pytest.approx(2**0.5, rel=0.1)
+    assert radius**2 == pytest.approx(index.numel() / (inputs * centroids)), "the share of all pairs that are listed"
+
+
 class TestInitialisers:
     @pytest.mark.parametrize("name", sorted(INITIALISERS))
     def test_seeds_have_their_count_and_place(self, name: str, clouds: torch.Tensor) -> None:
@@ -235,6 +272,28 @@ class TestInitialisers:
         jittered = lattice.repeat_interleave(5, dim=1) + 0.1 * torch.rand(1, 320, 3)
         positions = create_initialiser("voxel", 64).eval()(jittered, 64).positions
         assert len({tuple(p) for p in positions[0].floor().tolist()}) == 64
+
+    def test_kmeans_plus_plus_draws_by_squared_distance(self) -> None:
+        # From the point at 0, the one at 3 is drawn nine times as often as the one at 1.
+        places, draws = [0.0, 1.0, 3.0, 7.0], 40_000
+        points = torch.tensor([[place, 0, 0] for place in places]).expand(draws, 4, 3)
+        torch.manual_seed(0)
+        drawn = Counter(map(tuple, create_initialiser("kmeans++", 3).train()(points, 3).index.tolist()))
+        for first, second, third in itertools.permutations(range(4), 3):
+            share = 1 / 4
+            for before, now in (([first], second), ([first, second], third)):
+                mass = [min((place - places[k]) ** 2 for k in before) for place in places]
+                share *= mass[now] / sum(mass)
+            spread = 5 * (draws * share * (1 - share)) ** 0.5  # standard deviations of a binomial count
+            assert abs(drawn[first, second, third] - draws * share) < spread
+
+    @given(st.integers(0, 10**6), st.integers(1, 40))
+    def test_voxel_seeds_are_those_of_a_loop(self, seed: int, count: int) -> None:
+        cloud = np.random.default_rng(seed).normal(size=(80, 3))
+        kept = nearest_to_middles(cloud, count)
+        seeds = create_initialiser("voxel", count)(torch.from_numpy(cloud)[None], count).positions
+        among = torch.from_numpy(cloud[kept])[None]
+        assert torch.equal(seeds, gather_points(among, farthest_point_sampling(among, count)))
 
     def test_coinciding_points_do_no_harm(self) -> None:
         for name in INITIALISERS:

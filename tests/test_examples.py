@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.io import read
 
 from .conftest import EXAMPLES, ROOT
+from .test_data import balls, save_npz
 
 
 def test_the_script_makes_the_shipped_examples(tmp_path: Path) -> None:
@@ -52,6 +54,21 @@ def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "bench.json").read_text())["results"]
     assert all(row["value"] > 0 and row["measure"] in done.stdout for row in rows)
     assert {row["unit"] for row in rows} == {"s", "x", "files/s", "MiB", "M", "MFLOP", "clouds/s", "ms"}
+
+
+def test_the_pyg_example_trains_and_asks_for_shapes_to_validate_on(tmp_path: Path) -> None:
+    def example(shapes: int) -> subprocess.CompletedProcess[str]:
+        data = save_npz(tmp_path / "few.npz", balls(shapes, 70), np.arange(shapes) % 2, ["a", "b"])
+        command = [sys.executable, ROOT / "examples" / "pyg_pooling.py", data, "--epochs", "1"]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = example(20)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"epoch 1  validation (0|50|100)\.0%  \d+ s\n", done.stdout)
+    refused = example(6)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "found 6 shapes to train on and 0 to validate on" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_furniture_is_measured_by_its_catalogue(tmp_path: Path) -> None:

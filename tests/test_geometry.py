@@ -15,10 +15,11 @@ from pointcentroid.geometry import nearest as nearest_module
 from pointcentroid.geometry import neighbours as neighbours_module
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES, up_name
 from pointcentroid.geometry.box import angle, box_frame
-from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.fps import farthest_first, farthest_order, farthest_point_sampling
 from pointcentroid.geometry.nearest import nested_neighbours
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
 from pointcentroid.geometry.sampling import filled, normalise, preprocess, sample_surface, thin
+from pointcentroid.geometry.surface import face_neighbours, surface_points
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -87,16 +88,34 @@ class TestFarthestPointSampling:
         assert farthest_point_sampling(points, 2, start=7)[:, 0].tolist() == [7] * 64
 
     def test_all_points_of_coinciding_points_are_valid(self) -> None:
-        assert farthest_point_sampling(torch.zeros(1, 5, 3), 5).shape == (1, 5)
+        points = torch.zeros(2, 7, 3)
+        points[1, [2, 3, 5]] = 1.0  # two places, which come first
+        picked, order = farthest_point_sampling(points, 7), farthest_order(points, 7)
+        assert picked.shape == order.shape == (2, 7)
+        assert ((picked >= 0) & (picked < 7)).all()
+        assert order.sort(dim=1).values.tolist() == [list(range(7))] * 2
+        assert points[1, order[1, :2], 0].sum() == points[1, picked[1, :2], 0].sum() == 1
 
     @pytest.mark.parametrize(
         ("points", "count", "start"),
         [(torch.zeros(1, 5, 3), 6, "farthest"), (torch.zeros(1, 5, 3), 0, "farthest"),
-         (torch.zeros(1, 5, 2), 1, "farthest"), (torch.zeros(1, 5, 3), 1, "nearest"), (torch.zeros(1, 5, 3), 1, 5)],
+         (torch.zeros(1, 5, 2), 1, "farthest"), (torch.zeros(1, 5, 3), 1, "nearest"), (torch.zeros(1, 5, 3), 1, 5),
+         (torch.zeros(1, 5, 3), 1, -1), (torch.zeros(1, 5, 3, dtype=torch.int64), 1, "farthest"),
+         (torch.zeros(2, 5, 3), 1, torch.tensor([0])), (torch.zeros(2, 5, 3), 1, torch.tensor([[0, 1]])),
+         (torch.zeros(2, 5, 3), 1, torch.tensor([0, 5])), (torch.zeros(2, 5, 3), 1, torch.tensor([-1, 0])),
+         (torch.zeros(2, 5, 3), 1, torch.tensor([0.0, 1.0]))],
     )  # fmt: skip
     def test_bad_arguments(self, points, count, start) -> None:
         with pytest.raises(ValueError, match=r"\d"):
             farthest_point_sampling(points, count, start=start)
+
+    def test_starts_are_numbers_of_any_kind_or_one_a_cloud(self) -> None:
+        points = cloud(0, 2, 30, 3)
+        seven = farthest_point_sampling(points, 5, start=7)
+        assert torch.equal(farthest_point_sampling(points, 5, start=np.int64(7)), seven)
+        mixed = farthest_point_sampling(points, 5, start=torch.tensor([7, 0]))
+        assert torch.equal(mixed[0], seven[0])
+        assert torch.equal(mixed[1], farthest_point_sampling(points, 5, start=0)[1])
 
     @given(seeds, st.integers(1, 70))
     def test_farthest_first_is_a_permutation_that_starts_with_the_picks(self, seed: int, count: int) -> None:
@@ -212,6 +231,16 @@ class TestSampling:
         with pytest.raises(ValueError, match="area"):
             sample_surface(self.TRIANGLES, np.array([[0, 0, 1]]), 10, np.random.default_rng(0))
 
+    @pytest.mark.parametrize("vertices", [TRIANGLES, np.empty((0, 3))], ids=len)
+    def test_no_faces_have_no_points_and_no_neighbours(self, vertices: np.ndarray) -> None:
+        none = np.empty((0, 3), dtype=np.int64)
+        for sample in (sample_surface, surface_points):
+            with pytest.raises(ValueError, match="no triangles"):
+                sample(vertices, none, 10, np.random.default_rng(0))
+        pairs, lengths = face_neighbours(vertices, none)
+        assert pairs.shape == (0, 2)
+        assert lengths.shape == (0,)
+
     @given(seeds, st.integers(1, 40), st.integers(1, 40))
     def test_thinning_keeps_a_subset_in_order(self, seed: int, total: int, count: int) -> None:
         points = np.arange(3.0 * total).reshape(-1, 3)
@@ -311,6 +340,12 @@ class TestBox:
     def test_a_cloud_in_its_box_stays_as_it_is(self) -> None:
         corners = np.array(list(itertools.product((-1, 1), repeat=3))) * (1, 0.7, 0.4)
         assert angle(box_frame(np.repeat(corners, 3, axis=0))) == 0
+
+    @given(seeds, st.integers(1, 20))
+    def test_a_cloud_whose_boxes_are_all_equal_stays_as_it_is(self, seed: int, count: int) -> None:
+        point = np.random.default_rng(seed).normal(size=3)
+        np.testing.assert_array_equal(box_frame(point[None]), np.eye(3))
+        np.testing.assert_array_equal(box_frame(np.zeros((count, 3))), np.eye(3))
 
 
 def test_directions_are_called_by_their_axes() -> None:

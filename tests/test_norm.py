@@ -10,7 +10,8 @@ from torch import nn
 
 from pointcentroid.geometry.neighbours import gather_points
 from pointcentroid.models import create_model
-from pointcentroid.nn.local import DropPath, neighbour_max
+from pointcentroid.nn.encoder import SelfAttentionBlock
+from pointcentroid.nn.local import DropPath, LocalBlock, neighbour_max
 from pointcentroid.nn.norm import BatchNorm, LinearNorm, fold
 
 
@@ -93,3 +94,33 @@ def test_a_dropped_branch_keeps_its_mean_and_is_there_in_evaluation() -> None:
     torch.testing.assert_close(kept.unique(), torch.tensor([0.0, 4 / 3]))
     assert abs(float(kept.mean()) - 1) < 0.05
     assert torch.equal(drop.eval()(branch), branch)
+
+
+def test_each_branch_of_a_block_is_left_out_by_itself() -> None:
+    torch.manual_seed(0)
+    clouds, centroids, dim = 400, 6, 8
+    features, index = torch.randn(clouds, centroids, dim), torch.randint(centroids, (clouds, centroids, 3))
+    block = LocalBlock(dim, "layer", 0.5).train()  # what is kept counts twice
+    with torch.no_grad():
+        made, seen = block(features, index), block.linear(features)
+        heard = block.norm(gather_points(seen, index).amax(dim=2) - seen)
+        ways = [after + twice * block.feed_forward(after) for after in (features, features + 2 * heard) for twice in (0, 2)]
+        taken = torch.stack([torch.isclose(made, way, atol=1e-5).flatten(1).all(dim=1) for way in ways])
+    assert (taken.sum(dim=0) == 1).all()
+    assert (taken.sum(dim=1) - clouds / 4).abs().max() < 5 * (clouds * 3 / 16) ** 0.5
+
+    attentive = SelfAttentionBlock(dim, 2, 0, "layer", 0.5).train()
+    with torch.no_grad():
+        made = attentive(torch.randn(clouds, centroids, 3), features)
+        after, _ = attentive.attention(features, attentive.norm(features))
+        ways = [after + twice * attentive.feed_forward(after) for twice in (0, 2)]
+        taken = torch.stack([torch.isclose(made, way, atol=1e-5).flatten(1).all(dim=1) for way in ways])
+    assert (taken.sum(dim=0) == 1).all()
+    assert (taken.sum(dim=1) - clouds / 2).abs().max() < 5 * (clouds / 4) ** 0.5
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("float32", (0, 0, 1)), ("bfloat16", (0, 0, 1)), ("float64", (0.5, 0, 0.5))])
+def test_where_the_gradient_of_equal_neighbours_goes(kind: str, expected: tuple[float, ...]) -> None:
+    values = torch.tensor([[[2.0], [1.0], [2.0]]], dtype=getattr(torch, kind), requires_grad=True)
+    neighbour_max(values, torch.tensor([[[2, 1, 0]]])).sum().backward()
+    assert values.grad.flatten().tolist() == list(expected)

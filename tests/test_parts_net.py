@@ -24,8 +24,8 @@ from pointcentroid.evaluate.assignments import mean_measures, measure, resampled
 from pointcentroid.geometry.sampling import preprocess
 from pointcentroid.io import read, read_parts
 from pointcentroid.models import create_model
-from pointcentroid.nn.encoder import compose
-from pointcentroid.nn.parts import PartsNet, soft_k_means
+from pointcentroid.nn.encoder import StageOutput, compose
+from pointcentroid.nn.parts import PartsNet, _heard, soft_k_means
 from pointcentroid.predict.naming import labelled, lent_names, names_by_place, point_parts
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.train.parts import pair_loss
@@ -107,11 +107,35 @@ class TestSoftKMeans:
             assert again == pytest.approx(shares, abs=0.02)
             shares = again
 
+    @pytest.mark.parametrize(("company", "clusters"), [(1, 4), (2, 4), (3, 5), (5, 5)])
+    def test_what_lies_alone_or_in_pairs_starts_no_cluster(self, company: int, clusters: int) -> None:
+        few = torch.block_diag(groups(np.random.default_rng(0), 4)[0][0], torch.full((company, company), 0.99))[None]
+        shares = soft_k_means(few, 16)[0]
+        assert int((shares.sum(dim=0) > 0).sum()) == clusters
+        assert shares.sum(dim=1).numpy() == pytest.approx(1, abs=1e-5)
+
     def test_never_finds_more_than_asked_for(self) -> None:
         kernel, place = groups(np.random.default_rng(0), 10)
         shares = soft_k_means(kernel, 4)[0]
         assert shares.shape == (len(place), 4)
         assert (shares.sum(dim=0) > 1).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 20), st.integers(1, 8))
+def test_fine_centroids_hear_the_nearest_coarse_ones_by_distance_squared(seed: int, fine: int, coarse: int) -> None:
+    rng = np.random.default_rng(seed)
+    places, others, features = rng.normal(size=(fine, 3)), rng.normal(size=(coarse, 3)), rng.normal(size=(coarse, 4))
+    places[0] = others[0]
+    stages = [
+        StageOutput(torch.from_numpy(where)[None], torch.from_numpy(what)[None])
+        for where, what in ((places, places), (others, features))
+    ]
+    heard = _heard(*stages)[0].numpy()
+    for place, found in zip(places, heard, strict=True):
+        away = ((others - place) ** 2).sum(axis=1)
+        near = np.argsort(away)[:3]
+        weights = 1 / (away[near] + 1e-4)
+        assert found == pytest.approx(weights @ features[near] / weights.sum())
 
 
 class TestNet:

@@ -408,6 +408,8 @@ def test_farthest_points_of_numpy_refuse_what_has_none() -> None:
         farthest.farthest_point_sampling(np.zeros((1, 4, 3)), 5)
     with pytest.raises(ValueError, match=r"\(B, N, 3\)"):
         farthest.farthest_point_sampling(np.zeros((4, 3)), 1)
+    with pytest.raises(ValueError, match="floats, found int64"):
+        farthest.farthest_point_sampling(np.zeros((1, 4, 3), dtype=np.int64), 1)
 
 
 def test_shapes_of_trimesh_are_taken_as_they_are(predictor: Predictor) -> None:

@@ -53,6 +53,17 @@ def test_equal_clouds_give_what_the_dense_layer_gives(axis: str, steps: int, nor
     assert matrix.sum() == pytest.approx(float(dense.combined.sum())), "no edge leaves its cloud"
 
 
+@given(st.integers(1, 20), st.sampled_from([1, 6, 16]), st.integers(0, 5))
+def test_clouds_of_fewer_points_than_are_listed_give_what_the_dense_layer_gives(
+    size: int, neighbours: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    pool = step_sizes_of_one(CentroidPooling(5, 12, 8, neighbours=neighbours, heads=2)).double().eval()
+    x, pos, batch = ragged([size, size], seed=seed)
+    out, dense = pool(x, pos, batch), pool.stage(pos.view(2, size, 3), x.view(2, size, 5))
+    torch.testing.assert_close(out.x.view(dense.features.shape), dense.features)
+
+
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(0, 5))
 def test_a_cloud_is_pooled_the_same_in_any_company(sizes: list[int], seed: int) -> None:
     pool = layer().eval()

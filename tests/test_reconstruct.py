@@ -19,6 +19,7 @@ from pointcentroid.errors import ReadError, WeightsError
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score, nearest_distances
 from pointcentroid.nn.autoencoder import CentroidAutoencoder, square_samples
 from pointcentroid.nn.capsules import CapsuleAutoencoder, PooledLinear
+from pointcentroid.nn.norm import fold
 from pointcentroid.predict.reconstruct import Reconstructor
 
 from .conftest import EXAMPLES
@@ -62,6 +63,20 @@ class TestChamfer:
         rounded = ((one + offset) - offset, (other + offset) - offset)
         torch.testing.assert_close(chamfer_distance(one + offset, other + offset), chamfer_distance(*rounded))
         assert near.dtype == torch.float32
+
+    @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_computed_in_full(self, kind: torch.dtype) -> None:
+        one, other = (cloud.to(kind) for cloud in clouds(30, 40))
+        expected = chamfer_distance(one.float(), other.float())
+        for pair in ((one, other), (one.float(), other)):
+            assert torch.equal(chamfer_distance(*pair), expected)
+        assert nearest_distances(one * 1000, -one * 1000).isfinite().all(), "squares pass the largest half"
+
+    @pytest.mark.parametrize(("first", "second"), [(0, 5), (5, 0), (0, 0)])
+    def test_empty_clouds_are_errors(self, first: int, second: int) -> None:
+        for measure in (chamfer_distance, lambda a, b: f_score(a, b, 0.1)):
+            with pytest.raises(ValueError, match=rf"\(2, {first}, 3\) and \(2, {second}, 3\)"):
+                measure(*clouds(first, second))
 
     def test_f_score(self) -> None:
         one = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [9, 0, 0]]])
@@ -117,7 +132,48 @@ class TestAutoencoder:
         assert len(torch.unique(cells[:, 0] * 8 + cells[:, 1])) == 64, "one at least in each of 8 x 8 cells"
 
 
+def by_agreement(votes: np.ndarray, rounds: int) -> np.ndarray:
+    """(J, I, D) votes of inputs i for capsules j -> (J, D) capsules, by procedure 1 of Sabour et al., 2017."""
+    count, inputs, _ = votes.shape
+    agreement = np.zeros((inputs, count))
+    capsules = np.zeros((count, votes.shape[2]))
+    for _ in range(rounds):
+        shares = [np.exp(row) / np.exp(row).sum() for row in agreement]  # each input spreads 1 over the capsules
+        for j in range(count):
+            capsules[j] = shortened(sum(shares[i][j] * votes[j, i] for i in range(inputs)))
+            for i in range(inputs):
+                agreement[i, j] += capsules[j] @ votes[j, i]
+    return capsules
+
+
+def shortened(vector: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vector)
+    return length**2 / (1 + length**2) * vector / length
+
+
 class TestCapsules:
+    @pytest.mark.parametrize("rounds", [1, 2, 3, 5])
+    def test_routing_is_that_of_a_loop(self, rounds: int) -> None:
+        torch.manual_seed(0)
+        config = CapsuleAutoencoderConfig(primary=6, primary_dim=3, capsules=4, dim=5, iterations=rounds, folds=1)
+        net = CapsuleAutoencoder(config).eval().double()
+        nn.init.normal_(net.routes)  # they start so small that nothing agrees
+        points = torch.randn(3, 40, 3, dtype=torch.float64)
+        with torch.no_grad():
+            latents, pooled = net.encode(points).numpy(), net.primary(net.points(points)).view(3, 6, 3).numpy()
+        for latent, cloud in zip(latents, pooled, strict=True):
+            primary = np.stack([shortened(capsule) for capsule in cloud])
+            votes = np.einsum("jidp,ip->jid", net.routes.detach().numpy(), primary)
+            np.testing.assert_allclose(latent, by_agreement(votes, rounds), rtol=1e-6)
+
+    def test_folding_leaves_their_batch_norms(self) -> None:
+        net = CapsuleAutoencoder(CapsuleAutoencoderConfig(primary=8, capsules=4, dim=5, folds=3)).eval()
+        points = torch.randn(2, 40, 3)
+        before, norms = net(points, 30), [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)]
+        fold(net)
+        assert [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)] == norms != []
+        assert torch.equal(net(points, 30), before)
+
     def test_sizes_are_those_of_the_paper(self) -> None:
         with torch.device("meta"):
             net = CapsuleAutoencoder(CapsuleAutoencoderConfig())

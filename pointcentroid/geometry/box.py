@@ -69,8 +69,9 @@ def _rough() -> np.ndarray:
 
 @cache
 def _fine() -> list[np.ndarray]:
-    """For each of `_STEPS`, (125, 3, 3) rotations with up to so much about each axis; the identity is among them."""
-    grid = np.array(list(product((-1, -0.5, 0, 0.5, 1), repeat=3)))
+    """For each of `_STEPS`, (125, 3, 3) rotations with up to so much about each axis, the least first: the identity."""
+    # Of equal boxes the first is taken: that of the least turn.
+    grid = np.array(sorted(product((-1, -0.5, 0, 0.5, 1), repeat=3), key=lambda turn: sum(x * x for x in turn)))
     halves = [grid * step / 2 for step in _STEPS]
     return [rotations(np.concatenate([half, np.ones((len(half), 1))], axis=1)) for half in halves]
 

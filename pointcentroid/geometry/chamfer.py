@@ -20,8 +20,15 @@ def nearest_distances(points: Tensor, others: Tensor, *, squared: bool = True) -
         squared: squared distances; else plain ones, whose gradient is taken to be zero where they are.
 
     Returns:
-        (B, N).
+        (B, N), float32 for clouds in half precision: they are computed in it.
+
+    Raises:
+        ValueError: a cloud is empty, or the shapes do not match.
     """
+    if not points.shape[1:].numel() or not others.shape[1:].numel():
+        raise ValueError(f"clouds must hold points, found shapes {tuple(points.shape)} and {tuple(others.shape)}")
+    kind = torch.promote_types(torch.promote_types(points.dtype, others.dtype), torch.float32)
+    points, others = points.to(kind), others.to(kind)
     nearest = nearest_neighbours(points, others, 1)[:, :, 0]
     away = (points - gather_points(others, nearest)).square().sum(dim=2)
     if squared:

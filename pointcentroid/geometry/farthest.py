@@ -22,10 +22,12 @@ def farthest_point_sampling(points: np.ndarray, count: int) -> np.ndarray:
         (B, count) int64 indices into each cloud, in the order they were picked.
 
     Raises:
-        ValueError: `count` is out of range, or `points` is not (B, N, 3).
+        ValueError: `count` is out of range, or `points` is not (B, N, 3) floats.
     """
     if points.ndim != 3 or points.shape[2] != 3:
         raise ValueError(f"points must have shape (B, N, 3), found {points.shape}")
+    if points.dtype.kind != "f":
+        raise ValueError(f"points (B, N, 3) must be floats, found {points.dtype}")
     batch, total, _ = points.shape
     if not 1 <= count <= total:
         raise ValueError(f"cannot pick {count} farthest points out of {total}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 import torch
 from torch import Tensor
 
@@ -32,24 +34,30 @@ def farthest_point_sampling(
         (B, count) int64 indices into each cloud, in the order they were picked.
 
     Raises:
-        ValueError: `count` is out of range, `start` is unknown, or `points` is not (B, N, 3).
+        ValueError: `count` or `start` is out of range, `start` is unknown, or `points` is not (B, N, 3) floats.
     """
     if points.ndim != 3 or points.shape[2] != 3:
         raise ValueError(f"points must have shape (B, N, 3), found {tuple(points.shape)}")
+    if not points.is_floating_point():
+        raise ValueError(f"points (B, N, 3) must be floats, found {points.dtype}")
     batch, total, _ = points.shape
     if not 1 <= count <= total:
         raise ValueError(f"cannot pick {count} farthest points out of {total}")
 
     points = points.detach()
-    if start == "farthest":
+    if isinstance(start, Tensor):
+        if start.shape != (batch,) or start.dtype != torch.int64:
+            raise ValueError(f"start must be ({batch},) int64 indices, found {tuple(start.shape)} {start.dtype}")
+        if ((start < 0) | (start >= total)).any():
+            raise ValueError(f"start must hold indices from 0 to {total - 1}, found {start.tolist()}")
+        current = start.to(points.device)
+    elif start == "farthest":
         offset = points - points.mean(dim=1, keepdim=True)
         current = offset.square().sum(dim=2).argmax(dim=1)
     elif start == "random":
         current = torch.randint(total, (batch,), generator=generator, device=points.device)
-    elif isinstance(start, Tensor):
-        current = start
-    elif isinstance(start, int) and 0 <= start < total:
-        current = torch.full((batch,), start, dtype=torch.int64, device=points.device)
+    elif not isinstance(start, str) and 0 <= index(start) < total:
+        current = torch.full((batch,), index(start), dtype=torch.int64, device=points.device)
     else:
         raise ValueError(f"start must be 'farthest', 'random' or an index below {total}, found {start!r}")
 

@@ -68,6 +68,8 @@ def sample_faces(
     Raises:
         ValueError: no triangle has an area.
     """
+    if not len(faces):
+        raise ValueError("no triangle has an area: there are no triangles")
     # One row per axis: long contiguous rows are several times faster than columns of three. Vertices that no face uses
     # may lie anywhere, and never meet the others.
     planes = np.array(np.asarray(vertices).T, dtype=np.float64, order="C")

@@ -67,7 +67,8 @@ def _places(vertices: np.ndarray) -> np.ndarray:
     """(V,) for each vertex, the number of one vertex at its place, the same for all that are there."""
     order = np.lexsort(vertices.T)
     ordered = vertices[order]
-    first = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])
+    first = np.ones(len(vertices), dtype=bool)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     places = np.empty(len(vertices), dtype=np.int64)
     places[order] = order[first][np.cumsum(first) - 1]
     return places

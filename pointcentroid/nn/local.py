@@ -25,7 +25,8 @@ def neighbour_max(values: Tensor, index: Tensor) -> Tensor:
         index: (B, M, K) int64 rows below N.
 
     Returns:
-        (B, M, C). Of several equal ones, the gradient goes to the last.
+        (B, M, C). Of several equal ones, the gradient goes to the last in float32 and bfloat16, of at most 65,536 rows; else
+        it is shared among them.
     """
     exact = values.dtype in (torch.float32, torch.bfloat16)  # others would be rounded
     if torch.is_grad_enabled() and values.requires_grad and values.shape[1] <= 2**16 and exact:

@@ -31,7 +31,9 @@ class Net(nn.Module, Generic[Config]):
 
     @classmethod
     def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Self:
-        """Build a trained net, ready for evaluation, without spending time on random weights; batch norms are folded.
+        """Build a trained net, ready for evaluation, without spending time on random weights.
+
+        Batch norms are folded, but for those that `pointcentroid.nn.norm.fold` leaves.
 
         Args:
             config: sizes and options.
