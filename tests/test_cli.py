@@ -116,7 +116,8 @@ class TestClassify:
         assert "table.laz" not in files(EXAMPLES)
         assert "table.laz" in files(EXAMPLES, "--recursive")
         assert files(f"{EXAMPLES}/*.off") == {"chair.off"}
-        assert files("-", stdin=f"{EXAMPLES}/chair.off\n\n{EXAMPLES}/table.obj\n") == {"chair.off", "table.obj"}
+        for end in ("\n", "\n\n", "\0"):
+            assert files("-", stdin=f"{EXAMPLES}/chair.off{end}{EXAMPLES}/table.obj{end}") == {"chair.off", "table.obj"}
 
     def test_up_and_votes_are_obeyed(self) -> None:
         row = json.loads(run("classify", EXAMPLES / "chair.off", "--up", "-x", "--votes", 2, "--format", "json").stdout)

@@ -79,7 +79,8 @@ def count(paths: list[str], recursive: bool) -> int | None:
 def _files(path: str, recursive: bool, tell: Callable[[str], object] | None = None) -> Iterable[str]:
     if path == "-":
         lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in sys.stdin)  # editors of Windows begin texts with it
-        return (line for line in lines if line.strip())
+        # `find -print0` ends names by a zero byte.
+        return (name for line in lines for name in line.split("\0") if name.strip())
     if os.path.isdir(path):
         return walk(path, recursive, tell)
     if glob.has_magic(path) and not os.path.exists(path):
