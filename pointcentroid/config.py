@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import itertools
 import math
+import os
 import re
 import types
 import typing
@@ -400,7 +401,7 @@ def _coerce(hint: Any, value: Any, place: str) -> Any:
         _require(value in arguments, f"{place} must be one of {', '.join(map(repr, arguments))}, found {value!r}")
         return value
     if origin is tuple:
-        _require(isinstance(value, (list, tuple)), f"{place} must be a list, found {value!r}")
+        _require(isinstance(value, (list, tuple)), f"{place} must be a list, such as [{value}], found {value!r}")
         return tuple(_coerce(arguments[0], item, f"{place}[{i}]") for i, item in enumerate(value))
     if origin is types.UnionType and type(None) not in arguments:
         return model_from_dict(value, place)
@@ -412,6 +413,8 @@ def _coerce(hint: Any, value: Any, place: str) -> Any:
         )
         _require(abs(value) < 2**1023 or isinstance(value, float), f"{place} is a number too large for one")
         return float(value)
+    if hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if hint is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # a name such as 2024
     exact = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

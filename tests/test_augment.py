@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pointcentroid.config import AugmentConfig, ClassifierConfig, TrainConfig
+from pointcentroid.config import AugmentConfig, ClassifierConfig, PreprocessConfig, TrainConfig
 from pointcentroid.data.augment import CounterRandom, augment, bent, normalised, refilled
+from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.corruptions import DIRECTIONS, seen_from
 from pointcentroid.data.damage import damage, visible
 from pointcentroid.data.foreign import make_foreign
+from pointcentroid.data.module import CloudData, varied
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 
@@ -24,6 +28,23 @@ def clouds(count: int, points: int = 256, seed: int = 0) -> Tensor:
 
 def damaged(points: Tensor, rows: list[int], probability: float = 1.0) -> Tensor:
     return damage(points[rows], CounterRandom(3, 7, torch.tensor(rows)), probability)
+
+
+def test_every_epoch_varies_clouds_and_their_order_anew() -> None:
+    config = TrainConfig(data="it", model=ClassifierConfig(classes=2), preprocess=PreprocessConfig(256, 256))
+    batch = clouds(8), torch.zeros(8, dtype=torch.int64), torch.arange(8)
+    first, again, next_one = (varied(batch, config, epoch)[0] for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert (first != next_one).flatten(1).any(dim=1).all()
+    data = CloudData(
+        config, CloudSet(clouds(40).numpy(), np.arange(40) % 2, [str(i) for i in range(40)], ("a", "b"), [""] * 40)
+    )
+    orders = []
+    for epoch in (0, 0, 1):
+        data.trainer = SimpleNamespace(current_epoch=epoch, world_size=1, global_rank=0, training=True)  # type: ignore[assignment]
+        orders.append([row for batch in data.train_dataloader() for row in batch[2].tolist()])
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
 
 
 def test_damage_is_a_function_of_the_sample_and_not_of_its_company() -> None:

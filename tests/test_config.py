@@ -112,7 +112,10 @@ class TestYaml:
             load_train_config("finetune", [], data="a${b}")
 
     def test_a_number_may_be_a_name(self) -> None:
-        assert load_train_config("finetune", ["data=2023", "name=2024", "model.classes=3"]).name == "2024"
+        for name in ("2024", "007", "2024_05_01", "12:30", "on", "1e5"):
+            given = load_train_config("finetune", [f"data={name}", "name=x", "model.classes=3", "start=small"])
+            assert given.data == name
+        assert load_train_config("modelnet40-small", ["data=x", "name=007", "start="]).name == "007"
 
     def test_an_unknown_configuration_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'modelnet40-small'"):

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import http.server
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,7 +24,7 @@ import torch
 import pointcentroid as pc
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.cache import open_cache, prepare_cache
-from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.data.clouds import CloudSet, load_npz, npz_classes
 from pointcentroid.data.download import download, part_of
 from pointcentroid.data.layouts import find_shapes
 from pointcentroid.data.sources import open_data
@@ -295,6 +296,44 @@ def test_hdf5_and_resampled_text_are_y_up(tmp_path: Path) -> None:
         find_shapes(text)
 
 
+def test_what_hdf5_files_are_called(tmp_path: Path) -> None:
+    import h5py
+
+    (tmp_path / "shape_names.txt").write_text("night stand\r\nsofa\n\n")
+    for name in ("train0", "val0", "latest0", "test0"):
+        with h5py.File(tmp_path / f"ply_data_{name}.h5", "w") as file:
+            file["data"], file["label"] = np.zeros((1, 64, 3), np.float32), np.zeros((1, 1), np.uint8)
+    catalogue = find_shapes(tmp_path)
+    assert {entry.name: (entry.category, entry.split) for entry in catalogue.entries} == {
+        "ply_data_train0[0]": ("night stand", "train"),
+        "ply_data_latest0[0]": ("night stand", "train"),
+        "ply_data_val0[0]": ("night stand", "validation"),
+        "ply_data_test0[0]": ("night stand", "test"),
+    }
+    (tmp_path / "shape_names.txt").write_text("sofa\nnight stand\n")
+    assert find_shapes(tmp_path).fingerprint != catalogue.fingerprint, "the same clouds, called otherwise"
+
+
+def test_a_folder_may_hold_a_meta_json_of_its_own(tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "mine")
+    (tmp_path / "mine" / "meta.json").write_text('{"author": "me"}')
+    os.mkfifo(tmp_path / "mine" / "tower" / "pipe.off")
+    clouds, reference = open_data(tmp_path / "mine", SETTINGS), open_data(tree, SETTINGS)
+    assert clouds.points.tobytes() == reference.points.tobytes()
+    assert clouds.left_out == reference.left_out
+
+
+def test_an_npz_may_name_classes_without_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    labels = np.array([2, 0, 2])
+    np.savez(path, points=np.zeros((3, 64, 3), np.uint16), labels=labels, names=["a", "b", "c"], classes=["x", "y", "z"])
+    assert npz_classes(path) == load_npz(path).classes == ("x", "z")
+    none = tmp_path / "none.npz"
+    np.savez(none, points=np.zeros((0, 60, 3), np.uint16), labels=labels[:0], names=labels[:0].astype(str), classes=["x"])
+    with pytest.raises(DataError, match="holds no shapes"):
+        open_data(none, SETTINGS)
+
+
 def test_geometric_data_are_accepted(tree: Path, tmp_path: Path) -> None:
     from torch_geometric.data import Data
 
@@ -315,6 +354,10 @@ def test_geometric_data_are_accepted(tree: Path, tmp_path: Path) -> None:
         find_shapes([Data(pos=torch.zeros(3, 3))])
     with pytest.raises(DataError, match="label 1, but only 1"):
         find_shapes(items, ["slab"])
+    with pytest.raises(DataError, match="two classes have the name 'slab'"):
+        find_shapes(items, ["slab", "slab"])
+    with pytest.raises(DataError, match=r"label 1.5; expected a whole number"):
+        find_shapes([Data(pos=torch.zeros(3, 3), y=torch.tensor([1.5]))])
 
 
 def test_the_modelnet_of_geometric_is_accepted(tmp_path: Path) -> None:

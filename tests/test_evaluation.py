@@ -54,6 +54,17 @@ class TestCalibration:
             assert calibration_error(confidence, correct) < 0.012
             assert calibration_error((logits / 6).softmax(dim=1).amax(dim=1).numpy(), correct) > 0.05
 
+    def test_confidence_of_a_shape_does_not_know_its_label(self) -> None:
+        logits = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) * 4
+        labels = logits.argmax(dim=1)
+        before, _ = cross_fitted(logits, labels)
+        for row in range(0, 60, 7):
+            other = labels.clone()
+            other[row] = (labels[row] + 1) % 5
+            after, _ = cross_fitted(logits, other)
+            assert after[row] == before[row]
+            assert (after != before).sum() > 30, "of the others it does"
+
     def test_95_of_100_shapes_of_the_classes_are_known(self) -> None:
         """By what predicting makes of the scale that was fitted; shapes of low energy are the first that are not."""
         generator = torch.Generator().manual_seed(0)

@@ -241,6 +241,12 @@ class TestLearning:
             with pytest.raises(DataError, match=reason):
                 PartedData(TrainConfig(data="it", model=PartsConfig(names=names)), found)
 
+    def test_a_share_without_names_keeps_no_other_process_waiting(self, shapes: Path, tmp_path: Path) -> None:
+        small = "model.encoder.stages=[{centroids: 64, dim: 16}, {centroids: 8, dim: 16}]"
+        settings = ["epochs=1", "batch_size=20", small, "precision=32-true", "augment.turn=1", "devices=2"]
+        done = run("train", "parts", f"data={shapes}", f"output={tmp_path}", *settings)
+        assert done.returncode == 0, done.stderr
+
     def test_a_resumed_training_ends_as_one_that_was_not_interrupted(self, shapes: Path, tmp_path: Path) -> None:
         small = "model.encoder.stages=[{centroids: 64, dim: 16}, {centroids: 8, dim: 16}]"
         settings = ["train", "parts", f"data={shapes}", "epochs=4", "batch_size=20", small, "precision=32-true"]

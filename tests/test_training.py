@@ -340,7 +340,7 @@ class TestInterrupted:
         done = run("train", "modelnet40-small", *settings)
         assert done.returncode == 2
         assert "holds a finished run" in done.stderr
-        for wrong in ("model.classes=3", "accelerator=gpu", "data=nowhere"):
+        for wrong in ("model.classes=3", "accelerator=gpu", "data=nowhere", "devices=3"):
             assert run("train", "modelnet40-small", *settings, wrong, "--overwrite").returncode == 2
             assert (tmp_path / "toy" / "toy.safetensors").exists(), "what is wrong is said before anything is thrown away"
         train(toy, tmp_path, "epochs=1", "--overwrite")
@@ -789,7 +789,8 @@ def test_geometric_data_train_as_the_same_clouds_do(toy: Path, trained: Path, tm
         Data(pos=torch.from_numpy(points.copy()), y=torch.tensor([int(label)]))
         for points, label in zip(clouds.points, clouds.labels, strict=True)
     ]
-    config = load_train_config("modelnet40-small", ["data=toys", f"output={tmp_path}", "name=toy", *SMALL])
+    config = load_train_config("modelnet40-small", ["data=toys", "name=toy", *SMALL])
+    config = dataclasses.replace(config, output=tmp_path)  # a path, as people give it in Python
     weights = run_training(config, Batch.from_data_list(items), classes=clouds.classes)
     assert weights is not None
     _, card = load_weights(weights)
@@ -799,6 +800,9 @@ def test_geometric_data_train_as_the_same_clouds_do(toy: Path, trained: Path, tm
     assert card.metrics["validation_loss"] == pytest.approx(reference.metrics["validation_loss"], rel=0.2)
     with pytest.raises(DataError, match="no pos, or no y"):
         run_training(dataclasses.replace(config, name="other"), [Data(pos=torch.zeros(4, 3))])
+    again = run_training(config, items, classes=clouds.classes[::-1], overwrite=True)  # the names were wrong
+    assert again is not None
+    assert pc.load(again)(clouds.points[0], up="z").label != clouds.classes[clouds.labels[0]]
 
 
 @given(st.integers(1, 3000), st.sampled_from([0.0, 0.5, 0.99, 0.999]))

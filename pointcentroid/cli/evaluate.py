@@ -281,7 +281,7 @@ def calibrate(
         {
             "temperature": card.temperature,
             "cross-fitted calibration error": card.metrics["validation_ece"],
-            "95 % interval": f"{low:.4f} to {high:.4f}",
+            "over resamplings": f"{low:.4f} to {high:.4f}",
             "weights": str(to or path),
         },
         None,
@@ -341,7 +341,7 @@ def _for_people(numbers: dict[str, Any]) -> list[tuple[str, str | float]]:
         shown["Chamfer by oracle"] = f"{numbers['chamfer'] / numbers['oracle']:.3f}"
     if "ece_interval" in numbers:
         low, high = numbers["ece_interval"]
-        shown["calibration error"] = f"{shown['calibration error']}, 95 % interval {low:.1%} to {high:.1%}"
+        shown["calibration error"] = f"{shown['calibration error']}, over resamplings {low:.1%} to {high:.1%}"
     counts = numbers.get("per_class_shapes", {})
     # A class may be called like a measure.
     classes = [(name, f"{share:.1%} of {counts[name]}") for name, share in numbers.get("per_class", {}).items()]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -57,7 +58,18 @@ class Report:
 
 def is_cache(folder: Path) -> bool:
     """Whether a folder is a prepared data set, or the beginning of one."""
-    return (folder / "meta.json").is_file() or (folder / "parts" / "request.json").is_file()
+    if (folder / "parts" / "request.json").is_file():
+        return True
+    # A folder of shapes may hold a file of that name, which is not ours.
+    return (folder / "meta.json").is_file() and ((folder / "points.npy").is_file() or _is_ours(folder / "meta.json"))
+
+
+def _is_ours(meta: Path) -> bool:
+    """Whether a file describes a prepared data set."""
+    try:
+        return {"version", "settings"} <= json.loads(meta.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def is_of(folder: Path, catalogue: Catalogue, settings: PreprocessConfig, up: str | None = None) -> bool:
@@ -129,6 +141,8 @@ def prepared_clouds(
     Raises:
         DataError: no shape of a class could be read, or shapes need an extra that is not installed.
     """
+    if not catalogue.entries:
+        raise DataError(f"{catalogue.source} holds no shapes")
     kept: list[Entry] = []
     clouds, failures = [], {}
     for entry, cloud in watch(_clouds(catalogue, catalogue.entries, settings, up, workers), len(catalogue.entries)):
@@ -163,7 +177,8 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
     """
     folder = Path(folder)
     meta = _read_meta(folder)
-    again = f"prepare it again: pointcentroid data prepare {meta.get('source')} --to ANOTHER_FOLDER"
+    up = f" --up {meta['up']}" if meta.get("up") else ""
+    again = f"prepare it again: pointcentroid data prepare {shlex.quote(str(meta.get('source')))} --to ANOTHER_FOLDER{up}"
     if meta.get("version") != VERSION:
         raise DataError(f"{folder}: prepared by another version of pointcentroid; {again}")
     wanted, found = _settings(settings), meta.get("settings")
@@ -343,7 +358,7 @@ def _check_classes(catalogue: Catalogue, found: set[str], failures: dict[str, st
     empty = [name for name in catalogue.classes if name not in found]
     if empty:
         own = {entry.name for entry in catalogue.entries if entry.category == empty[0]}
-        name, reason = next((item for item in failures.items() if item[0] in own), ("", "it has no files"))
+        name, reason = next(item for item in failures.items() if item[0] in own)
         raise DataError(
             f"{catalogue.source}: no shape of the class {empty[0]!r} could be read; the first failure: {name} {reason}"
         )

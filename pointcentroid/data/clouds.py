@@ -121,7 +121,7 @@ def split_validation(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def npz_classes(path: str | Path) -> tuple[str, ...]:
-    """The classes of a data set in one file, without reading its clouds.
+    """The classes of a data set in one file that have shapes, without reading its clouds.
 
     Args:
         path: see `load_npz`.
@@ -129,7 +129,9 @@ def npz_classes(path: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is absent, or no such archive.
     """
-    return tuple(map(str, _arrays(Path(path), ("classes",))["classes"]))
+    arrays = _arrays(Path(path), ("classes", "labels"))
+    names = list(map(str, arrays["classes"]))
+    return tuple(name for number, name in enumerate(names) if (arrays["labels"] == number).any())
 
 
 def _arrays(path: Path, needed: Sequence[str], others: Sequence[str] = ()) -> dict[str, np.ndarray]:

@@ -246,8 +246,11 @@ def _files(root: Path) -> Iterator[str]:
     """Every file below a folder, relative to it, through links too, but each folder once."""
     top = os.path.realpath(root)
     seen = {top}
-    for folder, below, files in os.walk(root, followlinks=True):
-        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files)
+    for folder, below, files in os.walk(root, followlinks=True, onerror=_unlisted):
+        for name in files:
+            path = Path(folder) / name
+            if path.is_file() or not path.exists():  # no pipe, which a reader would wait for
+                yield path.relative_to(root).as_posix()
         for name in list(below):
             path = os.path.join(folder, name)
             real = os.path.realpath(path)
@@ -255,6 +258,10 @@ def _files(root: Path) -> Iterator[str]:
             if real in seen or (os.path.islink(path) and os.path.commonpath((top, real)) == top):
                 below.remove(name)
             seen.add(real)
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be listed: {error.strerror}")
 
 
 def _of_files(
@@ -331,18 +338,19 @@ def _of_hdf5(path: Path, names: list[str], read: Callable[[str], bytes], class_l
         import h5py
     except ImportError as error:
         raise MissingExtraError("reading HDF5 data sets", "train", error.name or "h5py") from None
-    classes = read(class_list).decode("utf-8", "replace").split()
+    lines = read(class_list).decode("utf-8", "replace").splitlines()
+    classes = [line.strip() for line in lines if line.strip()]
     entries, shapes, digest = [], [], hashlib.sha256()
-    for name in sorted((n for n in names if n.endswith(".h5")), key=lambda n: ("test" in PurePosixPath(n).name, n)):
+    for name in sorted((n for n in names if n.endswith(".h5")), key=lambda n: (_named_split(n) == "test", n)):
         content = read(name)
         digest.update(hashlib.sha256(content).digest())
-        split = "test" if "test" in PurePosixPath(name).name else "train"
+        split = _named_split(name)
         try:
             with h5py.File(io.BytesIO(content)) as file:
                 points: Any = file["data"]
                 labels: Any = file["label"]
                 points, labels = np.asarray(points[:], dtype=np.float32), np.asarray(labels[:], dtype=np.int64).reshape(-1)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: {name} is damaged, or has no `data` and `label` ({error})") from None
         known = len(labels) == 0 or 0 <= labels.min() <= labels.max() < len(classes)
         if points.ndim != 3 or points.shape[2] != 3 or len(points) != len(labels) or not known:
@@ -350,7 +358,20 @@ def _of_hdf5(path: Path, names: list[str], read: Callable[[str], bytes], class_l
         for row, label in enumerate(labels):
             entries.append(Entry(f"{PurePosixPath(name).stem}[{row}]", classes[label], split, len(shapes)))
             shapes.append(points[row])
+    _digest(entries, digest)
     return ArrayCatalogue(str(path), entries, shapes, digest.hexdigest(), up="y")
+
+
+def _named_split(name: str) -> str:
+    """What a file such as ply_data_test0.h5 holds."""
+    words = re.findall(r"[a-z]+", PurePosixPath(name).stem.lower())
+    return next((_SPLIT_FOLDERS[word] for word in words if word in _SPLIT_FOLDERS), "train")
+
+
+def _digest(entries: list[Entry], digest: Any) -> None:
+    """Shapes with other classes, or of another part, are another data set."""
+    for entry in entries:
+        digest.update(f"{entry.category}\0{entry.split}\0".encode(errors="surrogateescape"))
 
 
 def of_clouds(source: str, clouds: CloudSet) -> Catalogue:
@@ -378,10 +399,12 @@ def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
         if getattr(data, "pos", None) is None or label is None or len(label) != 1:
             raise DataError(f"item {row} of the data set has no pos, or no y that says its class")
         labels.append(int(label[0]))
-        if labels[-1] < 0:
-            raise DataError(f"item {row} of the data set has the label {labels[-1]}; expected 0 or more")
+        if labels[-1] != label[0] or labels[-1] < 0:
+            raise DataError(f"item {row} of the data set has the label {label[0]}; expected a whole number, 0 or more")
         for values in (data.pos, getattr(data, "face", None), data.y):
             digest.update(b"-" if values is None else as_array(f"item {row}", values).tobytes())
+    if classes is not None and len(set(classes)) < len(classes):
+        raise DataError(f"two classes have the name {max(classes, key=list(classes).count)!r}")
     if classes is None:
         width = len(str(max(labels, default=0)))
         classes = [f"class_{number:0{width}d}" for number in range(max(labels, default=-1) + 1)]
@@ -390,4 +413,5 @@ def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
     if max(labels) >= len(classes):
         raise DataError(f"the data set has the label {max(labels)}, but only {len(classes)} class names were given")
     entries = [Entry(f"item {row}", str(classes[label]), "", row) for row, label in enumerate(labels)]
+    _digest(entries, digest)
     return ArrayCatalogue(type(dataset).__name__, entries, dataset, digest.hexdigest())

@@ -67,17 +67,19 @@ class CloudData(lightning.LightningDataModule):
             if count < 2:
                 raise DataError(f"{self.config.data}: {count} training shapes of the class {name!r}; at least 2 are needed")
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002, the name is Lightning's
-        """Check that a batch can be shared.
+    def check_shares(self, processes: int) -> None:
+        """Check that batches can be shared.
+
+        Args:
+            processes: how many will share them.
 
         Raises:
-            ConfigError: `batch_size` is no multiple of the number of processes, or there are more of these than validation
-                shapes.
+            ConfigError: `batch_size` is no multiple of their number, or there are more of them than validation shapes.
         """
-        if len(self.validation) < self._processes:
-            raise ConfigError(f"{len(self.validation)} validation shapes are too few for {self._processes} processes")
-        if self.config.batch_size % self._processes:
-            raise ConfigError(f"batch_size={self.config.batch_size} must be a multiple of the {self._processes} processes")
+        if len(self.validation) < processes:
+            raise ConfigError(f"{len(self.validation)} validation shapes are too few for {processes} processes")
+        if self.config.batch_size % processes:
+            raise ConfigError(f"batch_size={self.config.batch_size} must be a multiple of the {processes} processes")
 
     @property
     def _processes(self) -> int:

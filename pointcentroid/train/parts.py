@@ -51,8 +51,13 @@ class PartsTraining(NetTraining):
             if self.net.names is not None:
                 scores = self.net.names(_SCALE * nn.functional.normalize(seen.at(seen.features, rows), dim=2))
                 named = parts < scores.shape[2]
-                if named.any():
-                    loss = loss + _NAMED * nn.functional.cross_entropy(scores[named], parts[named], label_smoothing=0.1)
+                # Where nothing is named, the layer takes part all the same: other processes wait for its gradient.
+                named_loss = (
+                    nn.functional.cross_entropy(scores[named], parts[named], label_smoothing=0.1)
+                    if named.any()
+                    else scores.sum() * 0
+                )
+                loss = loss + _NAMED * named_loss
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(points))
         return self.checked(loss, len(points), number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import pickle
 import shutil
 import sys
@@ -84,6 +85,9 @@ def train(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # its remarks on hardware and its tips
     warnings.filterwarnings("ignore", module="lightning")  # on how many workers would be nice, and on its own deprecations
+    config = from_dict(TrainConfig, to_dict(config))  # as it is read from a checkpoint: paths as text, lists as tuples
+    if config.nodes > 1 and not {"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys():
+        raise TrainingError(f"nodes={config.nodes} is started on each machine by torchrun or SLURM (docs/training.md)")
     folder = Path(config.output) / config.name
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
@@ -113,10 +117,8 @@ def train(
     if before is not None and before.data != clouds.fingerprint:
         raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
     if clouds.left_out and first:
-        print(
-            f"left out, for they cannot be read: {len(clouds.left_out)} shapes, such as {next(iter(clouds.left_out))}",
-            file=sys.stderr,
-        )
+        name, reason = next(iter(clouds.left_out.items()))
+        print(f"left out, for they cannot be read: {len(clouds.left_out)} shapes, such as {name}: {reason}", file=sys.stderr)
     data = create_data(config, clouds)
     module = create_training(config, data.classes)
     module.inherited = inherited
@@ -129,6 +131,7 @@ def train(
         trainer = _trainer(config, folder, history, module)
     except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:  # there is no such accelerator
         raise TrainingError(one_line(error, 200)) from None
+    data.check_shares(trainer.world_size)
     if first and not resume:
         _make_room(weights)  # only now, when all that can be known to be wrong would have been said
     try:
@@ -252,6 +255,9 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
         raise TrainingError(f"{last} is of a run that cannot be gone on with: {error}") from None
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{last} is damaged ({one_line(error, 120)})") from None
+    kept = last.with_name(f"{config.keep}.ckpt")
+    if not kept.is_file():
+        raise TrainingError(f"there is no {kept} beside {last}; keep=best needs it to go on")
     settings, earlier = _flat(to_dict(config)), _flat(before)
     for key in sorted({*settings, *earlier}):
         if key not in WHERE | {"recipe"} and settings.get(key) != earlier.get(key):

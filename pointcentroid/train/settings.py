@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, neare
 from pointcentroid.errors import ConfigError, MissingExtraError, one_line
 from pointcentroid.models import model_config
 from pointcentroid.weights import find_weights, read_card
+
+_TEXTS = frozenset(field.name for field in dataclasses.fields(TrainConfig) if field.type == "str")
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -60,6 +63,10 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
             raise ConfigError(f"{key}={value} holds what configurations keep for references, ${{; rename it")
     try:
         layers = [OmegaConf.load(path), OmegaConf.create(given), OmegaConf.from_dotlist(overrides)]
+        understood: Any = OmegaConf.to_container(layers[2])
+        for key, text in dict(item.split("=", 1) for item in overrides).items():
+            if key in _TEXTS and not isinstance(understood[key], str):  # but a number, as YAML reads 007 and 2024_05_01
+                layers[2][key] = "" if understood[key] is None else text
         values: Any = {}
         for layer in layers:
             plain = OmegaConf.to_container(layer, resolve=True)
