@@ -87,7 +87,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 def bootstrap_interval(confidence: np.ndarray, correct: np.ndarray, draws: int = 1000) -> tuple[float, float]:
     """Where 95 % of `calibration_error` over resampled shapes lie, seeded.
 
-    How much it depends on the choice of shapes; as few shapes make every such error larger, it holds the true one too seldom.
+    How much it depends on the choice of shapes: as fewer make every such error larger, it holds the true one too seldom.
     """
     rng = np.random.default_rng(0)
     rows = rng.integers(len(confidence), size=(draws, len(confidence)))
