@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pointcentroid import models
 from pointcentroid.config import ClassifierConfig, EncoderConfig, StageConfig
-from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
+from pointcentroid.geometry.fps import farthest_first, farthest_order, farthest_point_sampling
 from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
 from pointcentroid.nn import encoder as encoder_module
 from pointcentroid.nn.centroid_attention import Neighbours
@@ -174,9 +174,9 @@ def test_farthest_points_are_sampled_once_and_nested(clouds: torch.Tensor, monke
 
     def counting(points, count, **options):
         calls.append(count)
-        return farthest_point_sampling(points, count, **options)
+        return farthest_order(points, count, **options)
 
-    monkeypatch.setattr("pointcentroid.nn.initialisers.farthest_point_sampling", counting)
+    monkeypatch.setattr("pointcentroid.nn.initialisers.farthest_order", counting)
     stages = build()(clouds)
     assert calls == [24]
     picks = gather_points(clouds, farthest_point_sampling(clouds, 24))
@@ -193,7 +193,7 @@ def test_clouds_in_farthest_point_order_need_no_sampling(options: dict, clouds: 
     unordered = net(clouds)[-1].features
     ordered = farthest_first(clouds, 24)
     if options.get("centroid_position") != "mean":  # which are sampled among anew
-        monkeypatch.setattr("pointcentroid.nn.initialisers.farthest_point_sampling", None)
+        monkeypatch.setattr("pointcentroid.nn.initialisers.farthest_order", None)
     torch.testing.assert_close(net(ordered, ordered=True)[-1].features, unordered, rtol=1e-4, atol=1e-5)
 
 
