@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.weights import WeightsCard
 
-WeightsArgument = Annotated[
-    str,
-    typer.Argument(metavar="NAME|FILE|hf://OWNER/NAME", help="Shipped weights by name, a weights file, or one on a hub."),
-]
 Data = Annotated[
     str,
     typer.Option(
@@ -28,7 +24,7 @@ Data = Annotated[
 
 
 def evaluate(
-    weights: WeightsArgument,
+    weights: options.WeightsArgument,
     data: Data,
     split: Annotated[
         Literal["auto", "test", "validation", "training", "all"],
@@ -233,7 +229,7 @@ def _classifier(
 
 
 def calibrate(
-    weights: WeightsArgument,
+    weights: options.WeightsArgument,
     data: Data,
     to: Annotated[
         Path | None,
@@ -328,14 +324,12 @@ _SHARES = {
 
 def _for_people(numbers: dict[str, Any]) -> list[tuple[str, str | float]]:
     """As `_flat`, in percent and in words; of how many shapes beside the accuracy of each class."""
-    apart = {"ece_interval", "per_class", "trained_on_these"}
+    apart = {"ece_interval", "per_class", "trained_on_these", "chamfer", "oracle", "input_output"}
     shown: dict[str, str | float] = {
         _SHARES.get(key, key.replace("_", " ")): f"{value:.1%}" if key in _SHARES or "accuracy" in key else value
         for key, value in _flat({key: value for key, value in numbers.items() if key not in apart}).items()
     }
     if "chamfer" in numbers:
-        for key in ("chamfer", "oracle", "input_output"):
-            del shown[key.replace("_", " ")]
         for name, key in (("Chamfer", "chamfer"), ("oracle", "oracle"), ("input to output", "input_output")):
             shown[f"{name} x 1000"] = f"{1000 * numbers[key]:.2f}"
         shown["Chamfer by oracle"] = f"{numbers['chamfer'] / numbers['oracle']:.3f}"

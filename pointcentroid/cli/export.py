@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
+from pointcentroid.cli import options
+
 
 def export(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|FILE|hf://OWNER/NAME", help="Shipped weights by name, a weights file, or one on a hub."
-        ),
-    ],
+    weights: options.WeightsArgument,
     to: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The graph: .onnx for ONNX Runtime, .pt2 for torch.")
     ],

@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
+from pointcentroid.cli import options
+
 
 def push(
-    weights: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|FILE|hf://OWNER/NAME", help="Shipped weights by name, a weights file, or one on a hub."
-        ),
-    ],
+    weights: options.WeightsArgument,
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where to; made if it is not there.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="The branch to write to.")] = None,

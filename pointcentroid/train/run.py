@@ -266,7 +266,8 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
                 "settings; a new one needs another name=, and may go on from the weights of this one: start=FILE"
             )
     inherited = checkpoint.get("inherited")
-    if inherited and inherited.get("teachers", _hashes(config)) != _hashes(config):
+    teachers = _hashes(config)
+    if inherited and inherited.get("teachers", teachers) != teachers:
         raise TrainingError(f"the teachers hold other weights than those that {last} learnt from: put them back to go on")
     return _Before(data, _inherited(config) if inherited is None else inherited)
 
