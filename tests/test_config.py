@@ -117,6 +117,13 @@ class TestYaml:
             assert given.data == name
         assert load_train_config("modelnet40-small", ["data=x", "name=007", "start="]).name == "007"
 
+    def test_references_mean_what_holds_in_the_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "run.yaml"
+        path.write_text("name: tiny\nmodel: ${name}\nepochs: 7\nseed: ${epochs}\noutput: r-${seed}-${augment.jitter}\naugment: {jitter: 0}")
+        config = load_train_config(str(path), ["data=x", "epochs=9", "augment.jitter=0.02"])
+        assert (config.seed, config.output, config.model) == (9, "r-9-0.02", MODELS["tiny"])
+        assert load_train_config(str(path), ["data=x", "name=small", "seed=3"]).model == MODELS["small"]
+
     def test_an_unknown_configuration_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'modelnet40-small'"):
             load_train_config("modelnet40-smal", [])
