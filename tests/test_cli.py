@@ -122,6 +122,8 @@ class TestClassify:
     def test_up_and_votes_are_obeyed(self) -> None:
         row = json.loads(run("classify", EXAMPLES / "chair.off", "--up", "-x", "--votes", 2, "--format", "json").stdout)
         assert row["up"] == "-x"
+        one, two = (pc.load("small")(EXAMPLES / "chair.off", up="-x", votes=votes).confidence for votes in (1, 2))
+        assert row["confidence"] == two != one
 
     @pytest.mark.parametrize(
         ("arguments", "says"),

@@ -119,7 +119,10 @@ class TestYaml:
 
     def test_references_mean_what_holds_in_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "run.yaml"
-        path.write_text("name: tiny\nmodel: ${name}\nepochs: 7\nseed: ${epochs}\noutput: r-${seed}-${augment.jitter}\naugment: {jitter: 0}")
+        path.write_text(
+            "{name: tiny, model: '${name}', epochs: 7, seed: '${epochs}', augment: {jitter: 0}, "
+            "output: 'r-${seed}-${augment.jitter}'}"
+        )
         config = load_train_config(str(path), ["data=x", "epochs=9", "augment.jitter=0.02"])
         assert (config.seed, config.output, config.model) == (9, "r-9-0.02", MODELS["tiny"])
         assert load_train_config(str(path), ["data=x", "name=small", "seed=3"]).model == MODELS["small"]

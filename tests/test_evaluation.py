@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,28 @@ class TestEvaluate:
         assert result.top5 == sum(t in [name for name, _ in a.top[:5]] for a, t in zip(answers, truth, strict=True))
         np.testing.assert_allclose(result.confidence, [a.confidence for a in answers], atol=1e-4)
         assert result.ece == calibration_error(result.confidence, result.correct)
+
+    def test_votes_are_the_mean_of_copies_with_each_axis_scaled(self, few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        predictor, clouds = pc.load("small", "cpu"), load_npz(few)
+        clouds = clouds.subset(np.arange(0, len(clouds.points), 8))
+        shown: list[np.ndarray] = []
+        predict = predictor.predict
+
+        def watched(shapes: Iterable[np.ndarray], **asked: object) -> object:
+            shown.extend(shapes)
+            return predict(shown, **asked)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(predictor, "predict", watched)
+        result = evaluate(predictor, clouds, votes=3)
+        copies = np.stack(shown).reshape(3, *clouds.points.shape)
+        scales = np.linalg.norm(copies, axis=2) / np.linalg.norm(clouds.points, axis=1)
+        assert np.allclose(copies, clouds.points * scales[:, :, None], atol=1e-6)
+        assert (scales[0] == 1).all()
+        assert ((scales > 0.79) & (scales < 1.26)).all()
+        assert len(np.unique(scales[1:].round(6))) == scales[1:].size
+        said = [[dict(predictor(cloud, up="z", top=40).top) for cloud in copy] for copy in copies]
+        mean = np.array([[[answer[name] for name in predictor.classes] for answer in copy] for copy in said]).mean(axis=0)
+        np.testing.assert_allclose(result.confidence, mean.max(axis=1), atol=1e-4)
 
     def test_accuracy_at_the_official_class_mix(self) -> None:
         """Every class of ten shapes, one class wrong: what is lost is that class's part of the official 2,468."""

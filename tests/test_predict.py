@@ -103,8 +103,12 @@ def test_any_number_of_points(predictor: Predictor, count: int) -> None:
 
 def test_votes_average_several_samplings(predictor: Predictor) -> None:
     one, many = predictor(EXAMPLES / "chair.off", up="z"), predictor(EXAMPLES / "chair.off", up="z", votes=4)
+    samplings = prepare(EXAMPLES / "chair.off", predictor.card.preprocess, 4).clouds
+    single = [predictor(cloud, up="z", top=40) for cloud in samplings]
+    assert single[0].confidence == pytest.approx(one.confidence, abs=1e-6)
     assert many.label == "chair"
-    assert many.confidence != one.confidence
+    assert many.confidence == pytest.approx(np.mean([dict(answer.top)["chair"] for answer in single]), abs=1e-5)
+    assert len({answer.confidence for answer in single}) == 4
     assert same(many, predictor(EXAMPLES / "chair.off", up="z", votes=4))
 
 
