@@ -316,6 +316,28 @@ class TestOtherCommands:
         assert done.returncode == 0
         assert "--help" in done.stdout
 
+    def test_json_is_short_for_a_format(self, tmp_path: Path) -> None:
+        for command in (["classify", EXAMPLES / "chair.off"], ["embed", EXAMPLES / "chair.off"], ["models"]):
+            short, long = run(*command, "--json"), run(*command, "--format", "json")
+            assert short.returncode == 0, short.stderr
+            assert short.stdout == long.stdout
+            assert all(json.loads(line) for line in short.stdout.splitlines())
+        both = run("classify", EXAMPLES / "chair.off", "--json", "--format", "csv")
+        assert both.returncode == 2
+        assert "choose one" in both.stderr
+        parquet = run("classify", EXAMPLES / "chair.off", "--json", "-o", tmp_path / "x.parquet")
+        assert (parquet.returncode, list(tmp_path.iterdir())) == (2, [])
+
+    def test_every_command_that_prints_results_prints_json(self) -> None:
+        (group,) = [typer.main.get_command(app)]
+        commands = dict(group.commands)  # type: ignore[attr-defined]
+        for name, command in list(commands.items()):
+            commands |= {f"{name} {below}": one for below, one in getattr(command, "commands", {}).items()}
+        options = {name: {option for p in command.params for option in p.opts} for name, command in commands.items()}
+        assert {name for name, own in options.items() if "--format" in own} == {
+            name for name, own in options.items() if "--json" in own
+        }
+
     def test_no_word_of_help_is_taken_for_markup(self) -> None:
         """Rich drops `[default: by need]`."""
         commands = [typer.main.get_command(app)]

@@ -102,9 +102,11 @@ class TestCalibration:
         config = card.provenance["config"] | {"split": "training"}
         pretending = dataclasses.replace(card, provenance=card.provenance | {"config": config})
         save_weights(tmp_path / "pretending.safetensors", original, pretending)
-        done = run("calibrate", tmp_path / "pretending.safetensors", "--data", modelnet, "--to", path)
+        done = run("calibrate", tmp_path / "pretending.safetensors", "--data", modelnet, "--to", path, "--json")
         assert done.returncode == 0, done.stderr
         tensors, card = load_weights(path)
+        measured = {"ece": card.metrics["validation_ece"], "ece_interval": card.metrics["validation_ece_interval"]}
+        assert json.loads(done.stdout) == {"temperature": card.temperature, "weights": str(path)} | measured
         assert 0.05 < card.temperature < 1, "label smoothing leaves a net too modest"
         assert card.metrics["validation_ece"] <= 0.03
         low, high = card.metrics["validation_ece_interval"]

@@ -51,6 +51,7 @@ def assignments(
     ] = None,
     device: options.Device = "auto",
     format: options.FormatOption = None,
+    as_json: options.Json = False,
     output: options.Output = None,
 ) -> None:
     """Measure the assignments of shapes, stage by stage, beside those of as many Voronoi cells and k-means clusters.
@@ -87,7 +88,7 @@ def assignments(
     check_writable(output, read=[*paths, weights, *([names] if names else [])], recursive=recursive)
     check_folder(save, "--save")
     check_folder(split, "--split")
-    written = chosen_format(format, output)
+    written = chosen_format(format, output, as_json)
     files = expand(paths, recursive)
     read = [*files, *([names] if names else [])]
     places, colours = result_names(files), ClassColours()

@@ -29,6 +29,7 @@ def classify(
     workers: options.Workers = None,
     device: options.Device = "auto",
     format: options.FormatOption = None,
+    as_json: options.Json = False,
     output: Output = None,
     resume: Resume = False,
     ray: Ray = None,
@@ -40,10 +41,10 @@ def classify(
     from pointcentroid.cli.inputs import count, start, stream
     from pointcentroid.cli.output import check_writable, chosen_format, parquet_target, print_rows, tracked, write
 
-    target = parquet_target(output, resume, format)
+    target = parquet_target(output, resume, format or as_json)
     path = Path(output) if output and not target else None
     check_writable(path, read=[*paths, weights], recursive=recursive)
-    kind = chosen_format(format, path)
+    kind = chosen_format(format, path, as_json)
     asked = {"up": up, "votes": votes, "top": top}
     answers = open_answers(target, weights, resume, **asked) if target else None
     if ray:

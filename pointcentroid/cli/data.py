@@ -44,6 +44,7 @@ def prepare(
     sha256: Annotated[str | None, typer.Option(metavar="HEX", help="What the downloaded file must hash to.")] = None,
     workers: options.Workers = None,
     format: options.FormatOption = None,
+    as_json: options.Json = False,
     output: options.Output = None,
 ) -> None:
     """Prepare a data set for training: sample, normalise, put into farthest-point order, keep.
@@ -59,7 +60,7 @@ def prepare(
     from pointcentroid.data.lying import lying
 
     check_writable(output, read=[source])
-    kind = chosen_format(format, output)
+    kind = chosen_format(format, output, as_json)
     if source in MIRRORS and not download and not Path(source).exists():
         raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")
     if not download and (mirror or sha256):

@@ -33,6 +33,7 @@ def embed(
             help="npz (needs -o): arrays features (S, F), files (S,), labels (S,) (default: by the suffix of -o, else npz).",
         ),
     ] = None,
+    as_json: options.Json = False,
     output: Output = None,
     resume: Resume = False,
     ray: Ray = None,
@@ -46,11 +47,11 @@ def embed(
     from pointcentroid.cli.output import check_writable, chosen_format, end, parquet_target, tracked, write
     from pointcentroid.files import replacing
 
-    target = parquet_target(output, resume, format)
+    target = parquet_target(output, resume, format or as_json)
     path = Path(output) if output and not target else None
-    kind = chosen_format(format, path, ("npz", "json", "csv"))
+    kind = chosen_format(format, path, as_json, ("npz", "json", "csv"))
     if kind == "npz" and output is None:
-        raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --format json")
+        raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --json")
     check_writable(path, read=[*paths, weights], recursive=recursive)
     asked = {"up": up, "votes": votes}
     answers = open_answers(target, weights, resume, features=True, **asked) if target else None

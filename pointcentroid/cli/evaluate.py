@@ -51,6 +51,7 @@ def evaluate(
     workers: options.Workers = None,
     device: options.Device = "auto",
     format: options.FormatOption = None,
+    as_json: options.Json = False,
     output: options.Output = None,
 ) -> None:
     """Measure accuracy and calibration on labelled shapes, how well an autoencoder remembers them, or a net finds parts.
@@ -81,7 +82,7 @@ def evaluate(
         raise typer.BadParameter(
             "is measured on clouds whose z is up; leave --up and --turned out", param_hint="--corruptions"
         )
-    kind = chosen_format(format, output)
+    kind = chosen_format(format, output, as_json)
     path = find_weights(weights)
     card = read_card(path)
     classifies = card.model.kind == "classifier"
@@ -237,13 +238,16 @@ def calibrate(
             metavar="FILE", help="Where the calibrated weights go; a weights file of your own may be replaced without."
         ),
     ] = None,
+    format: options.FormatOption = None,
+    as_json: options.Json = False,
+    output: options.Output = None,
 ) -> None:
     """Fit the temperature of weights on validation shapes, so that confidence means what it says.
 
     Training does this by itself, and weights that were trained on the validation shapes too are refused. Labels never
     change. The calibration error that is printed is cross-fitted: every shape is scored with a temperature fitted on others.
     """
-    from pointcentroid.cli.output import check_writable, print_measures
+    from pointcentroid.cli.output import check_writable, chosen_format, print_measures, write
     from pointcentroid.errors import DataError, require
 
     require("calibrating", "torch", "torch")
@@ -253,6 +257,8 @@ def calibrate(
     from pointcentroid.weights import HUB, find_weights, load_weights, save_weights, shipped_weights
 
     check_writable(to, "--to", [data])
+    check_writable(output, read=[data, weights])
+    kind = chosen_format(format, output, as_json)
     if to is not None and to.suffix != ".safetensors":
         raise typer.BadParameter(f"expected a name that ends in .safetensors, found {to.name}", param_hint="--to")
     path = find_weights(weights)
@@ -272,15 +278,24 @@ def calibrate(
     ordered = OrderedClouds(clouds, clouds.part("validation"), card.model.seeds, card.preprocess.points)
     card = calibrated(CentroidClassifier.from_tensors(card.model, tensors), card, clouds.classes, ordered)
     save_weights(to or path, tensors, card)
-    low, high = card.metrics["validation_ece_interval"]
+    low, high = interval = card.metrics["validation_ece_interval"]
+    row = {
+        "temperature": card.temperature,
+        "ece": card.metrics["validation_ece"],
+        "ece_interval": interval,
+        "weights": str(to or path),
+    }
+    if kind != "table":
+        write([row], list(row), kind, output)
+        return
     print_measures(
         {
-            "temperature": card.temperature,
-            "cross-fitted calibration error": card.metrics["validation_ece"],
+            "temperature": row["temperature"],
+            "cross-fitted calibration error": row["ece"],
             "over resamplings": f"{low:.4f} to {high:.4f}",
-            "weights": str(to or path),
+            "weights": row["weights"],
         },
-        None,
+        output,
     )
 
 

@@ -19,6 +19,7 @@ def models(
         str | None, typer.Argument(metavar="NAME|FILE|hf://OWNER/NAME", help="Say more of these: which classes they know.")
     ] = None,
     format: options.FormatOption = None,
+    as_json: options.Json = False,
     output: options.Output = None,
 ) -> None:
     """List the shipped weights, or say what one weights file says of itself."""
@@ -28,7 +29,7 @@ def models(
     from pointcentroid.weights import find_weights, read_card, shipped_weights
 
     check_writable(output, read=[weights] if weights else [])
-    kind = chosen_format(format, output)
+    kind = chosen_format(format, output, as_json)
     if weights is not None:
         path = find_weights(weights)
         card = read_card(path)

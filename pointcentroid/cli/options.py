@@ -29,4 +29,5 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", help="How to print the results (default: by the suffix of -o, else table).")
 ]
+Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to FILE.")]

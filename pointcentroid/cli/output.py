@@ -106,17 +106,27 @@ def check_folder(path: Path | None, option: str) -> None:
         raise typer.BadParameter(f"nothing can be written to the folder {there}", param_hint=option)
 
 
-def chosen_format(format: str | None, output: str | Path | None, formats: tuple[str, ...] = ("table", "json", "csv")) -> str:
+def chosen_format(
+    format: str | None,
+    output: str | Path | None,
+    as_json: bool,
+    formats: tuple[str, ...] = ("table", "json", "csv"),
+) -> str:
     """The format that was asked for, else the one that the output file is named after, else the first.
 
     Args:
         format: what was given to `--format`, if anything.
         output: what was given to `-o`, if anything.
+        as_json: whether `--json` was given.
         formats: what the command can write.
 
     Raises:
-        typer.BadParameter: the file is named after a format that the command cannot write, or after one that no one can.
+        typer.BadParameter: the file is named after a format that the command cannot write, or after one that no one can;
+            or two formats were asked for.
     """
+    if as_json and format not in (None, "json"):
+        raise typer.BadParameter(f"is another format than --format {format}; choose one", param_hint="--json")
+    format = "json" if as_json else format
     suffix = Path(output or "").suffix.lower()
     named = _SUFFIXES.get(suffix)
     if str(output) == "-":
@@ -131,13 +141,13 @@ def chosen_format(format: str | None, output: str | Path | None, formats: tuple[
     return format or named or formats[0]
 
 
-def parquet_target(output: str | None, resume: bool, format: str | None) -> tuple[Path, bool] | None:
+def parquet_target(output: str | None, resume: bool, other: str | bool | None) -> tuple[Path, bool] | None:
     """Whether the answers go to Parquet: to `-o NAME.parquet`, or as shards to a folder, `-o FOLDER/`.
 
     Args:
         output: what was given to `-o`.
         resume: whether `--resume` was given, which only Parquet can.
-        format: what was given to `--format`, if anything.
+        other: the format that was asked for by an option, if any.
 
     Returns:
         The file or folder, and whether it is a file; None if the output is of another kind.
@@ -154,7 +164,7 @@ def parquet_target(output: str | None, resume: bool, format: str | None) -> tupl
         if resume:
             raise typer.BadParameter("only Parquet can be resumed: add -o NAME.parquet or -o FOLDER/", param_hint="--resume")
         return None
-    if format is not None:
+    if other:
         raise typer.BadParameter(f"{output} is written as Parquet; name a file that ends otherwise", param_hint="--format")
     require("writing Parquet", "scale", "pyarrow")
     if whole:

@@ -22,7 +22,7 @@ def reconstruct(
     ] = "autoencoder",
     up: options.Up = "auto",
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON lines.")] = False,
 ) -> None:
     """Write what a shape's few latent centroids remember of it, in the file's own frame and units.
 

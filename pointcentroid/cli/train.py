@@ -35,6 +35,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of this run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an earlier run of the same name away.")] = False,
     format: options.FormatOption = None,
+    as_json: options.Json = False,
     output: options.Output = None,
 ) -> None:
     """Train a classifier, an autoencoder, or a net of parts.
@@ -53,7 +54,7 @@ def train(
         raise typer.BadParameter("keeps the run that --overwrite would throw away; choose one", param_hint="--resume")
     if output and output.suffix == ".safetensors":
         raise typer.BadParameter("is for the figures; weights go to output=FOLDER, under name=NAME", param_hint="-o")
-    kind = chosen_format(format, output)
+    kind = chosen_format(format, output, as_json)
     settings = _settings(what, overrides or [], start)
     read = [what, settings.data, settings.start, *settings.teachers, *settings.recipe]
     check_writable(output, read=[name for name in read if name])
