@@ -23,8 +23,20 @@ from pointcentroid.geometry.box import box_frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.predict.nets import Answer
 from pointcentroid.predict.predictor import Predictor
-from pointcentroid.predict.preparing import prepare
-from pointcentroid.predict.up import CERTAIN, EITHER_UP, LEANING, LEAST_ANGLE, PRIOR_WEIGHT, SPREAD, Z_UP, Custom, UpFinder
+from pointcentroid.predict.preparing import Prepared, prepare
+from pointcentroid.predict.up import (
+    CERTAIN,
+    EITHER_UP,
+    LEAST_ANGLE,
+    PRIOR_WEIGHT,
+    SPREAD,
+    Z_UP,
+    Custom,
+    UpFinder,
+    custom_of,
+    steps,
+    turned,
+)
 from pointcentroid.results import Failure, Prediction
 
 from .conftest import EXAMPLES
@@ -123,7 +135,24 @@ def test_a_given_up_axis_undoes_a_turn(predictor: Predictor) -> None:
         assert result.confidence == pytest.approx(expected.confidence, abs=1e-5)
 
 
-def test_auto_follows_the_standard_of_gltf(predictor: Predictor) -> None:
+@pytest.mark.parametrize("suffix", [".glb", ".gltf", ".3mf", ".las"])
+def test_the_standard_decides_where_the_net_is_in_doubt(predictor: Predictor, suffix: str) -> None:
+    """What is known lies as it is known, whatever the standard; a box, a blob and a bent sheet, as the standard has it."""
+    standard, other = ("y", "z") if suffix.startswith(".gl") else ("z", "y")
+    assert steps(custom_of(f"A{suffix.upper()}"))[0] == [standard]
+    chair = prepare(EXAMPLES / "chair.off", predictor.card.preprocess).clouds
+    rng = np.random.default_rng(0)
+    blob, sheet = rng.normal(size=(2, 1024, 3)).astype(np.float32)
+    sheet[:, 2] = 0.2 * np.sin(3 * sheet[:, 0])
+    for axis in (standard, other):
+        (answer,) = predictor.classify([Prepared(f"a{suffix}", turned(chair, TO_Z_UP[axis].T[None]))], "auto", 5)
+        assert (answer.up, answer.label) == (axis, "chair")
+    box = prepare(trimesh.creation.box((1, 0.7, 0.5)), predictor.card.preprocess).clouds
+    for cloud in (box, blob[None], sheet[None]):
+        (answer,) = predictor.classify([Prepared(f"a{suffix}", cloud)], "auto", 5)
+        assert answer.up == standard
+        (given,) = predictor.classify([Prepared(f"a{suffix}", cloud, up=other)], "auto", 5)
+        assert given.up == other
     assert predictor(EXAMPLES / "lamp.glb").up == "y"
     assert predictor(EXAMPLES / "airplane.gltf").up == "y"
 
@@ -168,8 +197,11 @@ class ReadsOff:
         return {(0, 1): np.linalg.norm(clouds[:, 1], axis=1)}
 
 
-@pytest.mark.parametrize(("custom", "before"), [(Z_UP, {1: "z", 2: "zy"}), (EITHER_UP, {2: "zy"})])
-def test_a_shape_stands_as_the_most_probable_look_shows_it(custom: Custom, before: dict[int, str]) -> None:
+@pytest.mark.parametrize(
+    ("custom", "before", "wins"),
+    [(Z_UP, {1: "z", 2: "zy"}, 10), (EITHER_UP, {2: "zy"}, 10), (custom_of("a.glb"), {1: "y", 2: "yz"}, 3)],
+)
+def test_a_shape_stands_as_the_most_probable_look_shows_it(custom: Custom, before: dict[int, str], wins: int) -> None:
     """Against a plain loop over clouds and looks; the answers that come back are those of the look that won, each look is
     given what was found in its cloud, and those that were taken share one unit by what speaks for them."""
     rng = np.random.default_rng(0)
@@ -184,7 +216,7 @@ def test_a_shape_stands_as_the_most_probable_look_shows_it(custom: Custom, befor
         frame = box_frame(cloud)
         ways = {up: TO_Z_UP[up] for up in UP_AXES} | {f"box {up}": TO_Z_UP[up] @ frame for up in UP_AXES}
         known = {way: 5 * float(matrix[2] @ cloud[0]) for way, matrix in ways.items()}
-        prior = {up: custom.prior[up] for up in UP_AXES} | dict.fromkeys(list(ways)[6:], LEANING / 6)
+        prior = {up: custom.prior[up] for up in UP_AXES} | dict.fromkeys(list(ways)[6:], custom.leaning / 6)
         score = {way: known[way] + PRIOR_WEIGHT * np.log(prior[way]) for way in ways}
         leans = np.rad2deg(np.arccos((np.trace(frame) - 1) / 2)) >= LEAST_ANGLE
         stops = (
@@ -205,8 +237,8 @@ def test_a_shape_stands_as_the_most_probable_look_shows_it(custom: Custom, befor
         assert share == pytest.approx(np.array(list(odds.values())) / sum(odds.values()), abs=1e-5)
         np.testing.assert_allclose(seen, ways[best] @ cloud[0], atol=1e-6)
     assert found.looks == wanted
-    assert len(rounds) == len(before) + 2
-    assert len(columns) >= 10, "nearly every look wins some time"
+    assert len(rounds) == len(before) + (2 if wins > 3 else 1)
+    assert len(columns) >= wins, "nearly every look wins some time, but few against a standard"
 
 
 @pytest.mark.parametrize("seed", range(12))

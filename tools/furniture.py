@@ -66,9 +66,39 @@ def models(library: Path, folder: Path, classes: dict[str, list[str]]) -> list[M
     ]
 
 
-def measure(predictor: Predictor, prepared: list[Prepared], found: list[Model], up: Up, table: Table) -> list[str]:
-    """Add a row to the table; say what is wrong, a line a file."""
-    said = cast("list[Prediction]", list(predictor.predict_prepared(prepared, up=up, top=3)))
+def prepared(predictor: Predictor, found: list[Model]) -> list[Prepared]:
+    """Files as a net wants them.
+
+    Raises:
+        SystemExit: one of them cannot be read.
+    """
+    items = list(Preparer(predictor.card.preprocess)(model.path for model in found))
+    broken = [item for item in items if isinstance(item, Failure)]
+    if broken:
+        raise SystemExit(f"could not be read: {broken[0]}")
+    return cast("list[Prepared]", items)
+
+
+def figures() -> Table:
+    """The table that `measure` fills."""
+    names = ("right", "in top 3", "mean class", "ECE", "AUROC of known", "own flagged", "foreign flagged")
+    return Table("weights", "up", *names, box=None)
+
+
+def measure(
+    predictor: Predictor, items: list[Prepared], found: list[Model], up: Up, table: Table, shown: str = ""
+) -> list[str]:
+    """Add a row to the table; say what is wrong, a line a file.
+
+    Args:
+        predictor: the weights.
+        items: the files.
+        found: the same, and what they are.
+        up: what the predictor is told.
+        table: of `figures`.
+        shown: what the table calls that.
+    """
+    said = cast("list[Prediction]", list(predictor.predict_prepared(items, up=up, top=3)))
     own = np.array([model.right != NONE for model in found])
     pairs = [(answer, model) for answer, model in zip(said, found, strict=True) if model.right != NONE]
     right = np.array([answer.label in model.right for answer, model in pairs])
@@ -76,13 +106,13 @@ def measure(predictor: Predictor, prepared: list[Prepared], found: list[Model], 
     first = np.array([model.right[0] for _, model in pairs])
     mean_class = np.mean([right[first == label].mean() for label in np.unique(first)])
     error = calibration_error(np.array([answer.confidence for answer, _ in pairs]), right)
-    figures = [f"{right.mean():.1%} of {own.sum()}", f"{third:.1%}", f"{mean_class:.1%}", f"{error:.1%}"]
+    row = [f"{right.mean():.1%} of {own.sum()}", f"{third:.1%}", f"{mean_class:.1%}", f"{error:.1%}"]
     if said[0].known is not None:
         known = np.array([answer.known for answer in said])
         flagged = known < LITTLE_KNOWN
         of_none = f"{flagged[~own].mean():.0%} of {(~own).sum()}"
-        figures += [f"{auroc(known, own):.3f}", f"{flagged[own].mean():.0%}", of_none]
-    table.add_row(predictor.card.name, up, *figures)
+        row += [f"{auroc(known, own):.3f}", f"{flagged[own].mean():.0%}", of_none]
+    table.add_row(predictor.card.name, shown or up, *row)
     return [
         f"{model.path.name} ({model.name}): {answer.label} {answer.confidence:.0%}, {answer.up} up; "
         f"is {' or '.join(model.right)}"
@@ -91,9 +121,9 @@ def measure(predictor: Predictor, prepared: list[Prepared], found: list[Model], 
     ]
 
 
-def foreign(predictor: Predictor, prepared: list[Prepared], found: list[Model], console: Console) -> None:
+def foreign(predictor: Predictor, items: list[Prepared], found: list[Model], console: Console) -> None:
     """Compare what tells things of no class from the others, with y given."""
-    clouds = np.concatenate([item.clouds for item in prepared])
+    clouds = np.concatenate([item.clouds for item in items])
     seen = answers(predictor.net, turned(clouds, np.stack([TO_Z_UP["y"]] * len(clouds))), "models")
     compare(seen, np.array([model.right != NONE for model in found]), console)
 
@@ -108,18 +138,7 @@ def main(
 ) -> None:
     """Measure accuracy, calibration and `known` with z believed, with the axis found, and with it given."""
     console = Console()
-    table = Table(
-        "weights",
-        "up",
-        "right",
-        "in top 3",
-        "mean class",
-        "ECE",
-        "AUROC of known",
-        "own flagged",
-        "foreign flagged",
-        box=None,
-    )
+    table = figures()
     labels = cast("dict[str, list[str]]", OmegaConf.to_container(OmegaConf.load(NAMES)))
     classes = {name: right.split(", ") for right, names in labels.items() for name in names}
     with tempfile.TemporaryDirectory() as folder:
@@ -130,16 +149,12 @@ def main(
             raise typer.BadParameter(f"{libraries} holds no furniture library, *.sh3f")
         for name in weights:
             predictor = load(name)
-            prepared = []
-            for item in Preparer(predictor.card.preprocess)(model.path for model in found):
-                if isinstance(item, Failure):
-                    raise SystemExit(f"could not be read: {item}")
-                prepared.append(item)
+            items = prepared(predictor, found)
             if others:
-                foreign(predictor, prepared, found, console)
+                foreign(predictor, items, found, console)
                 continue
             for up in UPS:
-                lines = measure(predictor, prepared, found, up, table)
+                lines = measure(predictor, items, found, up, table)
                 if wrong and up == "auto":
                     console.print("\n".join(lines), highlight=False)
     if not others:

@@ -19,7 +19,7 @@ Weights = Annotated[str, typer.Option(metavar=_NAMES, help=_NAMED)]
 WeightsArgument = Annotated[str, typer.Argument(metavar=_NAMES, help=_NAMED)]
 Up = Annotated[
     Literal["auto", "x", "-x", "y", "-y", "z", "-z"],
-    typer.Option(help="The axis that points up; auto follows the format's standard or estimates it."),
+    typer.Option(help="The axis that points up; auto finds it, by what the net knows and how files of the format lie."),
 ]
 Votes = Annotated[int, typer.Option(min=1, help="Independent samplings of each shape to average.")]
 Points = Annotated[int, typer.Option(min=1, max=10_000_000, help="Points that an autoencoder makes of each shape.")]

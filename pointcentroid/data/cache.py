@@ -28,7 +28,7 @@ from pointcentroid.errors import DataError, one_line
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.farthest import farthest_first
-from pointcentroid.predict.preparing import Preparer
+from pointcentroid.predict.preparing import Preparer, standard_up
 from pointcentroid.results import Failure
 
 VERSION = 1
@@ -256,13 +256,14 @@ def _clouds(
     """Preprocess entries in order: (sample, 3) clouds, z up."""
     with tempfile.TemporaryDirectory(prefix="pointcentroid-") as scratch:
         sources = catalogue.fetch(entries, Path(scratch))
-        for entry, result in zip(entries, Preparer(settings, workers=workers)(sources), strict=True):
+        results = Preparer(settings, workers=workers)(sources)
+        for entry, source, result in zip(entries, sources, results, strict=True):
             if isinstance(result, Failure):
                 if result.needs_extra:  # left out, it would stay so once the extra is there
                     raise DataError(f"{catalogue.source}: {entry.name}: {result.error}; then prepare again, it goes on")
                 yield entry, result
                 continue
-            yield entry, result.clouds[0] @ TO_Z_UP[up or result.standard_up or catalogue.up].T.astype(np.float32)
+            yield entry, result.clouds[0] @ TO_Z_UP[up or standard_up(source) or catalogue.up].T.astype(np.float32)
 
 
 def _write_parts(

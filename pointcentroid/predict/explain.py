@@ -19,7 +19,7 @@ from pointcentroid.geometry.sampling import Frame
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.encoder import StageOutput, compose
 from pointcentroid.predict.nets import ordered
-from pointcentroid.predict.preparing import Prepared, Source, as_shape, cloud_in_frame, source_name, standard_up
+from pointcentroid.predict.preparing import Prepared, Source, as_shape, cloud_in_frame, source_name
 from pointcentroid.predict.torch_net import Abstraction
 from pointcentroid.results import Hierarchy, Prediction, StageExplanation
 from pointcentroid.viz.panel import Panel
@@ -126,7 +126,7 @@ def explain(
         return cloud_in_frame(source, shape, settings, first + _SEEDS_APART * number)
 
     points, _ = sampled(card.preprocess, 0)
-    prediction = classify(Prepared(source_name(source), points[None], standard_up(source)))
+    prediction = classify(Prepared(source_name(source), points[None]))
     samplings, frames = zip(*(sampled(net.card.preprocess, number) for number in range(net.samplings)), strict=True)
     turn = prediction.turn
     clouds = torch.from_numpy(ordered(np.stack(samplings), net.card) @ turn.T.astype(np.float32)).to(net.device)

@@ -102,7 +102,7 @@ class Predictor:
         Args:
             source: a file; an (N, 3) array of points; a `pointcentroid.io.shape.Shape`; a mesh, cloud or scene of trimesh; a
                 mesh or cloud of open3d; or `Data` of PyTorch Geometric.
-            up: the axis that points up in the source; `"auto"` follows the format's standard or estimates it; or the (3, 3)
+            up: the axis that points up in the source; `"auto"` finds it, see `pointcentroid.predict.up`; or the (3, 3)
                 rotation R with which `points @ R.T` has z up.
             votes: independent samplings of the surface whose probabilities are averaged.
             top: how many classes to list.
@@ -196,7 +196,7 @@ class Predictor:
         clouds = np.stack([item.clouds for item in items])
         batch, votes, points = clouds.shape[:3]
         clouds = self.ordered(clouds.reshape(batch * votes, points, 3)).reshape(batch, votes, -1, 3)
-        given = [given_turn(up, item.standard_up) for item in items]
+        given = [given_turn(item.up if isinstance(up, str) and up == "auto" else up) for item in items]
         turns, first, others = self._look(clouds[:, 0], given, [custom_of(item.name) for item in items])
         answers = [first, *(self.net(turned(clouds[:, vote], turns)) for vote in range(1, votes))]
         probabilities = np.mean([self._probabilities(answer.logits) for answer in answers], axis=0)

@@ -57,12 +57,12 @@ class Prepared:
     Attributes:
         name: the file, or `"<array>"`.
         clouds: (V, N, 3) float32, one cloud a vote, in the shape's own frame.
-        standard_up: the axis that the file's format puts up, or who handed it in; None where nobody says.
+        up: the axis that points up, as who handed it in says; `"auto"` where nobody does.
     """
 
     name: str
     clouds: np.ndarray
-    standard_up: str | None = None
+    up: str = "auto"
 
 
 def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepared:
@@ -81,7 +81,7 @@ def prepare(source: Source, settings: PreprocessConfig, votes: int = 1) -> Prepa
     seeds = range(settings.seed, settings.seed + votes)
     with _sampling(source):
         clouds = np.stack([preprocess(shape.vertices, shape.faces, settings.sample, seed) for seed in seeds])
-    return Prepared(source_name(source), clouds, standard_up(source))
+    return Prepared(source_name(source), clouds)
 
 
 def cloud_in_frame(source: Source, shape: Shape, settings: PreprocessConfig, seed: int) -> tuple[np.ndarray, Frame]:

@@ -18,7 +18,7 @@ from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.predict.explain import hierarchy
 from pointcentroid.predict.nets import ordered
-from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name, standard_up
+from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name
 from pointcentroid.predict.runtimes import open_net
 from pointcentroid.predict.torch_net import choose_device
 from pointcentroid.predict.up import Up, UpFinder, custom_of, given_turn
@@ -102,7 +102,7 @@ class Reconstructor:
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, found {count}")
-        turn = given_turn(up, standard_up(source))
+        turn = given_turn(up)
         shape, settings = as_shape(source), self.card.preprocess
         cloud, frame = cloud_in_frame(source, shape, settings, settings.seed)
         if turn is None:

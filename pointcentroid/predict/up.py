@@ -1,8 +1,8 @@
 """Which way is up? What `--up auto` does.
 
-glTF, 3MF, LAS and LAZ fix the axis by standard. For every other format the classifier itself is asked: beside the classes it
-has an output, `known`, that says whether a cloud is an upright shape of one of them, trained on clouds that lie wrong. It
-looks at the cloud as it lies; where it knows that, one look is enough. Else it looks with y up, the other custom, and where
+The classifier itself is asked: beside the classes it has an output, `known`, that says whether a cloud is an upright shape
+of one of them, trained on clouds that lie wrong. It looks at the cloud as it lies by the standard of its format, or by
+custom where there is none; where it knows that, one look is enough. Else it looks with the other of z and y up, and where
 that is no clear answer either, with each of the remaining four. Where both customs are as common, it looks at both at once.
 What it does not know then may lean, as scans do: it looks along the six axes of the smallest box around the shape as well.
 The most probable look wins: what the net says of it, together with a prior, which holds what the formats' users do. What the
@@ -21,6 +21,7 @@ import numpy as np
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.box import angle, box_frame
+from pointcentroid.io import STANDARD_UP
 from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
@@ -33,16 +34,25 @@ class Custom:
     Attributes:
         first: the axes that are looked at first, some at once, one group after the other; the others follow all at once.
         prior: probability of each axis before the cloud is seen.
+        leaning: that of all looks along a box together, beside those of the axes, which sum to one.
     """
 
     first: tuple[tuple[str, ...], ...]
     prior: dict[str, float]
+    leaning: float = 0.1
 
 
 Z_UP = Custom((("z",), ("y",)), {"z": 0.8, "y": 0.15} | dict.fromkeys(("-z", "-y", "x", "-x"), 0.0125))
 EITHER_UP = Custom((("z", "y"),), {"z": 0.3, "y": 0.65} | dict.fromkeys(("-z", "-y", "x", "-x"), 0.0125))
-CUSTOMS = {".obj": EITHER_UP}
-"""Of formats whose files do not lie as `Z_UP`. Programs that draw write OBJ with y up, others with z up."""
+_OF_STANDARDS = {
+    axis: Custom(
+        ((axis,), (other,)), {axis: 0.999, other: 0.0005} | dict.fromkeys(("-z", "-y", "x", "-x"), 0.000125), leaning=0.001
+    )
+    for axis, other in ("zy", "yz")
+}
+CUSTOMS = {".obj": EITHER_UP} | {suffix: _OF_STANDARDS[axis] for suffix, axis in STANDARD_UP.items()}
+"""Of formats whose files do not lie as `Z_UP`. Programs that draw write OBJ with y up, others with z up. Nearly all files
+keep to their format's standard, but simulators write glTF with z up, and in 3MF a shape lies as it is printed best."""
 
 CERTAIN = 3.5
 """Where `known`, a logit, of the best look so far is larger than this, no more are taken. A net trained on more foreign
@@ -55,9 +65,6 @@ CONFIDENCE_WEIGHT = 2.0
 SPREAD = 2.5
 """The looks' probabilities are the softmax of those sums, divided by this."""
 
-LEANING = 0.1
-"""Prior of all looks along a box together, beside the axes' prior, which sums to one."""
-
 LEAST_ANGLE = 15.0
 """Degrees; a box that is nearer to the file's axes shows nothing new."""
 
@@ -65,12 +72,11 @@ _BOX = list(range(len(UP_AXES), 2 * len(UP_AXES)))
 _TURNS = np.stack([TO_Z_UP[axis] for axis in UP_AXES])
 
 
-def given_turn(up: str | np.ndarray, standard: str | None = None) -> np.ndarray | None:
+def given_turn(up: str | np.ndarray) -> np.ndarray | None:
     """The rotation that a given `up` stands for.
 
     Args:
         up: `"auto"`, one of `UP_AXES`, or the rotation itself.
-        standard: the axis that the format's standard puts up, if it does, which `"auto"` follows.
 
     Returns:
         (3, 3) float64; None where it is to be found.
@@ -81,7 +87,7 @@ def given_turn(up: str | np.ndarray, standard: str | None = None) -> np.ndarray 
     if isinstance(up, str):
         if up != "auto" and up not in UP_AXES:
             raise ConfigError(f"up must be 'auto' or one of {', '.join(UP_AXES)}, found {up!r}")
-        return TO_Z_UP.get(standard or up if up == "auto" else up)
+        return TO_Z_UP.get(up)
     try:
         turn = np.asarray(up, dtype=np.float64)
     except (TypeError, ValueError):
@@ -129,7 +135,7 @@ class UpFinder:
             custom: how clouds of their kind lie.
         """
         lists = self.net.neighbours(clouds)
-        prior = np.array([*(custom.prior[axis] for axis in UP_AXES), *([LEANING / len(_BOX)] * len(_BOX))])
+        prior = np.array([*(custom.prior[axis] for axis in UP_AXES), *([custom.leaning / len(_BOX)] * len(_BOX))])
         turns = np.tile(_TURNS, (len(clouds), 2, 1, 1))
         score = np.full(turns.shape[:2], -np.inf)
         table: list[np.ndarray] = []  # of logits, features and known of all looks

@@ -161,7 +161,6 @@ def _read(files: pa.Table, folder: str, settings: PreprocessConfig, votes: int, 
         if isinstance(result, Failure)
         else {
             "path": path,
-            "up": result.standard_up,
             "shape": result.clouds.shape,
             "clouds": np.ascontiguousarray(result.clouds, np.float32).tobytes(),
         }
@@ -174,7 +173,6 @@ _CLOUDS = pa.schema(
     [
         ("path", pa.binary()),
         ("error", pa.string()),
-        ("up", pa.string()),
         ("shape", pa.list_(pa.int64())),
         ("clouds", pa.binary()),
     ]
@@ -199,4 +197,4 @@ def _prepared(row: dict[str, Any]) -> Prepared | Failure:
     path = os.fsdecode(row["path"])
     if row["error"] is not None:
         return Failure(path, row["error"])
-    return Prepared(path, np.frombuffer(row["clouds"], np.float32).reshape(row["shape"]), row["up"])
+    return Prepared(path, np.frombuffer(row["clouds"], np.float32).reshape(row["shape"]))

@@ -141,7 +141,7 @@ class Engine:
         if isinstance(prepared, Failure):
             return prepared
         if up != "auto":  # so that shapes with and without a given axis share a batch
-            prepared = dataclasses.replace(prepared, standard_up=up)
+            prepared = dataclasses.replace(prepared, up=up)
         return dataclasses.replace(await self._asked(prepared), file=upload.name)
 
     async def explain(self, upload: Upload, up: Up = "auto") -> str | Failure:
