@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from pathlib import Path
 _UMASK = os.umask(0)  # it can only be read by setting it, for all threads; so once, before there are any
 os.umask(_UMASK)
 
+_STREAM = re.compile(r"/dev/(?:std(out|err)|fd/([0-9]+))")
+
+TEMPORARY = ".pointcentroid-"
+"""How the names of outputs begin while they are written."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -19,24 +25,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the file to write or replace; its folder is made if need be. Of a link, the file that it leads to is replaced;
-            what is no file, such as `/dev/null` or a pipe, is written to at the end.
+            what is no file, such as `/dev/null` or a pipe, or belongs to a process, such as `/dev/stdout`, is written to at
+            the end.
 
     Yields:
         The temporary path to write to. After an error, or Ctrl-C, it is removed and `path` is as it was.
     """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    descriptor = _STREAM.fullmatch(os.path.abspath(path))
+    if path.exists() and (descriptor or not path.is_file()) and not path.is_dir():
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / path.name
             yield temporary
-            with temporary.open("rb") as written, path.open("wb") as device:
+            # Opened by its name, a file that a shell appends to would begin anew.
+            device = os.fdopen(os.dup(_number(descriptor)), "wb") if descriptor else path.open("wb")
+            with temporary.open("rb") as written, device:
                 shutil.copyfileobj(written, device)
         return
     path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode & 0o777 if path.is_file() else 0o666 & ~_UMASK
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pointcentroid-")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
     os.close(handle)
@@ -47,3 +57,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _number(descriptor: re.Match[str]) -> int:
+    return {"out": 1, "err": 2}[descriptor[1]] if descriptor[1] else int(descriptor[2])

@@ -119,6 +119,33 @@ class TestClassify:
         for end in ("\n", "\n\n", "\0"):
             assert files("-", stdin=f"{EXAMPLES}/chair.off{end}{EXAMPLES}/table.obj{end}") == {"chair.off", "table.obj"}
 
+    def test_no_word_of_a_file_steers_the_terminal(self, tmp_path: Path) -> None:
+        asset = {"asset": {"version": "2.0"}, "extensionsRequired": ["\x1b[31mX\x1b]0;gone\x07"], "nodes": [], "scenes": []}
+        (tmp_path / "a.gltf").write_text(json.dumps(asset))
+        done = run("classify", tmp_path / "a.gltf")
+        assert done.returncode == 1
+        assert "needs the extension" in done.stdout
+        assert not {"\x1b", "\x07"} & set(done.stdout + done.stderr)
+
+    @pytest.mark.parametrize("target", ["/dev/stdout", "/dev/fd/1"])
+    def test_a_stream_that_is_appended_to_keeps_what_it_held(self, tmp_path: Path, target: str) -> None:
+        (tmp_path / "log.jsonl").write_text("precious\n")
+        with (tmp_path / "log.jsonl").open("a") as log:
+            command = [
+                sys.executable,
+                "-m",
+                "pointcentroid",
+                "classify",
+                str(EXAMPLES / "chair.off"),
+                "--json",
+                "-o",
+                target,
+            ]
+            assert subprocess.run(command, stdout=log, check=False).returncode == 0
+        first, second = (tmp_path / "log.jsonl").read_text().splitlines()
+        assert (first, json.loads(second)["label"]) == ("precious", "chair")
+        assert os.listdir(tmp_path) == ["log.jsonl"]
+
     def test_up_and_votes_are_obeyed(self) -> None:
         row = json.loads(run("classify", EXAMPLES / "chair.off", "--up", "-x", "--votes", 2, "--format", "json").stdout)
         assert row["up"] == "-x"

@@ -181,6 +181,8 @@ def test_arrays_beside_points_that_are_no_faces_of_theirs(tmp_path: Path, points
         (lambda text: text.replace("TYPE F F F", "TYPE f f f"), ""),
         (lambda text: text.replace("POINTS 20\n", ""), ""),
         (lambda text: text.replace("FIELDS x y z", "FIELDS\tx\ty\tz"), ""),
+        (lambda text: text.replace("FIELDS x y z", "COLUMNS x y z"), ""),
+        (lambda text: text.replace("FIELDS x y z\n", ""), "lacks FIELDS"),
         (lambda text: text.replace("POINTS 20\n", "").replace("WIDTH 20\n", ""), "lacks POINTS"),
     ],
 )
@@ -193,6 +195,57 @@ def test_pcd_headers_may_leave_out_what_is_clear(tmp_path: Path, change: Callabl
             read(tmp_path / "a.pcd")
     else:
         np.testing.assert_allclose(read(tmp_path / "a.pcd").vertices, points, rtol=1e-6)
+
+
+def test_an_ascii_pcd_may_be_laid_out_in_any_way(tmp_path: Path) -> None:
+    """Columns aligned with blanks or tabs, blank and surplus lines, marks of no number as Windows writes them, fields of
+    several numbers; and lines that lack one, or hold a word, are named."""
+    points = np.random.default_rng(0).normal(size=(20, 3)).round(5)
+    head = "VERSION 0.7\nFIELDS i y x n z\nSIZE 4 4 4 4 4\nTYPE F F F F F\nCOUNT 1 1 1 2 1\nPOINTS 20\nDATA ascii\n"
+    layouts = {
+        "plain": "{2} {1} {0} 0 1 {3}\n",
+        "aligned": "  {2:>12}  {1:>12}  {0:>12}    0    1  {3:>12}\n",
+        "tabs": "{2}\t{1}\t{0}\t0\t1\t{3}\r\n",
+        "trailing": "{2} {1} {0} 0 1 {3} \n",
+        "apart": "{2} {1} {0} 0 1 {3}\n\n",
+        "unused": "-nan(ind) {1} {0} nan word {3}\n",
+    }
+    path = tmp_path / "a.pcd"
+    for layout in layouts.values():
+        rows = [layout.format(x, y, 0.5, z) for x, y, z in points]
+        path.write_text(head + "".join(rows) + "7 7 7 7 7 7\n" * 2)
+        np.testing.assert_array_equal(read(path).vertices, points)
+        path.write_text(head + "".join(rows[:-1]))
+        with pytest.raises(ReadError, match="cut short: the header declares 20 points, the file holds 19"):
+            read(path)
+        path.write_text(head + layout.format("-nan(ind)", 1, 0.5, 2) + "".join(rows[1:]))
+        np.testing.assert_array_equal(read(path).vertices, points[1:])
+        for broken in ("0.5 1 2 0 1\n", "0.5 1 two 0 1 3\n"):
+            path.write_text(head + rows[0] + broken + "".join(rows[2:]))
+            with pytest.raises(ReadError, match=r"line (9|10): expected 6 numbers, found '0.5 1 "):
+                read(path)
+
+
+@pytest.mark.parametrize("name", ["my vertex mesh", "vertexcloud", "Vertex1", "endsolidx", "facet normal", "", "a\tb"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_text_stl_may_have_any_name(tmp_path: Path, sphere: trimesh.Trimesh, name: str, end: str) -> None:
+    text = trimesh.exchange.stl.export_stl_ascii(sphere).strip().splitlines()
+    solid = [f"solid {name}", *text[1:-1], f"endsolid {name}", ""]
+    (tmp_path / "a.stl").write_bytes(end.join(solid * 2).encode())
+    shape = read(tmp_path / "a.stl")
+    assert shape.faces is not None
+    assert len(shape.faces) == 2 * len(sphere.faces)
+    assert area(tmp_path / "a.stl") == pytest.approx(2 * sphere.area, rel=1e-4)
+
+
+def test_a_table_that_excel_wrote_may_name_its_separator(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\nname;x;y;z\n" + "".join(f"p{i};{i};{i * i};-{i}\n" for i in range(20)))
+    np.testing.assert_array_equal(read(tmp_path / "a.csv").vertices, [(i, i * i, -i) for i in range(20)])
+
+
+def test_a_comma_in_a_label_hides_no_point(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"{i} {i * i} {-i} tree, big\n" for i in range(20)))
+    assert len(read(tmp_path / "a.txt").vertices) == 20
 
 
 def test_text_tables_may_hold_comments_blank_lines_and_more_columns(tmp_path: Path) -> None:
@@ -533,6 +586,23 @@ def test_concave_polygons_of_a_binary_ply(tmp_path: Path, mixed: bool) -> None:
     body = b"".join(bytes([len(face)]) + np.array(face, "<i4").tobytes() for face in faces)
     (tmp_path / "a.ply").write_bytes(header.encode() + ring.tobytes() + body)
     assert area(tmp_path / "a.ply") == pytest.approx(5)
+
+
+def test_polygons_of_few_corners_are_cut_many_at_once() -> None:
+    """100,000 Ls, in any plane, from any corner: as one of them is cut, and in a second, not in twenty."""
+    rng = np.random.default_rng(0)
+    flat = np.array([(0, 0), (3, 0), (3, 1), (1, 1), (1, 3), (0, 3)], dtype=float)
+    count = 100_000
+    sides = np.linalg.qr(rng.normal(size=(100, 3, 2)))[0]
+    rings = np.einsum("nc,pac->pna", flat, np.tile(sides, (count // 100, 1, 1)))
+    order = (np.arange(6) + rng.integers(6, size=(count, 1))) % 6
+    begun = time.monotonic()
+    faces, of = triangles(rings.reshape(-1, 3), (order + 6 * np.arange(count)[:, None]).ravel(), np.full(count, 6))
+    assert time.monotonic() - begun < 10
+    a, b, c = (rings.reshape(-1, 3)[faces[:, k]] for k in range(3))
+    surfaces = np.bincount(of, np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
+    np.testing.assert_allclose(surfaces, 5, rtol=1e-9)
+    assert (faces // 6 == of[:, None]).all()
 
 
 def test_cutting_polygons_has_an_end() -> None:

@@ -40,6 +40,12 @@ def test_gltf_reads_its_buffers_from_its_own_folder_only(tmp_path: Path, sphere:
         (tmp_path / "in" / name).write_bytes(data)
     path = tmp_path / "in" / "model.gltf"
     assert area(path) == pytest.approx(sphere.area, rel=1e-5)
+    (tmp_path / "cached").mkdir()  # as downloads are kept: a folder of links
+    for name in [file.name for file in path.parent.iterdir()]:
+        (tmp_path / "in" / name).rename(tmp_path / f"blob of {name}")
+        for folder in ("in", "cached"):
+            (tmp_path / folder / name).symlink_to(tmp_path / f"blob of {name}")
+    assert area(tmp_path / "cached" / "model.gltf") == pytest.approx(sphere.area, rel=1e-5)
     tree = json.loads(path.read_text())
     tree["buffers"][0]["uri"] = "../" + tree["buffers"][0]["uri"]
     path.write_text(json.dumps(tree))

@@ -318,7 +318,8 @@ def test_bad_options_are_errors(predictor: Predictor) -> None:
     with pytest.raises(ConfigError, match="runtime must be one of auto, onnx, torch, found 'tensorrt'"):
         pc.load("small", runtime="tensorrt")  # type: ignore[arg-type]
     for options, says in [
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1; found 0"),
+        ({"votes": 1.5}, "votes must be a whole number, at least 1; found 1.5"),
         ({"workers": -1}, "workers must not be neg"),
     ]:
         with pytest.raises(ConfigError, match=says):
@@ -479,6 +480,8 @@ def test_shapes_of_open3d_are_taken_as_they_are(predictor: Predictor) -> None:
     assert predictor(cloud).top == predictor(shape.vertices).top
     with pytest.raises(ReadError, match="found Image"):
         predictor(open3d.geometry.Image())
+    for made in (open3d.t.geometry.TriangleMesh.from_legacy(mesh), open3d.t.geometry.PointCloud.from_legacy(cloud)):
+        assert predictor(made, up="z").label == predictor(made.to_legacy(), up="z").label
 
 
 def test_results_are_short_in_a_notebook(predictor: Predictor) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -275,7 +277,7 @@ class TestParquet:
         kept = [p.read_bytes() for p in sorted(shards.glob("part-*"))]
         assert 2 <= len(kept) < 12
         assert not (tmp_path / "out.parquet").exists()
-        stale = shards / ".part-00099.parquet.abc"
+        stale = shards / ".pointcentroid-abc"  # as `replacing` calls what is not whole
         stale.write_text("what was being written")
         os.utime(stale, (0, 0))
 
@@ -328,6 +330,23 @@ class TestParquet:
             pass
         whole = Answers(tmp_path, False, {"weights": "w"}, resume=True)
         assert whole.done == len(pq.read_table(tmp_path)) == 10
+
+    def test_one_command_at_a_time_writes_a_file(self, tmp_path: Path) -> None:
+        def begun(resume: bool) -> tuple[Answers, Iterator[Any]]:
+            answers = Answers(tmp_path / "x.parquet", True, {"weights": "w"}, resume)
+            return answers, answers.keeping(Failure(file, "broken") for file in answers.missing("abcd"))
+
+        first, second, third = begun(resume=False), begun(resume=False), begun(resume=False)
+        next(first[1])
+        with pytest.raises(DataError, match="another command is writing to"):
+            next(second[1])
+        list(first[1])
+        with pytest.raises(DataError, match="has written to"):  # it looked before there was anything
+            list(third[1])
+        assert pq.read_table(tmp_path / "x.parquet")["path"].to_pylist() == list("abcd")
+        assert list(begun(resume=True)[1]) == []
+        assert len(list(begun(resume=False)[1])) == 4
+        assert os.listdir(tmp_path) == ["x.parquet"]
 
     def test_a_death_between_merging_and_deleting_doubles_nothing(self, tmp_path: Path) -> None:
         def keep(files: list[str], resume: bool) -> Answers:
@@ -634,6 +653,17 @@ class TestRay:
         assert list(files_of(str(EXAMPLES / "stool.csv"), False)) == [str(EXAMPLES / "stool.csv")]
         (tmp_path / "list.txt").write_text("a.off\nb.off\n")
         assert list(files_of(str(tmp_path / "list.txt"), False)) == ["a.off", "b.off"]
+
+    def test_an_address_is_listed_as_a_folder_is(self, tmp_path: Path) -> None:
+        """By fsspec's name for local files; a licence and a list are left out, and one file is one file."""
+        for name in ("chair.off", "stool.csv"):
+            shutil.copy(EXAMPLES / name, tmp_path)
+        (tmp_path / "LICENSE.txt").write_text("Do as you like.\n")
+        (tmp_path / "list.csv").write_text("name,class\na,chair\n")
+        local = [Path(file).name for file in files_of(str(tmp_path), False)]
+        remote = [Path(file).name for file in files_of(f"local://{tmp_path}", False)]
+        assert remote == local == ["chair.off", "stool.csv"]
+        assert list(files_of(f"local://{tmp_path}/chair.off", False)) == [f"local://{tmp_path}/chair.off"]
 
     def test_names_are_of_the_folder_of_who_asks(self, tmp_path: Path, monkeypatch) -> None:
         """Processes of a cluster are in another one."""

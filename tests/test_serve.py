@@ -530,7 +530,7 @@ class TestLimits:
             {"Origin": "https://a.proxy", "Sec-Fetch-Site": "same-origin"},
         ):
             assert server.ask("POST", "/classify", body, headers | {"Host": "localhost"} | extra).status == 200
-        for host in ("localhost", f"127.0.0.1:{server.port}", "[::1]:80"):
+        for host in ("localhost", "LOCALHOST", "localhost.", f"127.0.0.1:{server.port}", "[::1]:80"):
             assert server.ask("POST", "/classify", body, headers | {"Host": host}).status == 200
 
     def test_its_folder_is_private(self, server: Server) -> None:
@@ -672,6 +672,7 @@ class TestOtherRoutes:
             assert answer.status == 200
             assert not re.search(rb"(src|href)=.?(https?:)?//", answer.body)
         assert "unsafe" not in server.ask("GET", "/").headers["Content-Security-Policy"]
+        assert (server.ask("HEAD", "/").status, server.ask("POST", "/health").headers["Allow"]) == (200, "GET")
         assert b"<script" not in server.ask("GET", "/docs").body
 
     def test_examples_are_those_of_the_clone(self, server: Server) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from pointcentroid.cli import options
 from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, open_answers
+from pointcentroid.errors import printable
 from pointcentroid.results import Failure, Prediction, to_row
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _lay_out(
         for result in results:
             file = escape(shown(result.file))
             if isinstance(result, Failure):
-                table.add_row(file, Text("error", "bold red"), "", "", Text(result.error, "red"), "")
+                table.add_row(file, Text("error", "bold red"), "", "", Text(printable(result.error), "red"), "")
                 continue
             colour = "yellow" if result.uncertain else "green"
             percent = Text(f"{result.confidence:.0%}", colour)
@@ -135,6 +136,6 @@ def _lay_out(
 
 def _others(result: Prediction | Failure) -> str:
     if isinstance(result, Failure):
-        return result.error
+        return printable(result.error)
     doubt = ["unknown?"] if result.unknown else []
     return "  ".join(doubt + [f"{label} {p:.0%}" for label, p in result.top[1:3] if p >= 0.005])

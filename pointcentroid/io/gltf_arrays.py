@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
@@ -188,8 +189,9 @@ class GltfArrays:
                 return base64.b64decode(uri.partition(",")[2], validate=True)
             except binascii.Error:
                 raise ReadError(self.path, "an embedded buffer is not valid base64") from None
-        folder = self.path.parent.resolve()
-        file = (folder / urllib.parse.unquote(uri)).resolve()
+        folder = Path(os.path.abspath(self.path.parent))
+        # By its name: caches of downloads keep files elsewhere, and link them into the folder.
+        file = Path(os.path.normpath(folder / urllib.parse.unquote(uri)))
         if not file.is_relative_to(folder) or "://" in uri:
             raise ReadError(self.path, f"names the buffer {uri!r} outside its own folder, which is not opened")
         try:

@@ -7,11 +7,13 @@ import itertools
 import numpy as np
 
 _MOST_STEPS = 20_000_000  # of cutting polygons at their ears, some seconds; what is left over then stays in fans
+_MOST_FANS = 16  # corners of polygons around all of which fans are tried, of many polygons at once
 _TRIED = 50  # steps that looking at a corner costs, beside one for each that is left
 
 
 def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut polygons into triangles: into fans around their first corners, and at their ears where fans would reach outside.
+    """Cut polygons into triangles: into fans around their first corners, or another one where that would reach outside, and
+    at their ears where no fan fits.
 
     Args:
         vertices: (V, 3), of which all corners are.
@@ -27,8 +29,14 @@ def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> t
     step = np.arange(extra.sum()) - np.repeat(places, extra) + 1
     made = np.stack([corners[first], corners[first + step], corners[first + step + 1]], axis=1)
     of = np.repeat(np.arange(len(sizes)), extra)
-    steps = _MOST_STEPS
-    for polygon in _bent_inwards(vertices, made, of, sizes):
+    steps, bent = _MOST_STEPS, _bent_inwards(vertices, made, of, sizes)
+    for size in np.unique(sizes[bent]):
+        alike = bent[sizes[bent] == size]
+        if size <= _MOST_FANS:
+            rings, rows = starts[alike, None] + np.arange(size), places[alike, None] + np.arange(size - 2)
+            fanned, made[rows] = _fans(vertices, corners[rings], made[rows])
+            bent = np.setdiff1d(bent, alike[fanned])
+    for polygon in bent:
         own = corners[starts[polygon] : starts[polygon] + sizes[polygon]]
         here = slice(places[polygon], places[polygon] + extra[polygon])
         ears, steps = _ears(vertices[own], steps)
@@ -60,11 +68,34 @@ def _bent_inwards(vertices: np.ndarray, made: np.ndarray, of: np.ndarray, sizes:
     if not several.any():
         return np.zeros(0, dtype=np.int64)
     rows = np.flatnonzero(several)
-    a, b, c = (vertices[made[rows, k]] for k in range(3))
-    normals = np.cross(b - a, c - a)
+    normals = _normals(vertices[made[rows]])
     whole = np.stack([np.bincount(of[rows], normals[:, axis], minlength=len(sizes)) for axis in range(3)], axis=1)
     against = (normals * whole[of[rows]]).sum(axis=1) < -1e-9 * (whole**2).sum(axis=1)[of[rows]]
     return np.unique(of[rows][against])
+
+
+def _fans(vertices: np.ndarray, rings: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cut polygons of one size into fans around the first corner from which all of it can be seen.
+
+    Args:
+        vertices: (V, 3).
+        rings: (P, n) their corners.
+        made: (P, n - 2, 3) corners of the triangles that they are cut into so far.
+
+    Returns:
+        (P,) which are cut now, and (P, n - 2, 3) the triangles of all; of those that lie in no plane, whichever are smaller.
+    """
+    made, cut = made.copy(), np.zeros(len(rings), dtype=bool)
+    for corner in range(1, rings.shape[1]):
+        turned = np.roll(rings, -corner, axis=1)
+        fan = np.stack([np.broadcast_to(turned[:, :1], made.shape[:2]), turned[:, 1:-1], turned[:, 2:]], axis=2)
+        normals = _normals(vertices[fan])
+        whole = normals.sum(axis=1, keepdims=True)
+        fits = ((normals * whole).sum(axis=2) >= -1e-9 * (whole**2).sum(axis=2)).all(axis=1) & ~cut
+        smaller = np.linalg.norm(normals, axis=2).sum(axis=1) < np.linalg.norm(_normals(vertices[made]), axis=2).sum(axis=1)
+        made[fits & smaller] = fan[fits & smaller]
+        cut |= fits
+    return cut, made
 
 
 def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None, int]:
@@ -104,8 +135,14 @@ def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None
 
 
 def _area(corners: np.ndarray) -> float:
-    """Of (F, 3, 3) triangles."""
-    return float(np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum())
+    """Twice that of (F, 3, 3) triangles."""
+    return float(np.linalg.norm(_normals(corners), axis=1).sum())
+
+
+def _normals(corners: np.ndarray) -> np.ndarray:
+    """(..., 3) of (..., 3, 3) triangles, each twice as long as its area is large."""
+    a, b, c = (corners[..., k, :] for k in range(3))
+    return np.cross(b - a, c - a)
 
 
 def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import MissingExtraError, ReadError, one_line
+from pointcentroid.io.numbers import reals
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
 
@@ -31,6 +32,9 @@ def read_pcd(path: Path) -> Shape:
     """
     content = path.read_bytes()
     head, data = _pcd_header(path, content)
+    if head.kind == "ascii":
+        points = _pcd_text(path, head, content[data:].splitlines(), content[:data].count(b"\n") + 1)
+        return checked(path, points[~np.isnan(points).any(axis=1)])
     from pypcd4.pypcd4 import PointCloud
 
     try:
@@ -42,6 +46,38 @@ def read_pcd(path: Path) -> Shape:
     if len(points) != head.points:
         raise ReadError(path, f"cut short: the header declares {head.points} points, the file holds {len(points)}")
     return checked(path, points[~np.isnan(points).any(axis=1)])
+
+
+def _pcd_text(path: Path, head: _Header, lines: list[bytes], first: int) -> np.ndarray:
+    """(N, 3) the points of an ascii PCD: its numbers may stand in columns, and only those of x, y and z are looked at.
+
+    Args:
+        path: named in errors.
+        head: what its header says.
+        lines: of its data; what stands behind the last point is left out.
+        first: the number of the first of these lines.
+    """
+    rows = [(number, line) for number, line in enumerate(lines, first) if line.strip()][: head.points]
+    if len(rows) < head.points:
+        raise ReadError(path, f"cut short: the header declares {head.points} points, the file holds {len(rows)}")
+    width = sum(head.counts)
+    names = [name.lower() for name in head.fields]
+    columns = [sum(head.counts[: names.index(axis)]) for axis in "xyz"]
+    numbers = reals(b"\n".join(line for _, line in rows))
+    if numbers is not None and numbers.size == width * len(rows):
+        return numbers.reshape(-1, width)[:, columns]
+    points = np.empty((len(rows), 3))
+    for point, (number, line) in zip(points, rows, strict=True):
+        words = line.split()
+        try:
+            if len(words) != width:
+                raise ValueError
+            # C++ on Windows writes what is no number as -nan(ind).
+            point[:] = [np.nan if b"nan" in words[column].lower() else float(words[column]) for column in columns]
+        except ValueError:
+            shown = line.strip().decode("utf-8", "replace")[:60]
+            raise ReadError(path, f"expected {width} numbers, found {shown!r}", number) from None
+    return points
 
 
 class _Header(NamedTuple):
@@ -88,7 +124,8 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
         if key and not key.startswith("#"):
             head[key.upper()] = values
         position = end + 1
-    missing = [key for key in ("FIELDS", "SIZE", "TYPE", "DATA") if key not in head]
+    head.setdefault("FIELDS", head.get("COLUMNS", []))  # as early versions called them
+    missing = [key for key in ("FIELDS", "SIZE", "TYPE", "DATA") if not head.get(key)]
     if "POINTS" not in head and not {"WIDTH", "HEIGHT"} <= head.keys():
         missing.append("POINTS")
     if missing:

@@ -15,6 +15,7 @@ import numpy as np
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.shape import Part, Shape, joined
 
+_NAMED = re.compile(rb"^([ \t]*(?:end)?solid)\b[^\n]*", re.MULTILINE | re.IGNORECASE)
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
@@ -74,7 +75,8 @@ def _whole(path: Path, content: bytes) -> bytes:
             raise ReadError(path, f"cut short: the header declares {declared} triangles, the file holds {held}")
     if not text:
         return content
-    content = content.removeprefix(codecs.BOM_UTF8).lstrip()
+    content = content.removeprefix(codecs.BOM_UTF8).lstrip().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    content = _NAMED.sub(rb"\1", content)  # trimesh looks for words that a name may hold, too
     # What stands behind the end of the last solid may be anything but the beginning of another one.
     end = content[-1024:].lower()
     end = end if b"endsolid" in end else content.lower()

@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +60,8 @@ def read_text(path: Path) -> Shape:
         ReadError: with the line, where it does not hold three numbers; or of more than three columns with names none is x.
     """
     lines = _text(path, path.read_bytes()).splitlines()
+    if lines and _SEPARATOR.fullmatch(lines[0]):
+        lines[0] = ""
     first, columns, named = _skip_head(path, lines)
     cells = _cells(lines[first], mixed=not named)
     if named and cells.delimiter is None and "\t" in lines[first]:
@@ -75,7 +77,7 @@ def read_text(path: Path) -> Shape:
     except (ValueError, IndexError):
         left = _numbered(lines, first)
         if path.suffix.lower() == ".pts":  # of several scans, each with the number of its points
-            left = [(number, text) for number, text in left if not text.isdigit()]
+            left = ((number, text) for number, text in left if not text.isdigit())
         points = [_row(path, number, text, cells, wanted) for number, text in left]
     return checked(path, np.asarray(points, dtype=np.float64))
 
@@ -120,7 +122,7 @@ def may_hold_points(path: str, read: Callable[[str, int], bytes] = _beginning) -
     cut = len(head) == _HEAD
     if cut:
         del lines[-1]
-    rows = _numbered(lines, 0)
+    rows = list(_numbered(lines, 0))
     return len(rows) < 1 + cut or any(_like_points(text) for _, text in rows)
 
 
@@ -138,9 +140,9 @@ def _like_points(line: str) -> bool:
     return _places(cells) is not None or (len(cells) >= 3 and all(map(_is_number, cells[:3])))
 
 
-def _numbered(lines: list[str], first: int) -> list[tuple[int, str]]:
-    rows = [(number, text.strip()) for number, text in enumerate(lines[first:], first + 1)]
-    return [(number, text) for number, text in rows if text and not text.startswith(_COMMENT)]
+def _numbered(lines: list[str], first: int) -> Iterator[tuple[int, str]]:
+    rows = ((number + 1, lines[number].strip()) for number in range(first, len(lines)))
+    return ((number, text) for number, text in rows if text and not text.startswith(_COMMENT))
 
 
 def _cells(line: str, mixed: bool = False) -> _Cells:
@@ -163,7 +165,7 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
         cells = _cells(text).of(text)
         if len(cells) == 1 and cells[0].strip().isdigit() and not counted:
             counted = True
-        elif not named and not any(map(_is_number, cells)):
+        elif not named and not any(map(_is_number, [*cells, *_cells(text, mixed=True).of(text)])):
             named = True
             names = text.split("\t") if "\t" in text else cells  # names may hold blanks
             apart = any(mark in text for mark in ",;\t")  # else it may be a title
@@ -185,6 +187,7 @@ def _commented(above: list[str], held: int) -> tuple[int, int, int] | None:
     return found if in_order else None
 
 
+_SEPARATOR = re.compile(r"""["']?sep=.["']?\s*""", re.IGNORECASE)  # the first line of a table that Excel wrote
 _PLACE = r"(?:points?|pos|position|coords?|coordinates?)"
 _AXIS = re.compile(rf"(?:(?:{_PLACE}|p|vertex)[ _.:]?)?([xyz])(?:[ _.:]?(?:{_PLACE}|mm|cm|m))?")
 _NUMBERED = re.compile(rf"{_PLACE}(?:\w*:|[ _.:]?)([012])")

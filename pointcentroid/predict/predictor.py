@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,5 +270,5 @@ class Predictor:
 def _check(up: Up | np.ndarray, **counts: int) -> None:
     given_turn(up)
     for name, value in counts.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, found {value}")
+        if not isinstance(value, Integral) or value < 1:
+            raise ConfigError(f"{name} must be a whole number, at least 1; found {value!r}")

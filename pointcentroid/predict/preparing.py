@@ -156,6 +156,7 @@ def as_shape(source: Source) -> Shape:
 def _foreign_shape(source: Any) -> Shape | None:
     """What other libraries call a shape."""
     name = f"<{type(source).__name__}>"
+    source = source.to_legacy() if hasattr(source, "to_legacy") else source  # of open3d, made of tensors
     if hasattr(source, "pos"):  # PyTorch Geometric: pos (N, 3) and perhaps face (3, F)
         face = getattr(source, "face", None)
         if source.pos is None:

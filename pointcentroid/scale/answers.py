@@ -6,9 +6,11 @@ since the last shard, at most `SHARD_ROWS` of them or those of `SHARD_SECONDS`. 
 or stands beside it (`-o out.parquet`: `.out.parquet.parts/`) until the run is through; then its shards become the row groups
 of one file, which is renamed when it is whole.
 
-Files that could not be read are answers too, and are not read again. Every shard carries the request it answers, so that
-answers of other weights are never mixed with these. (Renaming holds against the death of a process; against that of the
-machine as far as its file system does, and a shard that lost its content is an error that names it.)
+One command at a time writes to a file: a lock, which ends with its process, refuses a second one. (Several may fill a folder
+of shards, each with files of its own.) Files that could not be read are answers too, and are not read again. Every shard
+carries the request it answers, so that answers of other weights are never mixed with these. (Renaming holds against the
+death of a process; against that of the machine as far as its file system does, and a shard that lost its content is an error
+that names it.)
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,8 +31,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pointcentroid.errors import DataError
-from pointcentroid.files import replacing
+from pointcentroid.files import TEMPORARY, replacing
 from pointcentroid.results import Failure, Prediction
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 SHARD_ROWS = 1000
 """Answers in a shard, at most."""
@@ -39,6 +47,7 @@ SHARD_SECONDS = 60.0
 
 _REQUEST = b"pointcentroid"
 _STALE_SECONDS = 600.0
+_LOCK = ".lock"
 
 _ANEW = ".anew"
 """Stands among the shards of a run that answers every file, whatever an earlier one left in `target`."""
@@ -164,15 +173,14 @@ class Answers:
             raise DataError(
                 f"{self.folder} holds answers of a run that was interrupted or is done: --resume goes on, or delete them"
             )
-        for stale in self.folder.glob(".part-*"):  # what a killed process was writing, and no other one still is
-            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
-                stale.unlink(missing_ok=True)
+        self._found = self._state()
         self._anew = not resume or (self.folder / _ANEW).is_file()
         if whole and not self._anew and target.is_file():
             self._take(target)
         for part in self.parts():
             if not self._take(part):
                 part.unlink()
+                self._found = [state for state in self._found if state[0] != part.name]
         numbers = (part.stem.split("-")[1] for part in self.parts())
         self._own = secrets.token_hex(4)  # another command may write to the same folder
         self._number = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
@@ -204,6 +212,39 @@ class Answers:
         self, items: Iterable[Any], size: Callable[[list], int], table: Callable[[list], pa.Table]
     ) -> Iterator[Any]:
         self.folder.mkdir(parents=True, exist_ok=True)  # now, not when the first shard is full: it may not be allowed
+        for stale in self.folder.glob(f"{TEMPORARY}*"):  # what a killed process was writing, and no other one still is
+            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+                stale.unlink(missing_ok=True)
+        if not self.whole:
+            yield from self._kept(items, size, table)
+            return
+        with self._alone():
+            yield from self._kept(items, size, table)
+            shutil.rmtree(self.folder)
+
+    def _state(self) -> list[tuple[str, int, int]]:
+        """What another command that writes to the same file would change."""
+        files = [*self.parts(), *([self.target] if self.target.is_file() else [])]
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other commands out, and see to it that none was here since this one looked at what there is."""
+        with (self.folder / _LOCK).open("w") as lock:
+            try:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"another command is writing to {self.target}; name another output, or wait for it"
+                ) from None
+            except OSError:  # there are no locks on this file system
+                pass
+            if self._state() != self._found:
+                raise DataError(f"another command has written to {self.target} meanwhile; see what it holds, and run again")
+            yield
+
+    def _kept(self, items: Iterable[Any], size: Callable[[list], int], table: Callable[[list], pa.Table]) -> Iterator[Any]:
         if self.whole and self._anew:
             (self.folder / _ANEW).touch()
         held, since = [], time.monotonic()
@@ -219,7 +260,6 @@ class Answers:
             self._merge()
         if self.whole:
             (self.folder / _ANEW).unlink(missing_ok=True)  # first: from now on, shards that remain are known to `target`
-            shutil.rmtree(self.folder)
 
     def _keep(self, table: pa.Table) -> None:
         with replacing(self.folder / f"part-{self._number:05d}-{self._own}.parquet") as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ def files_of(source: str, recursive: bool, folder: str = "") -> Iterator[str]:
 
     Args:
         source: a folder; a file with a shape; any other file, which lists one path or address a line; or the address of a
-            folder that pyarrow or fsspec knows, such as `s3://bucket/folder`. (Tested: local ones, S3 as moto serves it.)
+            shape or folder that pyarrow or fsspec knows, such as `s3://bucket/folder`. (Tested: local ones, and S3 as moto
+            serves it.)
         recursive: look into subfolders.
         folder: that names which are not whole are of; that of this process if empty.
     """
@@ -48,6 +49,9 @@ def files_of(source: str, recursive: bool, folder: str = "") -> Iterator[str]:
     if "://" in source:
         root, path = _split(source)
         system, base = _file_system(root)
+        if _is_file(system, base + path):
+            yield source
+            return
         for found in _walk_remote(system, base + path, recursive):
             yield root + found.removeprefix(base)
     elif os.path.isdir(there):
@@ -87,8 +91,19 @@ def _walk_remote(system: Any, folder: str, recursive: bool) -> Iterator[str]:
         if info.type == FileType.Directory:
             if recursive and not info.base_name.startswith("."):
                 yield from _walk_remote(system, info.path, recursive)
-        elif readable(info.base_name):
+        elif readable(info.base_name) and may_hold_points(info.path, partial(_beginning, system)):
             yield info.path
+
+
+def _is_file(system: Any, path: str) -> bool:
+    from pyarrow.fs import FileType
+
+    return system.get_file_info(path).type == FileType.File
+
+
+def _beginning(system: Any, path: str, most: int) -> bytes:
+    with system.open_input_stream(path) as file:
+        return file.read(most)
 
 
 def open_remote(address: str) -> Any:

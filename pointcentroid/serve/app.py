@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -66,7 +66,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
     app.add_middleware(Guard, loopback=loopback)
     _say_no(app)
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> HTMLResponse:
         text, policy = pages.page()
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
@@ -166,7 +166,7 @@ def _explains() -> bool:
     return True
 
 
-def _answer(request: Request, status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+def _answer(request: Request, status: int, content: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """An error: JSON, or a page where a browser asked for one."""
     if "text/html" in request.headers.get("accept", ""):
         own = {"Content-Security-Policy": pages.EXPLANATION_POLICY}  # it may stand in the frame of the page
@@ -196,8 +196,8 @@ def _say_no(app: FastAPI) -> None:
         return _answer(request, 404, {"error": "there is nothing here; GET /docs lists what there is"})
 
     @app.exception_handler(405)
-    async def unsuited(request: Request, _: Exception) -> Response:
-        return _answer(request, 405, {"error": "not with this method; GET /docs lists what there is"})
+    async def unsuited(request: Request, error: HTTPException) -> Response:
+        return _answer(request, 405, {"error": "not with this method; GET /docs lists what there is"}, error.headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, _: Exception) -> Response:

@@ -20,7 +20,7 @@ HEADERS = {
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a host that is listened on."""
-    if host == "localhost":
+    if host.lower().removesuffix(".") == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
