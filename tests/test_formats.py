@@ -183,6 +183,7 @@ def test_arrays_beside_points_that_are_no_faces_of_theirs(tmp_path: Path, points
         (lambda text: text.replace("FIELDS x y z", "FIELDS\tx\ty\tz"), ""),
         (lambda text: text.replace("FIELDS x y z", "COLUMNS x y z"), ""),
         (lambda text: text.replace("FIELDS x y z\n", ""), "lacks FIELDS"),
+        (lambda text: text.replace("FIELDS x y z", "FIELDS i n x y z"), "5 FIELDS, 3 SIZE, 3 TYPE and 3 COUNT"),
         (lambda text: text.replace("POINTS 20\n", "").replace("WIDTH 20\n", ""), "lacks POINTS"),
     ],
 )

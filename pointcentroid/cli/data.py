@@ -84,9 +84,9 @@ def prepare(
     else:
         write([row | {"classes": list(report.classes)}], list(row), kind, output)
     note_left_out(report.quarantined, str(report.folder / "meta.json"))
-    if (up != "standard" or catalogue.up == "z") and (found := lying(open_cache(to, settings))):
-        again = f"prepared into another folder with --up {found.axis}, they stand upright"
-        note(f"{found}; {again if up == 'standard' else f'is {up} right?'}")
+    given = None if up == "standard" else up
+    if (given or catalogue.up == "z") and (found := lying(open_cache(to, settings), given)):
+        note(f"{found}; prepared into another folder with --up {found.axis}, they stand upright")
 
 
 def _downloaded(name: str, to: Path, mirrors: list[str], sha256: str | None) -> Path:

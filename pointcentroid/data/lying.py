@@ -1,14 +1,16 @@
-"""Do the shapes of a data set lie on their sides? Most formats do not say which axis is up, and z is believed."""
+"""Do the shapes of a data set lie on their sides? Most formats do not say which axis is up, and z is believed; what a
+standard says is believed, and some programs do not keep to it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pointcentroid.data.clouds import CloudSet
-from pointcentroid.geometry.axes import UP_AXES
+from pointcentroid.geometry.axes import TO_Z_UP, up_name
 from pointcentroid.io import STANDARD_UP
 from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.runtimes import open_net
@@ -22,31 +24,32 @@ class Lying(NamedTuple):
     """How a data set lies.
 
     Attributes:
-        axis: the one that seems to be up, not z.
-        count: shapes of which it is.
+        axis: the one that seems to be up in its files.
+        believed: the one that was taken for it.
+        count: shapes of which this is so.
         looked_at: of so many.
     """
 
     axis: str
+    believed: str
     count: int
     looked_at: int
 
     def __str__(self) -> str:
-        return f"{self.count} of {self.looked_at} shapes look as if {self.axis} were up, but z was believed"
+        return f"{self.count} of {self.looked_at} shapes look as if {self.axis} were up, but {self.believed} was believed"
 
 
-def lying(clouds: CloudSet) -> Lying | None:
-    """Find out whether most shapes seem to have another axis up than z, to the net that finds axes.
+def lying(clouds: CloudSet, up: str | None = None) -> Lying | None:
+    """Find out whether most shapes seem to have another axis up than was believed, to the net that finds axes.
 
     Args:
-        clouds: a data set, of which nobody has said which axis is up. Files whose format's standard does are not looked at.
+        clouds: a prepared data set.
+        up: the axis that was said to be up in all files; None where it was that of each format's standard, or z.
     """
-    silent = [row for row, name in enumerate(clouds.names) if Path(name).suffix.lower() not in STANDARD_UP]
-    if not silent:
-        return None
-    rows = np.unique(np.linspace(0, len(silent) - 1, _LOOKED_AT).round().astype(int))
+    rows = np.unique(np.linspace(0, len(clouds) - 1, _LOOKED_AT).round().astype(int))
     net = open_net(find_weights(STAND_IN))
-    found = UpFinder(net)(ordered(np.ascontiguousarray(clouds.points[np.array(silent)[rows]]), net.card))
-    counts = np.bincount(found.chosen, minlength=len(UP_AXES))[: len(UP_AXES)]  # without those that lean
-    axis, count = UP_AXES[counts.argmax()], int(counts.max())
-    return Lying(axis, count, len(rows)) if axis != "z" and 2 * count > len(rows) else None
+    turns = UpFinder(net)(ordered(np.ascontiguousarray(clouds.points[rows]), net.card)).turns
+    believed = [up or STANDARD_UP.get(Path(clouds.names[row]).suffix.lower(), "z") for row in rows]
+    pairs = Counter((up_name(turn @ TO_Z_UP[axis]), axis) for turn, axis in zip(turns, believed, strict=True))
+    (axis, taken), count = pairs.most_common(1)[0]
+    return Lying(axis, taken, count, len(rows)) if axis != taken and axis in TO_Z_UP and 2 * count > len(rows) else None

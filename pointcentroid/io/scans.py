@@ -144,6 +144,9 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
         width = found.width
     except (ValueError, IndexError):
         raise ReadError(path, "its PCD header holds POINTS, SIZE or COUNT that are not numbers") from None
+    if not len(fields) == len(found.sizes) == len(types) == len(counts):
+        lengths = f"{len(fields)} FIELDS, {len(found.sizes)} SIZE, {len(types)} TYPE and {len(counts)} COUNT"
+        raise ReadError(path, f"damaged PCD file: its header holds {lengths}; they must be as many")
     data = len(content) - position
     if points < 0 or min(found.sizes, default=1) < 1 or min(counts, default=1) < 1 or width > len(content):
         raise ReadError(path, f"damaged PCD file: {points} points of {width} bytes cannot be in a file of {len(content)}")
