@@ -257,6 +257,8 @@ class TrainConfig:
 
     name: str = "unnamed"  # the name the finished weights carry
     data: str = ""  # a data set: see `pointcentroid.data.sources`
+    # What points up in raw shapes; standard: by that of the format, else z; auto: found for each, as predictions find it.
+    up: Literal["standard", "auto", "x", "-x", "y", "-y", "z", "-z"] = "standard"
     split: Literal["training", "all"] = "training"  # what of it; all: validation shapes too, once the recipe is frozen
     recipe: tuple[str, ...] = ()  # with split=all: weights of the same settings, whose validation figures stand for it
     start: str = ""  # weights to start from, by name or file; random ones if empty

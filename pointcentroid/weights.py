@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 
@@ -107,6 +107,11 @@ class WeightsCard:
     def trained_on_all(self) -> bool:
         """Whether validation shapes were trained on too. The metrics of such weights are those of others of the recipe."""
         return self.provenance.get("config", {}).get("split") == "all"
+
+    @property
+    def found_up(self) -> Literal["auto"] | None:
+        """`"auto"` where what points up was found for each shape that they were trained on."""
+        return "auto" if self.provenance.get("config", {}).get("up") == "auto" else None
 
     @property
     def trained_on(self) -> tuple[str, ...]:

@@ -708,6 +708,29 @@ def test_shapes_that_a_person_turned_are_another_data_set(tree: Path, tmp_path: 
     assert find_shapes(tree).fingerprint in found
 
 
+def test_the_axis_may_be_found_for_each_file(tmp_path: Path) -> None:
+    """Files that lie in three ways, some against their standard, give the clouds that they give upright, z up."""
+    for number, name in enumerate(["chair.off", "table.obj", "bottle.stl", "vase.ply", "cup.3mf", "lamp.glb"] * 3):
+        shape = pc.read(EXAMPLES / name)
+        upright = shape.vertices @ TO_Z_UP["y" if name == "lamp.glb" else "z"].T
+        lies = "zyx"[number // 6]
+        for folder, axis, suffix in (("all", lies, "glb" if number % 2 else "obj"), ("upright", "z", "off")):
+            path = tmp_path / folder / name.partition(".")[0] / f"{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trimesh.Trimesh(upright @ TO_Z_UP[axis], shape.faces, process=False).export(path)
+    prepare(tmp_path / "all", tmp_path / "found", "--points", 1024, "--up", "auto")
+    prepare(tmp_path / "upright", tmp_path / "z", "--points", 1024)
+    found, expected = (open_cache(tmp_path / name, PreprocessConfig()) for name in ("found", "z"))
+    assert len(found) == len(expected) == 18
+    for one, other in zip(found.points, expected.points, strict=True):
+        first, second = (np.array(sorted(cloud.tolist())) for cloud in (one, other))
+        np.testing.assert_allclose(first.mean(axis=0), second.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(np.sort(one[:, 2]), np.sort(other[:, 2]), atol=0.02)
+    again = open_data(tmp_path / "all", PreprocessConfig(), up="auto")
+    assert again.fingerprint == found.fingerprint != open_data(tmp_path / "all", PreprocessConfig()).fingerprint
+    assert again.points.tobytes() == found.points.tobytes()
+
+
 def test_what_needs_an_extra_is_not_left_out(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would stay so once the extra is there."""
     shutil.copytree(tree, tmp_path / "raw")

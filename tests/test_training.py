@@ -398,7 +398,10 @@ def test_a_folder_of_shapes_fine_tunes_the_shipped_weights(tmp_path: Path) -> No
     assert predictor(rng.uniform(-1, 1, size=(900, 3)) * (0.1, 0.1, 2), up="z").label == "rod"
     done = run("evaluate", row["weights"], "--data", tmp_path / "my shapes", "--format", "json")
     numbers = json.loads(done.stdout)
-    assert (numbers["split"], numbers["shapes"]) == ("validation", 3)
+    # Found to be the same data set, for what points up in it was found as in training.
+    assert (numbers["split"], numbers["shapes"], numbers["overall_accuracy"]) == ("validation", 3, 1)
+    config = read_card(Path(row["weights"])).provenance["config"]
+    assert config["up"] == "auto"
     done = run("train", tmp_path / "my shapes", *settings, "--from", "smal", "name=x")
     assert done.returncode == 2
     assert "did you mean 'small'" in done.stderr
@@ -650,6 +653,12 @@ def test_classes_need_not_be_counted(toy: Path, tmp_path: Path) -> None:
     assert f"after: pointcentroid export {path} -o {path.with_suffix('.onnx')}\n" in done.stderr
     assert "confidence is not calibrated: " in done.stderr
     assert read_card(tmp_path / "counted" / "counted.safetensors").classes == ("rod", "plate")
+
+
+def test_prepared_clouds_are_not_turned(toy: Path, tmp_path: Path) -> None:
+    done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, "up=y")
+    assert done.returncode == 2
+    assert "up=y is for raw shapes; those of" in done.stderr
 
 
 def test_mismatched_classes_are_an_error(toy: Path, tmp_path: Path) -> None:

@@ -32,9 +32,10 @@ def prepare(
     points: Annotated[int, typer.Option(min=1, max=1_000_000, help="Points to sample from each surface.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     up: Annotated[
-        Literal["standard", "x", "-x", "y", "-y", "z", "-z"],
+        Literal["standard", "auto", "x", "-x", "y", "-y", "z", "-z"],
         typer.Option(
-            help="The axis that points up in every file; standard follows the format's standard, else the layout's."
+            help="The axis that points up in every file; standard: that of the format, else of the layout; auto: found for "
+            "each file, as classify does."
         ),
     ] = "standard",
     download: Annotated[bool, typer.Option("--download", help="Download the data set of that name first.")] = False,
@@ -85,7 +86,7 @@ def prepare(
         write([row | {"classes": list(report.classes)}], list(row), kind, output)
     note_left_out(report.quarantined, str(report.folder / "meta.json"))
     given = None if up == "standard" else up
-    if (given or catalogue.up == "z") and (found := lying(open_cache(to, settings), given)):
+    if given != "auto" and (given or catalogue.up == "z") and (found := lying(open_cache(to, settings), given)):
         note(f"{found}; prepared into another folder with --up {found.axis}, they stand upright")
 
 

@@ -306,7 +306,7 @@ def _open(data: str, card: WeightsCard, workers: int | None) -> CloudSet:
     def watch(items, total):
         return tracked(items, total, "preparing")
 
-    return open_data(data, card.preprocess, parts=card.model.kind == "parts", workers=workers, watch=watch)
+    return open_data(data, card.preprocess, parts=card.model.kind == "parts", up=card.found_up, workers=workers, watch=watch)
 
 
 def _flat(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import numpy as np
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, Entry, FolderCatalogue
+from pointcentroid.data.lying import AxisFinder
 from pointcentroid.errors import DataError, one_line
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP
@@ -98,7 +99,8 @@ def prepare_cache(
         catalogue: the shapes.
         folder: where to; made if it is not there.
         settings: the preprocessing.
-        up: the axis that points up in every file; None follows the format's standard, then the layout's.
+        up: the axis that points up in every file; `"auto"` finds it for each, as predictions do; None follows the format's
+            standard, then the layout's.
         workers: reading processes; None chooses.
         watch: wraps the shapes as they are prepared, with their number, to show progress.
 
@@ -254,6 +256,7 @@ def _clouds(
     catalogue: Catalogue, entries: list[Entry], settings: PreprocessConfig, up: str | None, workers: int | None
 ) -> Iterator[tuple[Entry, np.ndarray | Failure]]:
     """Preprocess entries in order: (sample, 3) clouds, z up."""
+    finder = AxisFinder() if up == "auto" else None
     with tempfile.TemporaryDirectory(prefix="pointcentroid-") as scratch:
         sources = catalogue.fetch(entries, Path(scratch))
         results = Preparer(settings, workers=workers)(sources)
@@ -263,7 +266,9 @@ def _clouds(
                     raise DataError(f"{catalogue.source}: {entry.name}: {result.error}; then prepare again, it goes on")
                 yield entry, result
                 continue
-            yield entry, result.clouds[0] @ TO_Z_UP[up or standard_up(source) or catalogue.up].T.astype(np.float32)
+            (cloud,) = result.clouds
+            turn = finder(cloud, source) if finder else TO_Z_UP[up or standard_up(source) or catalogue.up]
+            yield entry, cloud @ turn.T.astype(np.float32)
 
 
 def _write_parts(

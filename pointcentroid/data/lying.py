@@ -1,5 +1,5 @@
-"""Do the shapes of a data set lie on their sides? Most formats do not say which axis is up, and z is believed; what a
-standard says is believed, and some programs do not keep to it."""
+"""How do the shapes of a data set lie? Most formats do not say which axis is up, and z is believed; what a standard says is
+believed, and some programs do not keep to it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,30 @@ from pointcentroid.data.clouds import CloudSet
 from pointcentroid.geometry.axes import TO_Z_UP, up_name
 from pointcentroid.io import STANDARD_UP
 from pointcentroid.predict.nets import ordered
+from pointcentroid.predict.preparing import Source, source_name
 from pointcentroid.predict.runtimes import open_net
-from pointcentroid.predict.up import UpFinder
+from pointcentroid.predict.up import UpFinder, custom_of
 from pointcentroid.weights import STAND_IN, find_weights
 
 _LOOKED_AT = 64  # shapes; they take less than a second
+
+
+class AxisFinder:
+    """Finds how single clouds stand upright, as predictions with weights that cannot do so themselves find it."""
+
+    def __init__(self) -> None:
+        net = open_net(find_weights(STAND_IN))
+        self._card, self._find = net.card, UpFinder(net)
+
+    def __call__(self, cloud: np.ndarray, source: Source) -> np.ndarray:
+        """(3, 3) R, with which `cloud @ R.T` has z up.
+
+        Args:
+            cloud: (N, 3), preprocessed, in the frame of its file.
+            source: what it was made of, whose format has a custom.
+        """
+        clouds = ordered(np.ascontiguousarray(cloud[None], np.float32), self._card)
+        return self._find(clouds, custom_of(source_name(source))).turns[0]
 
 
 class Lying(NamedTuple):

@@ -17,6 +17,7 @@ def open_data(
     settings: PreprocessConfig,
     *,
     parts: bool = False,
+    up: str | None = None,
     workers: int | None = None,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _total: items,
 ) -> CloudSet:
@@ -27,6 +28,7 @@ def open_data(
             npz clouds that are not as `settings` prepare them, are prepared in memory; what cannot be read is left out.
         settings: the preprocessing of the net that will see the clouds.
         parts: it is one of parts, which chooses among all points of the clouds of an npz itself, anew in every epoch.
+        up: what points up in raw shapes, see `pointcentroid.data.cache.prepare_cache`.
         workers: reading processes; None chooses.
         watch: wraps the shapes as they are prepared, with their number, to show progress.
 
@@ -43,7 +45,7 @@ def open_data(
         catalogue = of_clouds(str(path), clouds)
     else:
         catalogue = find_shapes(path)
-    return prepared_clouds(catalogue, settings, workers=workers, watch=watch)
+    return prepared_clouds(catalogue, settings, up=up, workers=workers, watch=watch)
 
 
 def class_names(path: str | Path) -> tuple[str, ...]:

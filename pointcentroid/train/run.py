@@ -289,21 +289,24 @@ def _make_room(weights: Path) -> None:
 
 def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
     """Open the data set; raw shapes are prepared first, into the folder of the run."""
+    up = None if config.up == "standard" else config.up
     if isinstance(source, str) and (Path(source).suffix.lower() == ".npz" or is_cache(Path(source))):
+        if up not in (None, "auto"):
+            raise DataError(f"up={up} is for raw shapes; those of {source} are prepared already, with z up")
         return open_data(source, config.preprocess, parts=isinstance(config.model, PartsConfig), watch=watch)
     cache = folder / "data"
     catalogue = find_shapes(source) if isinstance(source, str) else source
     if rank_zero_only.rank == 0:
-        if is_cache(cache) and not is_of(cache, catalogue, config.preprocess):
+        if is_cache(cache) and not is_of(cache, catalogue, config.preprocess, up):
             shutil.rmtree(cache)  # of shapes that have changed since; it was made here, and is made again
-        prepare_cache(catalogue, cache, config.preprocess, watch=watch)
+        prepare_cache(catalogue, cache, config.preprocess, up=up, watch=watch)
     # In the other processes: what lies there may be of shapes that have changed since.
-    while not ((cache / "meta.json").is_file() and is_of(cache, catalogue, config.preprocess)):
+    while not ((cache / "meta.json").is_file() and is_of(cache, catalogue, config.preprocess, up)):
         time.sleep(0.5)  # the first process is at it
     clouds = open_data(cache, config.preprocess)
-    if rank_zero_only.rank == 0 and catalogue.up == "z" and (found := lying(clouds)):
-        how = f"; to turn them: pointcentroid data prepare {source} --to FOLDER --up {found.axis}, and train on FOLDER"
-        print(f"{found}{how if isinstance(source, str) else ''}", file=sys.stderr)
+    looks = up != "auto" and (up or catalogue.up == "z")
+    if rank_zero_only.rank == 0 and looks and (found := lying(clouds, up)):
+        print(f"{found}; up={found.axis} turns them all, up=auto each as it lies", file=sys.stderr)
     return clouds
 
 
