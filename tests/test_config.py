@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,8 @@ class TestYaml:
         config = load_train_config(str(path), ["data=x", "epochs=9", "augment.jitter=0.02"])
         assert (config.seed, config.output, config.model) == (9, "r-9-0.02", MODELS["tiny"])
         assert load_train_config(str(path), ["data=x", "name=small", "seed=3"]).model == MODELS["small"]
+        part = load_train_config(str(path), ["data=x", "model.classes=7"]).model
+        assert part == dataclasses.replace(MODELS["tiny"], classes=7)
 
     def test_an_unknown_configuration_names_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'modelnet40-small'"):

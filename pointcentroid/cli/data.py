@@ -69,11 +69,12 @@ def prepare(
     if download:
         source = str(_downloaded(source, to, mirror or [], sha256))
     catalogue, settings = find_shapes(source), PreprocessConfig(sample=points, points=points, seed=seed)
+    given = None if up == "standard" else up
     report = prepare_cache(
         catalogue,
         to,
         settings,
-        up=None if up == "standard" else up,
+        up=given,
         workers=workers,
         watch=lambda items, total: tracked(items, total, "preparing"),
     )
@@ -85,8 +86,7 @@ def prepare(
     else:
         write([row | {"classes": list(report.classes)}], list(row), kind, output)
     note_left_out(report.quarantined, str(report.folder / "meta.json"))
-    given = None if up == "standard" else up
-    if given != "auto" and (given or catalogue.up == "z") and (found := lying(open_cache(to, settings), given)):
+    if found := lying(open_cache(to, settings), given, catalogue.up):
         note(f"{found}; prepared into another folder with --up {found.axis}, they stand upright")
 
 

@@ -24,18 +24,19 @@ import numpy as np
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, Entry, FolderCatalogue
-from pointcentroid.data.lying import AxisFinder
+from pointcentroid.data.lying import stand_in_finder
 from pointcentroid.errors import DataError, one_line
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.farthest import farthest_first
-from pointcentroid.predict.preparing import Preparer, standard_up
+from pointcentroid.predict.preparing import Preparer, Source, source_name, standard_up
 from pointcentroid.results import Failure
 
 VERSION = 1
 _PART = 128  # shapes between two saves
 
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+_TurnOf = Callable[[np.ndarray, Source], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def prepare_cache(
         raise DataError(f"{folder} is not empty and not a prepared data set; name another folder")
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(request))
-    files = list(_write_parts(catalogue, parts, settings, up, workers, watch))
+    files = list(_write_parts(catalogue, parts, settings, _standing(catalogue, up), workers, watch))
     meta = request | {"source": str(catalogue.source)}
     _assemble(folder, files, meta, catalogue, settings)
     shutil.rmtree(parts)
@@ -146,8 +147,8 @@ def prepared_clouds(
     if not catalogue.entries:
         raise DataError(f"{catalogue.source} holds no shapes")
     kept: list[Entry] = []
-    clouds, failures = [], {}
-    for entry, cloud in watch(_clouds(catalogue, catalogue.entries, settings, up, workers), len(catalogue.entries)):
+    clouds, failures, turn_of = [], {}, _standing(catalogue, up)
+    for entry, cloud in watch(_clouds(catalogue, catalogue.entries, settings, turn_of, workers), len(catalogue.entries)):
         if isinstance(cloud, Failure):
             failures[entry.name] = cloud.error
         else:
@@ -253,10 +254,9 @@ def _report(folder: Path, meta: dict[str, Any]) -> Report:
 
 
 def _clouds(
-    catalogue: Catalogue, entries: list[Entry], settings: PreprocessConfig, up: str | None, workers: int | None
+    catalogue: Catalogue, entries: list[Entry], settings: PreprocessConfig, turn_of: _TurnOf, workers: int | None
 ) -> Iterator[tuple[Entry, np.ndarray | Failure]]:
     """Preprocess entries in order: (sample, 3) clouds, z up."""
-    finder = AxisFinder() if up == "auto" else None
     with tempfile.TemporaryDirectory(prefix="pointcentroid-") as scratch:
         sources = catalogue.fetch(entries, Path(scratch))
         results = Preparer(settings, workers=workers)(sources)
@@ -267,12 +267,19 @@ def _clouds(
                 yield entry, result
                 continue
             (cloud,) = result.clouds
-            turn = finder(cloud, source) if finder else TO_Z_UP[up or standard_up(source) or catalogue.up]
-            yield entry, cloud @ turn.T.astype(np.float32)
+            yield entry, cloud @ turn_of(cloud, source).T.astype(np.float32)
+
+
+def _standing(catalogue: Catalogue, up: str | None) -> _TurnOf:
+    """What turns a cloud, made of a source, z up; see `prepare_cache` for `up`."""
+    if up == "auto":
+        finder = stand_in_finder()
+        return lambda cloud, source: finder.turn_of(cloud, source_name(source))
+    return lambda _, source: TO_Z_UP[up or standard_up(source) or catalogue.up]
 
 
 def _write_parts(
-    catalogue: Catalogue, folder: Path, settings: PreprocessConfig, up: str | None, workers: int | None, watch: Watch
+    catalogue: Catalogue, folder: Path, settings: PreprocessConfig, turn_of: _TurnOf, workers: int | None, watch: Watch
 ) -> Iterator[Path]:
     """Prepare a part at a time, and keep each one at once; parts that are there are not made again."""
 
@@ -283,7 +290,7 @@ def _write_parts(
             if not _is_whole(path):
                 clouds, failures = np.zeros((len(entries), settings.sample, 3), np.float32), {}
                 rows = []
-                for row, (_, cloud) in enumerate(_clouds(catalogue, entries, settings, up, workers)):
+                for row, (_, cloud) in enumerate(_clouds(catalogue, entries, settings, turn_of, workers)):
                     if isinstance(cloud, Failure):
                         failures[str(row)] = cloud.error
                     else:

@@ -13,30 +13,16 @@ from pointcentroid.data.clouds import CloudSet
 from pointcentroid.geometry.axes import TO_Z_UP, up_name
 from pointcentroid.io import STANDARD_UP
 from pointcentroid.predict.nets import ordered
-from pointcentroid.predict.preparing import Source, source_name
 from pointcentroid.predict.runtimes import open_net
-from pointcentroid.predict.up import UpFinder, custom_of
+from pointcentroid.predict.up import UpFinder
 from pointcentroid.weights import STAND_IN, find_weights
 
 _LOOKED_AT = 64  # shapes; they take less than a second
 
 
-class AxisFinder:
-    """Finds how single clouds stand upright, as predictions with weights that cannot do so themselves find it."""
-
-    def __init__(self) -> None:
-        net = open_net(find_weights(STAND_IN))
-        self._card, self._find = net.card, UpFinder(net)
-
-    def __call__(self, cloud: np.ndarray, source: Source) -> np.ndarray:
-        """(3, 3) R, with which `cloud @ R.T` has z up.
-
-        Args:
-            cloud: (N, 3), preprocessed, in the frame of its file.
-            source: what it was made of, whose format has a custom.
-        """
-        clouds = ordered(np.ascontiguousarray(cloud[None], np.float32), self._card)
-        return self._find(clouds, custom_of(source_name(source))).turns[0]
+def stand_in_finder() -> UpFinder:
+    """What finds how shapes stand where there are no weights yet that could, as predictions of such weights do."""
+    return UpFinder(open_net(find_weights(STAND_IN)))
 
 
 class Lying(NamedTuple):
@@ -58,16 +44,19 @@ class Lying(NamedTuple):
         return f"{self.count} of {self.looked_at} shapes look as if {self.axis} were up, but {self.believed} was believed"
 
 
-def lying(clouds: CloudSet, up: str | None = None) -> Lying | None:
+def lying(clouds: CloudSet, up: str | None, layout: str) -> Lying | None:
     """Find out whether most shapes seem to have another axis up than was believed, to the net that finds axes.
 
     Args:
         clouds: a prepared data set.
-        up: the axis that was said to be up in all files; None where it was that of each format's standard, or z.
+        up: what it was prepared with, see `pointcentroid.data.cache.prepare_cache`.
+        layout: the axis that its layout puts up; one other than z is known to.
     """
+    if up == "auto" or (up is None and layout != "z"):
+        return None
     rows = np.unique(np.linspace(0, len(clouds) - 1, _LOOKED_AT).round().astype(int))
-    net = open_net(find_weights(STAND_IN))
-    turns = UpFinder(net)(ordered(np.ascontiguousarray(clouds.points[rows]), net.card)).turns
+    finder = stand_in_finder()
+    turns = finder(ordered(np.ascontiguousarray(clouds.points[rows]), finder.net.card)).turns
     believed = [up or STANDARD_UP.get(Path(clouds.names[row]).suffix.lower(), "z") for row in rows]
     pairs = Counter((up_name(turn @ TO_Z_UP[axis]), axis) for turn, axis in zip(turns, believed, strict=True))
     (axis, taken), count = pairs.most_common(1)[0]

@@ -85,15 +85,15 @@ def _fans(vertices: np.ndarray, rings: np.ndarray, made: np.ndarray) -> tuple[np
     Returns:
         (P,) which are cut now, and (P, n - 2, 3) the triangles of all; of those that lie in no plane, whichever are smaller.
     """
-    made, cut = made.copy(), np.zeros(len(rings), dtype=bool)
+    before, made, cut = _area(vertices[made]), made.copy(), np.zeros(len(rings), dtype=bool)
     for corner in range(1, rings.shape[1]):
         turned = np.roll(rings, -corner, axis=1)
         fan = np.stack([np.broadcast_to(turned[:, :1], made.shape[:2]), turned[:, 1:-1], turned[:, 2:]], axis=2)
         normals = _normals(vertices[fan])
         whole = normals.sum(axis=1, keepdims=True)
         fits = ((normals * whole).sum(axis=2) >= -1e-9 * (whole**2).sum(axis=2)).all(axis=1) & ~cut
-        smaller = np.linalg.norm(normals, axis=2).sum(axis=1) < np.linalg.norm(_normals(vertices[made]), axis=2).sum(axis=1)
-        made[fits & smaller] = fan[fits & smaller]
+        smaller = fits & (_area(vertices[fan]) < before)
+        made[smaller] = fan[smaller]
         cut |= fits
     return cut, made
 
@@ -134,9 +134,9 @@ def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None
     return np.array([*found, left]), steps
 
 
-def _area(corners: np.ndarray) -> float:
-    """Twice that of (F, 3, 3) triangles."""
-    return float(np.linalg.norm(_normals(corners), axis=1).sum())
+def _area(corners: np.ndarray) -> np.ndarray:
+    """(...) twice that of (..., F, 3, 3) triangles together."""
+    return np.linalg.norm(_normals(corners), axis=-1).sum(axis=-1)
 
 
 def _normals(corners: np.ndarray) -> np.ndarray:

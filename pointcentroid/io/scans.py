@@ -34,15 +34,8 @@ def read_pcd(path: Path) -> Shape:
     head, data = _pcd_header(path, content)
     if head.kind == "ascii":
         points = _pcd_text(path, head, content[data:].splitlines(), content[:data].count(b"\n") + 1)
-        return checked(path, points[~np.isnan(points).any(axis=1)])
-    from pypcd4.pypcd4 import PointCloud
-
-    try:
-        cloud = PointCloud.from_fileobj(io.BytesIO(head.text() + content[data:]))  # type: ignore[reportArgumentType]
-        fields = {name.lower(): name for name in reversed(cloud.fields)}
-        points = np.stack([np.asarray(cloud.pc_data[fields[axis]], dtype=np.float64) for axis in "xyz"], axis=1)
-    except Exception as error:  # pydantic, numpy, struct and lzf each bring their own
-        raise ReadError(path, f"damaged PCD file ({one_line(error, 120)})") from None
+    else:
+        points = _pcd_binary(path, head, content[data:])
     if len(points) != head.points:
         raise ReadError(path, f"cut short: the header declares {head.points} points, the file holds {len(points)}")
     return checked(path, points[~np.isnan(points).any(axis=1)])
@@ -58,8 +51,6 @@ def _pcd_text(path: Path, head: _Header, lines: list[bytes], first: int) -> np.n
         first: the number of the first of these lines.
     """
     rows = [(number, line) for number, line in enumerate(lines, first) if line.strip()][: head.points]
-    if len(rows) < head.points:
-        raise ReadError(path, f"cut short: the header declares {head.points} points, the file holds {len(rows)}")
     width = sum(head.counts)
     names = [name.lower() for name in head.fields]
     columns = [sum(head.counts[: names.index(axis)]) for axis in "xyz"]
@@ -78,6 +69,18 @@ def _pcd_text(path: Path, head: _Header, lines: list[bytes], first: int) -> np.n
             shown = line.strip().decode("utf-8", "replace")[:60]
             raise ReadError(path, f"expected {width} numbers, found {shown!r}", number) from None
     return points
+
+
+def _pcd_binary(path: Path, head: _Header, content: bytes) -> np.ndarray:
+    """(N, 3) the points of a binary PCD, compressed or not, by pypcd4."""
+    from pypcd4.pypcd4 import PointCloud
+
+    try:
+        cloud = PointCloud.from_fileobj(io.BytesIO(head.text() + content))  # type: ignore[reportArgumentType]
+        fields = {name.lower(): name for name in reversed(cloud.fields)}
+        return np.stack([np.asarray(cloud.pc_data[fields[axis]], dtype=np.float64) for axis in "xyz"], axis=1)
+    except Exception as error:  # pydantic, numpy, struct and lzf each bring their own
+        raise ReadError(path, f"damaged PCD file ({one_line(error, 120)})") from None
 
 
 class _Header(NamedTuple):

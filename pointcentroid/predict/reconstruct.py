@@ -17,11 +17,10 @@ from pointcentroid.geometry.sampling import Frame, normalise
 from pointcentroid.io.shape import Shape
 from pointcentroid.nn.autoencoder import CentroidAutoencoder
 from pointcentroid.predict.explain import hierarchy
-from pointcentroid.predict.nets import ordered
 from pointcentroid.predict.preparing import Source, as_shape, cloud_in_frame, source_name
 from pointcentroid.predict.runtimes import open_net
 from pointcentroid.predict.torch_net import choose_device
-from pointcentroid.predict.up import Up, UpFinder, custom_of, given_turn
+from pointcentroid.predict.up import Up, UpFinder, given_turn
 from pointcentroid.results import Hierarchy, StageExplanation
 from pointcentroid.viz.panel import Panel
 from pointcentroid.viz.picture import Row, Tile
@@ -106,7 +105,7 @@ class Reconstructor:
         shape, settings = as_shape(source), self.card.preprocess
         cloud, frame = cloud_in_frame(source, shape, settings, settings.seed)
         if turn is None:
-            turn = self._estimated_turn(cloud, source)
+            turn = self._finder.turn_of(cloud, source_name(source))
         shown = self._ordered(cloud @ turn.T)
         latent = self.net.encode(shown, ordered=True)
         grown = self.net.decode(latent, count)
@@ -148,10 +147,6 @@ class Reconstructor:
     def _ordered(self, cloud: np.ndarray) -> Tensor:
         points = self._tensor(cloud)
         return farthest_first(points, self.net.config.seeds)
-
-    def _estimated_turn(self, cloud: np.ndarray, source: Source) -> np.ndarray:
-        clouds = ordered(cloud[None].astype(np.float32), self._finder.net.card)
-        return self._finder(clouds, custom_of(source_name(source))).turns[0]
 
 
 def panels(made: Reconstruction) -> list[Panel]:

@@ -22,7 +22,7 @@ from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.box import angle, box_frame
 from pointcentroid.io import STANDARD_UP
-from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax
+from pointcentroid.predict.nets import Answer, PredictingNet, log_softmax, ordered
 
 Up = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 
@@ -160,6 +160,15 @@ class UpFinder:
         chosen = score.argmax(axis=1)
         answer = Answer(*(outputs[every, chosen] for outputs in table))
         return Found(turns[every, chosen], answer, chosen, shares_of(score), table[0], int(np.isfinite(score).sum()))
+
+    def turn_of(self, cloud: np.ndarray, name: str) -> np.ndarray:
+        """(3, 3) R, with which `cloud @ R.T` has z up.
+
+        Args:
+            cloud: (N, 3), preprocessed, in the frame of its file.
+            name: of the file, whose format has a custom.
+        """
+        return self(ordered(np.ascontiguousarray(cloud[None], np.float32), self.net.card), custom_of(name)).turns[0]
 
 
 def _put_in_boxes(clouds: np.ndarray, rows: np.ndarray, turns: np.ndarray) -> np.ndarray:

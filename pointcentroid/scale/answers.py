@@ -22,7 +22,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -215,12 +215,8 @@ class Answers:
         for stale in self.folder.glob(f"{TEMPORARY}*"):  # what a killed process was writing, and no other one still is
             if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
                 stale.unlink(missing_ok=True)
-        if not self.whole:
+        with self._alone() if self.whole else nullcontext():
             yield from self._kept(items, size, table)
-            return
-        with self._alone():
-            yield from self._kept(items, size, table)
-            shutil.rmtree(self.folder)
 
     def _state(self) -> list[tuple[str, int, int]]:
         """What another command that writes to the same file would change."""
@@ -230,9 +226,10 @@ class Answers:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other commands out, and see to it that none was here since this one looked at what there is."""
-        with (self.folder / _LOCK).open("w") as lock:
+        # On Windows, a folder with a file that is open could not be deleted in the end.
+        with (self.folder / _LOCK).open("w") if fcntl else nullcontext() as lock:
             try:
-                if fcntl is not None:
+                if fcntl and lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataError(
@@ -260,6 +257,7 @@ class Answers:
             self._merge()
         if self.whole:
             (self.folder / _ANEW).unlink(missing_ok=True)  # first: from now on, shards that remain are known to `target`
+            shutil.rmtree(self.folder)
 
     def _keep(self, table: pa.Table) -> None:
         with replacing(self.folder / f"part-{self._number:05d}-{self._own}.parquet") as temporary:

@@ -47,9 +47,11 @@ def files_of(source: str, recursive: bool, folder: str = "") -> Iterator[str]:
     source = _local(source)
     there = whole_name(source, folder)
     if "://" in source:
+        from pyarrow.fs import FileType
+
         root, path = _split(source)
         system, base = _file_system(root)
-        if _is_file(system, base + path):
+        if _info(source).type == FileType.File:
             yield source
             return
         for found in _walk_remote(system, base + path, recursive):
@@ -93,12 +95,6 @@ def _walk_remote(system: Any, folder: str, recursive: bool) -> Iterator[str]:
                 yield from _walk_remote(system, info.path, recursive)
         elif readable(info.base_name) and may_hold_points(info.path, partial(_beginning, system)):
             yield info.path
-
-
-def _is_file(system: Any, path: str) -> bool:
-    from pyarrow.fs import FileType
-
-    return system.get_file_info(path).type == FileType.File
 
 
 def _beginning(system: Any, path: str, most: int) -> bytes:

@@ -304,8 +304,7 @@ def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Wat
     while not ((cache / "meta.json").is_file() and is_of(cache, catalogue, config.preprocess, up)):
         time.sleep(0.5)  # the first process is at it
     clouds = open_data(cache, config.preprocess)
-    looks = up != "auto" and (up or catalogue.up == "z")
-    if rank_zero_only.rank == 0 and looks and (found := lying(clouds, up)):
+    if rank_zero_only.rank == 0 and (found := lying(clouds, up, catalogue.up)):
         print(f"{found}; up={found.axis} turns them all, up=auto each as it lies", file=sys.stderr)
     return clouds
 

@@ -72,11 +72,10 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
             plain = OmegaConf.to_container(layer)
             if not isinstance(plain, dict):
                 raise ConfigError(f"{path}: expected a mapping of settings, found {type(plain).__name__}")
-            if "${" in str(plain.get("model")) and isinstance(plain["model"], str):
-                plain["model"] = OmegaConf.merge(*layers).model
             # A model named by a string is spelt out, so that single fields of it can be changed by a later layer.
             if isinstance(plain.get("model"), str):
-                plain["model"] = to_dict(model_config(plain["model"]))
+                name = OmegaConf.merge(*layers, {"model": plain["model"]}).model
+                plain["model"] = to_dict(model_config(name))
                 values.pop("model", None)
             values = OmegaConf.to_container(OmegaConf.merge(values, plain))
         values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # what ${...} refers to may be overridden
