@@ -304,6 +304,7 @@ class TrainConfig:
             f"preprocess.points must be at least the {self.model.seeds} centroids of the first stage, "
             f"found {self.preprocess.points}",
         )
+        _require(self.preprocess.points >= 2, "preprocess.points must be at least 2, found 1: one point has no shape")
         _require(
             not (isinstance(self.model, PartsConfig) and (self.augment.damage or self.augment.reseed)),
             "augment.damage and augment.reseed are not for nets of parts, which see other points in every epoch as it is",

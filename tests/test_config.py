@@ -10,6 +10,7 @@ import pytest
 from pointcentroid.config import (
     AugmentConfig,
     AutoencoderConfig,
+    CapsuleAutoencoderConfig,
     ClassifierConfig,
     EncoderConfig,
     PartsConfig,
@@ -45,6 +46,10 @@ def test_round_trip(config) -> None:
         (lambda: AugmentConfig(shift=float("inf")), "augment.shift must not be negative, and finite"),
         (lambda: TrainConfig(learning_rate=float("nan")), "learning_rate must be positive"),
         (lambda: TrainConfig(preprocess=PreprocessConfig(64, 64)), "preprocess.points must be at least the 256 centroids"),
+        (
+            lambda: TrainConfig(model=CapsuleAutoencoderConfig(), preprocess=PreprocessConfig(1, 1)),
+            "preprocess.points must be at least 2, found 1",
+        ),
         (lambda: TrainConfig(model=PartsConfig(), augment=AugmentConfig(damage=0.1)), "not for nets of parts"),
         (lambda: TrainConfig(model=PartsConfig(), augment=AugmentConfig(mirror=0.5)), "left would be named right"),
         (lambda: TrainConfig(sharpness=float("inf")), "sharpness must not be negative, and finite"),

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import http.server
 import json
+import math
 import os
 import re
 import shutil
@@ -357,8 +358,13 @@ def test_geometric_data_are_accepted(tree: Path, tmp_path: Path) -> None:
         find_shapes(items, ["slab"])
     with pytest.raises(DataError, match="two classes have the name 'slab'"):
         find_shapes(items, ["slab", "slab"])
-    with pytest.raises(DataError, match=r"label 1.5; expected a whole number"):
-        find_shapes([Data(pos=torch.zeros(3, 3), y=torch.tensor([1.5]))])
+    for label in (torch.tensor([1.5]), torch.tensor([-1]), torch.tensor([math.nan]), torch.tensor([math.inf])):
+        with pytest.raises(DataError, match=f"label {label.numpy()[0]}; expected a whole number"):
+            find_shapes([Data(pos=torch.zeros(3, 3), y=label)])
+    with pytest.raises(DataError, match="label chair; expected a whole number"):
+        find_shapes([SimpleNamespace(pos=torch.zeros(3, 3), y="chair")])
+    far = [SimpleNamespace(pos=torch.rand(20, 3), y=label) for label in (3001627, 4379243)]
+    assert find_shapes(far).classes == ("class_3001627", "class_4379243"), "only what occurs has a name"
 
 
 def test_the_modelnet_of_geometric_is_accepted(tmp_path: Path) -> None:

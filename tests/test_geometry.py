@@ -137,6 +137,15 @@ class TestNearestNeighbours:
         expected = brute.sort(dim=2).values[:, :, :count]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
+    @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+    def test_halves_find_the_nearest_alone_as_among_several(self, kind: torch.dtype) -> None:
+        queries, points = torch.rand(2, 9, 3).to(kind), torch.rand(2, 40, 3).to(kind)
+        distance = (queries[:, :, None] - points[:, None]).square()
+        distance = distance[..., 0] + distance[..., 1] + distance[..., 2]
+        for count in (1, 3):
+            found = distance.gather(2, nearest_neighbours(queries, points, count))
+            assert torch.equal(found, distance.sort(dim=2).values[:, :, :count])
+
     def test_clouds_far_from_the_origin_keep_their_neighbours(self) -> None:
         # A grid, so that shifting by a power of two is exact.
         points = torch.cartesian_prod(*[torch.arange(6.0)] * 3).unsqueeze(0) / 8

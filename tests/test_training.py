@@ -503,7 +503,7 @@ def test_what_weights_have_seen_is_passed_on(toy: Path, tmp_path: Path) -> None:
     assert read_card(third).knows_validation == (data,)
 
 
-@pytest.mark.parametrize("stopped", [2, 4])
+@pytest.mark.parametrize("stopped", [0, 2, 4])
 def test_a_moved_run_remembers_its_best_epoch(
     stopped: int, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

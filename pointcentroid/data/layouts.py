@@ -398,20 +398,21 @@ def _of_geometric(dataset: Any, classes: Sequence[str] | None) -> Catalogue:
         label = None if y is None else as_array(f"item {row}", y).reshape(-1)
         if getattr(data, "pos", None) is None or label is None or len(label) != 1:
             raise DataError(f"item {row} of the data set has no pos, or no y that says its class")
-        labels.append(int(label[0]))
-        if labels[-1] != label[0] or labels[-1] < 0:
+        whole = label.dtype.kind in "biuf" and np.isfinite(label[0]) and label[0] == np.floor(label[0]) and label[0] >= 0
+        if not whole:
             raise DataError(f"item {row} of the data set has the label {label[0]}; expected a whole number, 0 or more")
+        labels.append(int(label[0]))
         for values in (data.pos, getattr(data, "face", None), data.y):
             digest.update(b"-" if values is None else as_array(f"item {row}", values).tobytes())
     if classes is not None and len(set(classes)) < len(classes):
         raise DataError(f"two classes have the name {max(classes, key=list(classes).count)!r}")
-    if classes is None:
-        width = len(str(max(labels, default=0)))
-        classes = [f"class_{number:0{width}d}" for number in range(max(labels, default=-1) + 1)]
     if not labels:
         raise DataError("the data set is empty")
-    if max(labels) >= len(classes):
-        raise DataError(f"the data set has the label {max(labels)}, but only {len(classes)} class names were given")
-    entries = [Entry(f"item {row}", str(classes[label]), "", row) for row, label in enumerate(labels)]
+    width = len(str(max(labels)))
+    given = None if classes is None else dict(enumerate(map(str, classes)))
+    names = {label: f"class_{label:0{width}d}" for label in labels} if given is None else given
+    if max(labels) not in names:
+        raise DataError(f"the data set has the label {max(labels)}, but only {len(names)} class names were given")
+    entries = [Entry(f"item {row}", names[label], "", row) for row, label in enumerate(labels)]
     _digest(entries, digest)
     return ArrayCatalogue(type(dataset).__name__, entries, dataset, digest.hexdigest())

@@ -97,11 +97,13 @@ def training_apart(clouds: CloudSet, rows: np.ndarray) -> np.ndarray:
         rows: which shapes it is scored on.
 
     Raises:
-        DataError: there are none.
+        DataError: there are fewer than two, of which one is held out.
     """
     training = np.setdiff1d(clouds.part("training"), rows)
     if not len(training):
         raise DataError("a probe is trained on the training part, and all of it is to be scored on; try --split validation")
+    if len(training) == 1:
+        raise DataError("a probe needs two shapes of the training part; there is one")
     return training
 
 

@@ -56,7 +56,8 @@ def _nearest(queries: Tensor, planes: Tensor, count: int) -> Tensor:
     distance = (queries[:, :, :1] - planes[0]).square_()
     for axis in (1, 2):
         distance += (queries[:, :, axis : axis + 1] - planes[axis]).square_()
-    if count == 1 and distance.device.type == "cpu" and not torch.compiler.is_compiling():
+    known = distance.dtype in (torch.float32, torch.float64)  # to numpy, which has no bfloat16
+    if count == 1 and known and distance.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.from_numpy(distance.numpy().argmin(axis=2)).unsqueeze(2)  # several times faster than torch's
     if distance.dtype != torch.float32:
         return distance.topk(count, dim=2, largest=False).indices

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pointcentroid.config import CapsuleAutoencoderConfig
 from pointcentroid.nn.autoencoder import square_samples
 from pointcentroid.nn.net import Net
+from pointcentroid.nn.norm import BatchNorm
 
 
 class PointwiseMLP(nn.Sequential):
@@ -27,12 +28,8 @@ class PointwiseMLP(nn.Sequential):
     def __init__(self, widths: list[int], slope: float = 0.0) -> None:
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.LeakyReLU(slope)]
+            layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.LeakyReLU(slope)]
         super().__init__(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C')."""
-        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
 class PooledLinear(nn.Module):

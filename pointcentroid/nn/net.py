@@ -33,7 +33,7 @@ class Net(nn.Module, Generic[Config]):
     def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Self:
         """Build a trained net, ready for evaluation, without spending time on random weights.
 
-        Batch norms are folded, but for those that `pointcentroid.nn.norm.fold` leaves.
+        Batch norms are folded.
 
         Args:
             config: sizes and options.

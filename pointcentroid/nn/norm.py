@@ -88,8 +88,6 @@ def _assigned(kind: type, weight: Tensor, bias: Tensor):
 def fold(net: nn.Module) -> None:
     """Replace the batch norms of a trained net by what they do in evaluation; for prediction, not for training.
 
-    Those are `BatchNorm` and `LinearNorm`. A plain `nn.BatchNorm1d`, as the capsules have them, stays as it is.
-
     Args:
         net: is changed; it computes the same numbers up to rounding.
     """

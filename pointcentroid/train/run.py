@@ -256,7 +256,7 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{last} is damaged ({one_line(error, 120)})") from None
     kept = last.with_name(f"{config.keep}.ckpt")
-    if not kept.is_file():
+    if not kept.is_file() and checkpoint["global_step"]:  # before the first step, no epoch was the best
         raise TrainingError(f"there is no {kept} beside {last}; keep=best needs it to go on")
     settings, earlier = _flat(to_dict(config)), _flat(before)
     for key in sorted({*settings, *earlier}):
