@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 
@@ -43,6 +43,7 @@ from pointcentroid.config import (
 )
 from pointcentroid.errors import ConfigError, WeightsError, one_line, printable, require
 from pointcentroid.files import replacing
+from pointcentroid.geometry.axes import UP_AXES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,9 +110,10 @@ class WeightsCard:
         return self.provenance.get("config", {}).get("split") == "all"
 
     @property
-    def found_up(self) -> Literal["auto"] | None:
-        """`"auto"` where what points up was found for each shape that they were trained on."""
-        return "auto" if self.provenance.get("config", {}).get("up") == "auto" else None
+    def up(self) -> str | None:
+        """What points up in the raw shapes that they were trained on, see `pointcentroid.data.cache.prepare_cache`."""
+        said = self.provenance.get("config", {}).get("up")
+        return said if said in ("auto", *UP_AXES) else None
 
     @property
     def trained_on(self) -> tuple[str, ...]:

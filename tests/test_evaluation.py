@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +20,7 @@ from pointcentroid.cli.output import print_measures
 from pointcentroid.config import ClassifierConfig, PreprocessConfig
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
+from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, choose_part, evaluate, robustness
 from pointcentroid.evaluate.calibration import (
     bootstrap_interval,
@@ -26,12 +28,16 @@ from pointcentroid.evaluate.calibration import (
     cross_fitted,
     fit_known,
     fit_temperature,
+    validation_scores,
 )
 from pointcentroid.evaluate.plots import plot_confusion
 from pointcentroid.evaluate.probe import fit_linear, linear_probe
+from pointcentroid.geometry.axes import TO_Z_UP
+from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import Answer, familiarity
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
+from .conftest import EXAMPLES
 from .test_cli import run
 
 
@@ -116,7 +122,15 @@ class TestCalibration:
         assert labels == labels_before
         done = run("calibrate", "small", "--data", few, "--to", tmp_path / "x.safetensors")
         assert done.returncode == 2
-        assert "too few to calibrate" in done.stderr
+        assert "--split all takes all of it" in done.stderr
+        done = run("calibrate", tmp_path / "pretending.safetensors", "--data", modelnet, "--split", "all", "--to", path)
+        assert done.returncode == 2
+        assert "knows the shapes of" in done.stderr
+        done = run("calibrate", "small", "--data", few, "--split", "all", "--to", tmp_path / "x.safetensors", "--json")
+        assert done.returncode == 0, done.stderr
+        net, clouds = CentroidClassifier.from_tensors(card.model, original), load_npz(few)
+        logits, _, labels = validation_scores(net, OrderedClouds(clouds, np.arange(len(clouds)), net.config.seeds, 1024))
+        assert json.loads(done.stdout)["temperature"] == pytest.approx(fit_temperature(logits, labels), rel=1e-4)
 
 
 class TestEvaluate:
@@ -220,6 +234,34 @@ class TestEvaluate:
         numbers = json.loads(done.stdout)
         assert numbers["shapes"] + numbers["left_out"] == copied
         assert numbers["left_out"] == done.stderr.count("left out: ") < copied
+
+    def test_raw_shapes_lie_as_is_said_and_what_looks_otherwise_is_remarked_on(self, tmp_path: Path) -> None:
+        for name in ("bed_ascii.ply", "chair.off", "table.obj", "vase.ply", "bottle.stl"):
+            shape = pc.read(EXAMPLES / name)
+            for number in range(2):
+                path = tmp_path / "lying" / name.partition(".")[0].partition("_")[0] / f"{number}.stl"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                upright = shape.vertices * (1, 1, 1 + number / 10)
+                trimesh.Trimesh(upright @ TO_Z_UP["y"], shape.faces, process=False).export(path)
+        right, said = {}, {}
+        for up in ("", "y", "auto"):
+            more = ["--up", up] if up else []
+            done = run("evaluate", "small", "--data", tmp_path / "lying", *more, "--format", "json")
+            assert done.returncode == 0, done.stderr
+            numbers = json.loads(done.stdout)
+            assert "up_accuracy" not in numbers, "what is up in files is not known"
+            right[up], said[up] = numbers["overall_accuracy"], "look as if y were up, but z was believed" in done.stderr
+        assert said == {"": True, "y": False, "auto": False}
+        assert right["y"] == 1
+        assert right["auto"] >= 0.8 > right[""] + 0.2
+        done = run("evaluate", "small", "--data", tmp_path / "lying", "--up", "y", "--corruptions", "--limit", 2, "--json")
+        assert json.loads(done.stdout)["clean_error"] == 0
+        done = run("evaluate", "autoencoder", "--data", tmp_path / "lying", "--up", "y", "--json")
+        assert json.loads(done.stdout)["chamfer"] > 0
+        (tmp_path / "lying" / "chair").rename(tmp_path / "lying" / "Chair")
+        done = run("evaluate", "small", "--data", tmp_path / "lying")
+        assert done.returncode == 2
+        assert "the class 'Chair', which the weights do not know (did you mean 'chair'?)" in done.stderr
 
 
 class TestCorruptions:

@@ -400,6 +400,9 @@ def test_a_folder_of_shapes_fine_tunes_the_shipped_weights(tmp_path: Path) -> No
     numbers = json.loads(done.stdout)
     # Found to be the same data set, for what points up in it was found as in training.
     assert (numbers["split"], numbers["shapes"], numbers["overall_accuracy"]) == ("validation", 3, 1)
+    done = run("evaluate", row["weights"], "--data", tmp_path / "my shapes", "--up", "z", "--format", "json")
+    numbers = json.loads(done.stdout)
+    assert (numbers["split"], numbers["shapes"]) == ("validation", 3), "the same shapes, however they lie"
     config = read_card(Path(row["weights"])).provenance["config"]
     assert config["up"] == "auto"
     done = run("train", tmp_path / "my shapes", *settings, "--from", "smal", "name=x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,6 +23,14 @@ Data = Annotated[
     ),
 ]
 
+Up = Annotated[
+    Literal["auto", "x", "-x", "y", "-y", "z", "-z"] | None,
+    typer.Option(
+        help="The axis that points up; auto finds it. (Default: z; of shapes in files, what their format says, or what the "
+        "weights were trained with.)",
+    ),
+]
+
 
 def evaluate(
     weights: options.WeightsArgument,
@@ -33,7 +42,7 @@ def evaluate(
             "trained on the rest of it, else all."
         ),
     ] = "auto",
-    up: options.Up = "z",
+    up: Up = None,
     turned: Annotated[bool, typer.Option("--turned", help="Turn every shape first, so that any axis points up.")] = False,
     votes: Annotated[int, typer.Option(min=1, help="Report beside it what averaging so many scaled copies gives.")] = 1,
     corruptions: Annotated[
@@ -71,6 +80,7 @@ def evaluate(
     from pointcentroid.errors import DataError, require
 
     require("evaluating", "torch", "torch")
+    from pointcentroid.data.sources import is_prepared
     from pointcentroid.evaluate.accuracy import choose_part
     from pointcentroid.evaluate.probe import training_apart
     from pointcentroid.predict.loading import load
@@ -78,7 +88,9 @@ def evaluate(
 
     check_writable(output, read=[data, weights])
     check_folder(plots, "--plots")
-    if corruptions and (up != "z" or turned):
+    raw = not is_prepared(data)
+    told = "auto" if up == "auto" else "z" if raw else up or "z"  # shapes in files are turned as they are read
+    if corruptions and (told != "z" or turned):
         raise typer.BadParameter(
             "is measured on clouds whose z is up; leave --up and --turned out", param_hint="--corruptions"
         )
@@ -92,15 +104,14 @@ def evaluate(
         raise typer.BadParameter("needs the weights that the graph is of", param_hint="--probe")
     if card.model.kind == "parts" and probe:
         raise typer.BadParameter("is for weights that classify or reconstruct", param_hint="--probe")
-    if not classifies and (up != "z" or turned or votes > 1 or corruptions or plots):
+    if not classifies and (told != "z" or turned or votes > 1 or corruptions or plots):
         raise typer.BadParameter("--up, --turned, --votes, --corruptions and --plots are for weights that classify")
-    clouds = _open(data, card, workers)
+    clouds = _open(data, card, workers, None if up == "auto" else up or card.up, believed=told == "z")
     note_left_out(clouds.left_out)
     chosen = split == "auto"
     if chosen:
         split = choose_part(clouds, card)  # type: ignore[assignment]
-    known = card.knows_validation if split == "validation" else card.trained_on if split != "test" else ()
-    trained_on_these = clouds.fingerprint in known
+    trained_on_these = clouds.fingerprint in _trained_on(card, split)
     if trained_on_these:
         note(
             f"the {split} part: these weights were trained on {'it' if split != 'all' else 'some of it'} too; of other "
@@ -121,7 +132,9 @@ def evaluate(
     }
     if classifies:
         predictor = load(weights, device)
-        numbers |= _classifier(predictor, clouds.subset(rows), up, turned, votes, corruptions, plots, batch_size)
+        numbers |= _classifier(predictor, clouds.subset(rows), told, turned, votes, corruptions, plots, batch_size)
+        if raw:
+            numbers.pop("up_accuracy", None)  # what is up in files is not known
     elif card.model.kind == "parts":
         numbers |= _parts(weights, device, clouds.subset(rows), batch_size)
     else:
@@ -136,6 +149,11 @@ def evaluate(
         write([{"measure": key, "value": value} for key, value in measures], ["measure", "value"], "csv", output)
     else:
         print_measures(_for_people(numbers), output)
+
+
+def _trained_on(card: WeightsCard, split: str) -> tuple[str, ...]:
+    """Fingerprints of the data sets of which these weights know that part."""
+    return card.knows_validation if split == "validation" else card.trained_on if split != "test" else ()
 
 
 def _trained_net(weights: str, device: str) -> tuple[Any, WeightsCard]:
@@ -232,6 +250,10 @@ def _classifier(
 def calibrate(
     weights: options.WeightsArgument,
     data: Data,
+    split: Annotated[
+        Literal["validation", "test", "training", "all"], typer.Option(help="Which shapes; such as were not trained on.")
+    ] = "validation",
+    up: Up = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -244,15 +266,15 @@ def calibrate(
 ) -> None:
     """Fit the temperature of weights on validation shapes, so that confidence means what it says.
 
-    Training does this by itself, and weights that were trained on the validation shapes too are refused. Labels never
-    change. The calibration error that is printed is cross-fitted: every shape is scored with a temperature fitted on others.
+    Training does this by itself; shapes that the weights were trained on are refused. Labels never change. The calibration
+    error that is printed is cross-fitted: every shape is scored with a temperature fitted on others.
     """
     from pointcentroid.cli.output import check_writable, chosen_format, print_measures, write
     from pointcentroid.errors import DataError, require
 
     require("calibrating", "torch", "torch")
     from pointcentroid.data.ordered import OrderedClouds
-    from pointcentroid.evaluate.calibration import calibrated
+    from pointcentroid.evaluate.calibration import FEWEST, calibrated
     from pointcentroid.nn.classifier import CentroidClassifier
     from pointcentroid.weights import HUB, find_weights, load_weights, save_weights, shipped_weights
 
@@ -269,13 +291,20 @@ def calibrate(
             f"{weights} came {where} and stays as it is; say where the new weights go", param_hint="--to"
         )
     tensors, card = load_weights(path)
-    clouds = _open(data, card, None)
-    if clouds.fingerprint in card.knows_validation:
+    clouds = _open(data, card, None, up or card.up)
+    if clouds.fingerprint in _trained_on(card, split):
+        which = "shapes" if split == "all" else f"{split} shapes"
         raise DataError(
-            f"{weights} knows the validation shapes of {data}, and is surer of them than of others; only other shapes can "
-            "tell a better temperature"
+            f"{weights} knows the {which} of {data}, and is surer of them than of others; only other shapes can tell a "
+            "better temperature"
         )
-    ordered = OrderedClouds(clouds, clouds.part("validation"), card.model.seeds, card.preprocess.points)
+    rows = clouds.part(split)
+    if split == "validation" and len(rows) < FEWEST and clouds.fingerprint not in card.trained_on:
+        raise DataError(
+            f"{data} has {len(rows)} validation shapes; at least {FEWEST} are needed. --split all takes all of it, which is "
+            "right where the weights were trained on none of it"
+        )
+    ordered = OrderedClouds(clouds, rows, card.model.seeds, card.preprocess.points)
     card = calibrated(CentroidClassifier.from_tensors(card.model, tensors), card, clouds.classes, ordered)
     save_weights(to or path, tensors, card)
     low, high = interval = card.metrics["validation_ece_interval"]
@@ -299,14 +328,26 @@ def calibrate(
     )
 
 
-def _open(data: str, card: WeightsCard, workers: int | None) -> CloudSet:
-    from pointcentroid.cli.output import tracked
-    from pointcentroid.data.sources import open_data
+def _open(data: str, card: WeightsCard, workers: int | None, up: str | None, *, believed: bool = True) -> CloudSet:
+    """Open a data set; of raw shapes, `up` points up, and it is said where most look otherwise than is believed."""
+    from pointcentroid.cli.output import note, tracked
+    from pointcentroid.data.cache import fingerprint_among
+    from pointcentroid.data.layouts import find_shapes
+    from pointcentroid.data.lying import lying
+    from pointcentroid.data.sources import is_prepared, open_data
 
     def watch(items, total):
         return tracked(items, total, "preparing")
 
-    return open_data(data, card.preprocess, parts=card.model.kind == "parts", up=card.found_up, workers=workers, watch=watch)
+    if is_prepared(data):
+        return open_data(data, card.preprocess, parts=card.model.kind == "parts", watch=watch)
+    catalogue = find_shapes(data)
+    clouds = open_data(catalogue, card.preprocess, up=up, workers=workers, watch=watch)
+    if believed and (found := lying(clouds, up, catalogue.up)):
+        note(f"{found}; --up {found.axis} turns them all, --up auto each as it lies")
+    # The same shapes, however they were turned when the weights were trained on them.
+    known = fingerprint_among(catalogue, card.trained_on)
+    return clouds if known is None else dataclasses.replace(clouds, fingerprint=known)
 
 
 def _flat(numbers: dict[str, Any]) -> dict[str, Any]:

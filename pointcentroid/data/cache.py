@@ -15,7 +15,7 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pointcentroid.data.layouts import Catalogue, Entry, FolderCatalogue
 from pointcentroid.data.lying import stand_in_finder
 from pointcentroid.errors import DataError, one_line
 from pointcentroid.files import replacing
-from pointcentroid.geometry.axes import TO_Z_UP
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.farthest import farthest_first
 from pointcentroid.predict.preparing import Preparer, Source, source_name, standard_up
 from pointcentroid.results import Failure
@@ -210,6 +210,11 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
         fingerprint=_fingerprint(meta["fingerprint"], meta.get("up")),
         left_out=meta["quarantined"],
     )
+
+
+def fingerprint_among(catalogue: Catalogue, known: Sequence[str]) -> str | None:
+    """That of known fingerprints which is of these shapes, whatever was taken to point up in them; None where none is."""
+    return next((of for up in (None, "auto", *UP_AXES) if (of := _fingerprint(catalogue.fingerprint, up)) in known), None)
 
 
 def cached_classes(folder: str | Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pointcentroid.config import nearest_name
 from pointcentroid.errors import DataError, one_line
 
 VALIDATION_SHARE = 0.1
@@ -70,7 +71,8 @@ class CloudSet:
         """
         for name in {self.classes[label] for label in np.unique(self.labels)}:
             if name not in classes:
-                raise DataError(f"the data set has the class {name!r}, which the weights do not know")
+                hint = nearest_name(name, classes)
+                raise DataError(f"the data set has the class {name!r}, which the weights do not know{hint}")
         column = {name: number for number, name in enumerate(classes)}
         return np.array([column[self.classes[label]] for label in self.labels])
 

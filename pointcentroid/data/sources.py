@@ -9,11 +9,16 @@ from typing import Any
 from pointcentroid.config import PreprocessConfig
 from pointcentroid.data.cache import cached_classes, is_cache, open_cache, prepared_clouds
 from pointcentroid.data.clouds import CloudSet, load_npz, npz_classes
-from pointcentroid.data.layouts import find_shapes, of_clouds
+from pointcentroid.data.layouts import Catalogue, find_shapes, of_clouds
+
+
+def is_prepared(path: str | Path) -> bool:
+    """Whether a data set holds clouds, z up, not shapes in files."""
+    return Path(path).suffix.lower() == ".npz" or (Path(path).is_dir() and is_cache(Path(path)))
 
 
 def open_data(
-    path: str | Path,
+    source: str | Path | Catalogue,
     settings: PreprocessConfig,
     *,
     parts: bool = False,
@@ -24,8 +29,9 @@ def open_data(
     """Open a data set.
 
     Args:
-        path: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows. Raw shapes, and
-            npz clouds that are not as `settings` prepare them, are prepared in memory; what cannot be read is left out.
+        source: an npz file, a folder made by `pointcentroid data prepare`, or anything `find_shapes` knows, or found. Raw
+            shapes, and npz clouds that are not as `settings` prepare them, are prepared in memory; what cannot be read is
+            left out.
         settings: the preprocessing of the net that will see the clouds.
         parts: it is one of parts, which chooses among all points of the clouds of an npz itself, anew in every epoch.
         up: what points up in raw shapes, see `pointcentroid.data.cache.prepare_cache`.
@@ -35,16 +41,17 @@ def open_data(
     Raises:
         DataError: it is not there, of no known layout, damaged, or was prepared otherwise than `settings` say.
     """
-    path = Path(path)
-    if path.is_dir() and is_cache(path):
-        return open_cache(path, settings)
-    if path.suffix.lower() == ".npz":
-        clouds = load_npz(path)
+    if isinstance(source, Catalogue):
+        catalogue = source
+    elif Path(source).suffix.lower() == ".npz":
+        clouds = load_npz(source)
         if (parts and clouds.parts is not None) or (clouds.points.shape[1] == settings.sample and clouds.normalised):
             return clouds
-        catalogue = of_clouds(str(path), clouds)
+        catalogue = of_clouds(str(source), clouds)
+    elif is_prepared(source):
+        return open_cache(source, settings)
     else:
-        catalogue = find_shapes(path)
+        catalogue = find_shapes(source)
     return prepared_clouds(catalogue, settings, up=up, workers=workers, watch=watch)
 
 
@@ -54,7 +61,6 @@ def class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: it is not there, or of no known layout.
     """
-    path = Path(path)
-    if path.suffix.lower() == ".npz":
+    if Path(path).suffix.lower() == ".npz":
         return npz_classes(path)
-    return cached_classes(path) if path.is_dir() and is_cache(path) else find_shapes(path).classes
+    return cached_classes(path) if is_prepared(path) else find_shapes(path).classes

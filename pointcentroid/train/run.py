@@ -38,7 +38,7 @@ from pointcentroid.data.layouts import Catalogue, find_shapes
 from pointcentroid.data.lying import lying
 from pointcentroid.data.module import CloudData
 from pointcentroid.data.parted import PartedData
-from pointcentroid.data.sources import open_data
+from pointcentroid.data.sources import is_prepared, open_data
 from pointcentroid.errors import ConfigError, DataError, TrainingError, WeightsError, one_line
 from pointcentroid.evaluate.calibration import calibrated
 from pointcentroid.evaluate.plots import plot_history
@@ -261,9 +261,11 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
     settings, earlier = _flat(to_dict(config)), _flat(before)
     for key in sorted({*settings, *earlier}):
         if key not in WHERE | {"recipe"} and settings.get(key) != earlier.get(key):
+            weights = last.with_name(f"{config.name}.safetensors")
+            more = f", and may go on from the weights of this one: start={weights}" if weights.is_file() else ""
             raise TrainingError(
                 f"{last} was trained with {key}={earlier.get(key)!r}, not {settings.get(key)!r}; a resumed run keeps its "
-                "settings; a new one needs another name=, and may go on from the weights of this one: start=FILE"
+                f"settings; a new one needs another name={more}"
             )
     inherited = checkpoint.get("inherited")
     teachers = _hashes(config)
@@ -290,7 +292,7 @@ def _make_room(weights: Path) -> None:
 def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Watch) -> CloudSet:
     """Open the data set; raw shapes are prepared first, into the folder of the run."""
     up = None if config.up == "standard" else config.up
-    if isinstance(source, str) and (Path(source).suffix.lower() == ".npz" or is_cache(Path(source))):
+    if isinstance(source, str) and is_prepared(source):
         if up not in (None, "auto"):
             raise DataError(f"up={up} is for raw shapes; those of {source} are prepared already, with z up")
         return open_data(source, config.preprocess, parts=isinstance(config.model, PartsConfig), watch=watch)
