@@ -234,6 +234,8 @@ def _open(path: str | Path, framework: str) -> Any:
         raise WeightsError(f"{path}: no such weights file")
     if Path(path).suffix == ".onnx":
         raise WeightsError(f"{path} is a graph; expected the weights it was made of")
+    if Path(path).suffix == ".ckpt":
+        raise WeightsError(f"{path} is of a training that goes on from it with --resume; weights are what it ends with")
     try:
         return safetensors.safe_open(path, framework=framework)
     except (OSError, safetensors.SafetensorError) as error:
@@ -305,6 +307,8 @@ def find_weights(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if path.is_dir() and (found := sorted(path.glob("*.safetensors"))):
+        raise WeightsError(f"{path} is a folder; the weights in it are {', '.join(map(str, found))}")
     hint = nearest_name(str(name_or_path), shipped)
     raise WeightsError(
         f"no weights named {str(name_or_path)!r}{hint}, and no such file; shipped: {', '.join(sorted(shipped))}"

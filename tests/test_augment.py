@@ -20,6 +20,7 @@ from pointcentroid.data.foreign import make_foreign
 from pointcentroid.data.module import CloudData, varied
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
+from pointcentroid.geometry.fps import farthest_first
 
 
 def clouds(count: int, points: int = 256, seed: int = 0) -> Tensor:
@@ -45,6 +46,50 @@ def test_every_epoch_varies_clouds_and_their_order_anew() -> None:
         orders.append([row for batch in data.train_dataloader() for row in batch[2].tolist()])
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2])
+
+
+@pytest.mark.parametrize("change", [{"damage": 0.5}, {"reseed": True}, {"foreign": 0.5}])
+def test_what_the_net_is_told_to_be_in_farthest_point_order_is(change: dict) -> None:
+    model = ClassifierConfig(classes=2, known="foreign" in change)
+    still = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "mirror": 0.0, "reseed": False}
+    config = TrainConfig(
+        data="it", model=model, preprocess=PreprocessConfig(256, 256), augment=AugmentConfig(**(still | change))
+    )
+    batch = farthest_first(clouds(16), 256), torch.zeros(16, dtype=torch.int64), torch.arange(16)
+    made = varied(batch, config, 0)[0]
+    first = (made[:, :1] - made).square().sum(dim=2)
+    assert (first[:, 1:].amin(dim=1) > 0).all()
+    assert torch.equal(made, farthest_first(made, model.seeds, torch.zeros(16, dtype=torch.int64)))
+
+
+STILL = {"scale": 1.0, "shift": 0.0, "jitter": 0.0, "mirror": 0.0, "quarter_turn": 0.0, "turn": 0.0, "dropout": 0.0}
+
+
+def changed_by(points: Tensor, **change: float) -> Tensor:
+    return augment(points, CounterRandom(0, 0, torch.arange(len(points))), AugmentConfig(**(STILL | change)))
+
+
+def test_a_mirror_changes_left_and_right_alone() -> None:
+    points = clouds(4)
+    assert torch.equal(changed_by(points), points)
+    torch.testing.assert_close(changed_by(points, mirror=1.0), points * torch.tensor([-1.0, 1, 1]))
+
+
+def test_quarter_turns_are_by_one_two_or_three_quarters_alike_often() -> None:
+    points = torch.tensor([[[1.0, 0, 0], [0, 0, 1]]]).expand(600, 2, 3)
+    made = changed_by(points, quarter_turn=1.0)
+    torch.testing.assert_close(made[:, 1], points[:, 1])
+    to = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, -1, 0]])
+    hits = (made[:, 0].unsqueeze(1) - to).norm(dim=2) < 1e-6
+    assert (hits.sum(dim=1) == 1).all(), "none stays as it is"
+    assert (hits.sum(dim=0) > 150).all()
+
+
+def test_jitter_is_normal_and_cut_at_three_deviations() -> None:
+    points = torch.zeros(40, 1000, 3)
+    noise = changed_by(points, jitter=0.01)
+    assert noise.std() == pytest.approx(0.01, rel=0.03)
+    assert noise.abs().max() == pytest.approx(0.03)
 
 
 def test_damage_is_a_function_of_the_sample_and_not_of_its_company() -> None:

@@ -10,8 +10,11 @@ import math
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -735,6 +738,31 @@ def test_the_axis_may_be_found_for_each_file(tmp_path: Path) -> None:
     again = open_data(tmp_path / "all", PreprocessConfig(), up="auto")
     assert again.fingerprint == found.fingerprint != open_data(tmp_path / "all", PreprocessConfig()).fingerprint
     assert again.points.tobytes() == found.points.tobytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_what_ctrl_c_leaves_of_a_preparation_says_how_to_go_on(tmp_path: Path) -> None:
+    clouds = np.random.default_rng(0).normal(size=(300, 500, 3))
+    for number, cloud in enumerate(clouds):
+        path = tmp_path / "own" / "ab"[number % 2] / f"{number}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, cloud)
+    small_parts = "import pointcentroid.data.cache as c; c._PART = 2; from pointcentroid.__main__ import main; main()"
+    arguments = ["data", "prepare", str(tmp_path / "own"), "--to", str(tmp_path / "cut"), "--workers", "0"]
+    command = [sys.executable, "-c", small_parts, *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr
+    while not list((tmp_path / "cut").glob("parts/*.npz")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait(timeout=20) in (130, -signal.SIGINT)
+    assert f"what is finished is kept; to go on: pointcentroid {' '.join(arguments)}\n" in said
+    done = subprocess.run(command, capture_output=True, text=True)  # as it says, with parts as large
+    assert done.returncode == 0, done.stderr
+    whole = open_data(tmp_path / "own", PreprocessConfig())
+    assert open_cache(tmp_path / "cut", PreprocessConfig()).points.tobytes() == whole.points.tobytes()
 
 
 def test_what_needs_an_extra_is_not_left_out(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

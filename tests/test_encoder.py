@@ -20,7 +20,7 @@ from pointcentroid.geometry.neighbours import gather_points, nearest_neighbours
 from pointcentroid.nn import encoder as encoder_module
 from pointcentroid.nn.centroid_attention import Neighbours
 from pointcentroid.nn.classifier import CentroidClassifier
-from pointcentroid.nn.encoder import CentroidEncoder, CentroidStage, compose
+from pointcentroid.nn.encoder import CentroidEncoder, CentroidStage, _mean_position, compose
 from pointcentroid.nn.initialisers import INITIALISERS, create_initialiser, mean_pool_tokens
 from pointcentroid.nn.norm import fold
 
@@ -209,6 +209,15 @@ def test_centroids_move_to_the_mean_of_their_inputs(clouds: torch.Tensor) -> Non
     shares = stage.combined
     expected = shares.transpose(1, 2) @ clouds / shares.sum(dim=1).unsqueeze(2)
     torch.testing.assert_close(stage.positions, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_centroid_without_inputs_stays_at_its_seed() -> None:
+    positions, seeds = torch.randn(1, 5, 3), torch.randn(1, 2, 3)
+    shares = torch.zeros(1, 5, 2)
+    shares[..., 0] = 0.2
+    moved = _mean_position(positions, shares, seeds)
+    torch.testing.assert_close(moved[0, 0], positions[0].mean(dim=0))
+    assert torch.equal(moved[0, 1], seeds[0, 1])
 
 
 def nearest_to_middles(cloud: np.ndarray, count: int) -> list[int]:

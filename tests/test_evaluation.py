@@ -21,7 +21,7 @@ from pointcentroid.config import ClassifierConfig, PreprocessConfig
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
 from pointcentroid.data.ordered import OrderedClouds
-from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, choose_part, evaluate, robustness
+from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, _axes, _turn, choose_part, evaluate, robustness
 from pointcentroid.evaluate.calibration import (
     bootstrap_interval,
     calibration_error,
@@ -31,8 +31,8 @@ from pointcentroid.evaluate.calibration import (
     validation_scores,
 )
 from pointcentroid.evaluate.plots import plot_confusion
-from pointcentroid.evaluate.probe import fit_linear, linear_probe
-from pointcentroid.geometry.axes import TO_Z_UP
+from pointcentroid.evaluate.probe import DECAYS, chosen_linear, fit_linear, linear_probe
+from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.predict.nets import Answer, familiarity
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
@@ -144,7 +144,13 @@ class TestEvaluate:
         assert result.correct.tolist() == right
         per_class = {t: np.mean([r for r, u in zip(right, truth, strict=True) if u == t]) for t in set(truth)}
         assert result.mean_class_accuracy == pytest.approx(np.mean(list(per_class.values())))
-        assert result.top5 == sum(t in [name for name, _ in a.top[:5]] for a, t in zip(answers, truth, strict=True))
+        for labels in (clouds.labels, np.roll(clouds.labels, 7)):  # of the second, many are right among the first six
+            truth = [clouds.classes[label] for label in labels]
+            five, six = (
+                sum(t in [name for name, _ in a.top[:most]] for a, t in zip(answers, truth, strict=True)) for most in (5, 6)
+            )
+            assert evaluate(predictor, dataclasses.replace(clouds, labels=labels)).top5 == five
+        assert five < six
         np.testing.assert_allclose(result.confidence, [a.confidence for a in answers], atol=1e-4)
         assert result.ece == calibration_error(result.confidence, result.correct)
 
@@ -206,6 +212,20 @@ class TestEvaluate:
         for name in ("confusion", "reliability"):
             picture = np.asarray(Image.open(tmp_path / "plots" / f"{name}.png").convert("RGB"))
             assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+    def test_shapes_are_turned_in_each_of_24_ways(self) -> None:
+        cloud = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+        seen = set()
+        for axis in UP_AXES:
+            for quarter in range(4):
+                made = _turn(cloud, axis, quarter)
+                turn = np.linalg.lstsq(cloud, made, rcond=None)[0].T
+                np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-6)
+                assert np.linalg.det(turn) == pytest.approx(1)
+                np.testing.assert_allclose((made @ TO_Z_UP[axis].T)[:, 2], cloud[:, 2], atol=1e-6)
+                seen.add(tuple(turn.round().astype(int).flatten()))
+        assert len(seen) == 24
+        assert len(set(_axes(985))) == 24, "all of them occur"
 
     def test_the_part_that_weights_were_not_trained_on_is_chosen(self) -> None:
         def clouds(split: list[str]) -> CloudSet:
@@ -271,6 +291,13 @@ class TestCorruptions:
         points = np.random.default_rng(0).normal(size=(3, 400, 3)) * (1, 0.6, 0.3)
         return (points / np.linalg.norm(points, axis=2).max(axis=1)[:, None, None]).astype(np.float32)
 
+    def test_rotations_are_by_four_to_six_degrees_times_the_severity(self, clouds: np.ndarray) -> None:
+        for severity in SEVERITIES:
+            for cloud, made in zip(clouds, corrupt(clouds, "rotation", severity), strict=True):
+                turn = np.linalg.lstsq(cloud, made, rcond=None)[0]
+                angle = np.degrees(np.arccos((np.trace(turn) - 1) / 2))
+                assert 4 * severity - 0.1 <= angle <= 6 * severity + 0.1
+
     @pytest.mark.parametrize("name", CORRUPTIONS)
     def test_the_same_every_time_and_worse_with_severity(self, name: str, clouds: np.ndarray) -> None:
         damage = []
@@ -327,6 +354,19 @@ class TestProbe:
         assert (answers == labels[200:]).double().mean() > 0.9
         units = 10.0 ** torch.arange(-3, 3)
         assert torch.equal(linear_probe(x[:200] * units + 7, labels[:200], x[200:] * units + 7), answers)
+
+    def test_the_penalty_is_the_one_that_is_right_most_often(self) -> None:
+        generator, count = torch.Generator().manual_seed(1), 600
+        labels = torch.arange(count) % 3
+        x = torch.randn(3, 30, generator=generator)[labels] + 2 * torch.randn(count, 30, generator=generator)
+        held_out = torch.from_numpy(np.random.default_rng(0).permutation(count) % 5 == 0)
+        right = {}
+        for decay in DECAYS:
+            linear = fit_linear(x[~held_out], labels[~held_out], 3, decay)
+            right[decay] = int((linear(x[held_out]).argmax(dim=1) == labels[held_out]).sum())
+        best = max(DECAYS, key=lambda decay: right[decay])
+        assert right[best] > right[DECAYS[0]], "else any choice would do"
+        assert torch.equal(chosen_linear(x, labels, 3).weight, fit_linear(x, labels, 3, best).weight)
 
     def test_noise_teaches_nothing(self) -> None:
         generator = torch.Generator().manual_seed(0)

@@ -272,6 +272,11 @@ class TestSampling:
             between = np.abs(ends[:, None] + ends - away) <= 1e-6 * size
             assert (between & (away <= nearest[:, None] * (1 + 1e-5))).any()
 
+    def test_what_a_small_cloud_is_filled_with_are_few_copies(self) -> None:
+        made = filled(np.random.default_rng(0).normal(size=(40, 3)), 1000, np.random.default_rng(1))
+        copies = (np.linalg.norm(made[40:, None] - made[:40], axis=2).min(axis=1) < 1e-9).mean()
+        assert copies < 0.25, "a point is among its own seven nearest"
+
 
 class TestNormalise:
     @given(seeds, st.integers(2, 50), st.floats(-1e6, 1e6), st.sampled_from([1e-140, 1e-3, 1.0, 1e5, 1e140]))

@@ -94,6 +94,12 @@ def test_ragged_farthest_points_are_those_of_each_cloud(sizes: list[int], count:
     assert picked.tolist() == expected
 
 
+def test_farthest_points_differ_where_points_coincide() -> None:
+    batch = torch.tensor([0] * 4 + [1] * 3)
+    picked = farthest_points(torch.ones(7, 3), batch, torch.tensor([4, 3]), 4)
+    assert sorted(picked.tolist()) == list(range(7))
+
+
 def test_odd_input_has_a_defined_result_or_a_clear_error() -> None:
     pool = layer()
     x, pos, batch = ragged([1, 20])

@@ -298,6 +298,27 @@ class TestParquet:
         else:
             assert os.listdir(tmp_path) == ["out.parquet"]
 
+    @pytest.mark.parametrize("command", ["classify", "embed"])
+    def test_what_ctrl_c_leaves_says_how_to_go_on(self, folder: Path, tmp_path: Path, command: str) -> None:
+        arguments = [command, str(folder), "-r", "-o", str(tmp_path / "out")]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [*SMALL_SHARDS, *arguments[:-1], f"{arguments[-1]}/"], env=environment, start_new_session=True,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr
+        while not list((tmp_path / "out").glob("part-*")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=20) in (130, -signal.SIGINT)
+        again = f"pointcentroid {' '.join(arguments)}/ --resume"
+        assert f"what is finished is kept; to go on: {again}\n" in said
+        done = run(*again.split()[1:])
+        assert "24 of 240 could not be" in done.stderr
+        assert pq.read_table(tmp_path / "out").num_rows == 240
+
     def test_a_full_disk_costs_nothing_that_was_kept(self, folder: Path, tmp_path: Path) -> None:
         """A limit on the size of files stands for the disk: shards fit, the whole does not."""
         target = tmp_path / "features.parquet"

@@ -219,6 +219,10 @@ class TestClassify:
             answer = server.classify(("chair.off", CHAIR), query=f"?{query}")
             assert answer.status == 422
             assert answer.json["error"].startswith(query.partition("=")[0])
+        answer = server.classify(("chair.off", CHAIR), query="?tops=3")
+        says = "no parameter 'tops' (did you mean 'top'?); there are up, top, votes"
+        assert (answer.status, answer.json) == (422, {"error": says})
+        assert server.ask("GET", "/?from=elsewhere").status == 200, "a link to the page may carry anything"
 
     def test_a_broken_file_is_a_row_with_the_commands_reason(self, server: Server, tmp_path: Path) -> None:
         broken = {

@@ -47,10 +47,10 @@ from pointcentroid.nn.norm import BatchNorm
 from pointcentroid.nn.parts import PartsNet
 from pointcentroid.train.callbacks import History, moving_average
 from pointcentroid.train.module import ClassifierTraining, MeanClassAccuracy, decayed
-from pointcentroid.train.run import start_from
 from pointcentroid.train.run import train as run_training
 from pointcentroid.train.settings import load_train_config
 from pointcentroid.train.sharpness import SharpnessAware
+from pointcentroid.train.starting import start_from
 from pointcentroid.weights import KnownScale, load_weights, read_card, save_weights, tensors_hash
 
 from .test_cli import run
@@ -662,6 +662,19 @@ def test_prepared_clouds_are_not_turned(toy: Path, tmp_path: Path) -> None:
     done = run("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL, "up=y")
     assert done.returncode == 2
     assert "up=y is for raw shapes; those of" in done.stderr
+
+
+def test_a_setting_that_is_given_as_an_option_says_how_it_is_given(toy: Path) -> None:
+    for option, setting in (
+        ("--epochs=3", "epochs=VALUE"),
+        ("--augment.jitter", "augment.jitter=VALUE"),
+        ("--up", "up=VALUE"),
+    ):
+        done = run("train", "modelnet40-small", f"data={toy}", option)
+        assert done.returncode == 2
+        assert f"is a setting, not an option: {setting}" in " ".join(done.stderr.replace("│", "").split())
+    done = run("train", "modelnet40-small", "--epoch", 3)
+    assert "No such option" in done.stderr
 
 
 def test_mismatched_classes_are_an_error(toy: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ import safetensors.torch
 import torch
 
 from pointcentroid.config import WHERE, ClassifierConfig, PreprocessConfig, TrainConfig, from_dict, to_dict
-from pointcentroid.errors import WeightsError
+from pointcentroid.errors import MissingExtraError, WeightsError
 from pointcentroid.nn.classifier import CentroidClassifier
+from pointcentroid.predict.runtimes import open_net
 from pointcentroid.train.settings import load_train_config, shipped_configs
-from pointcentroid.weights import WeightsCard, find_weights, load_weights, read_card, save_weights, shipped_weights
+from pointcentroid.weights import WeightsCard, find_weights, graph_of, load_weights, read_card, save_weights, shipped_weights
 
 CARD = WeightsCard("toy", ClassifierConfig(classes=2), PreprocessConfig(points=64), ("a", "b"), {"m": 0.5}, {"seed": 3})
 
@@ -143,6 +146,29 @@ def test_names_are_resolved_and_mistakes_name_the_nearest() -> None:
     assert find_weights("small").name == "small.safetensors"
     with pytest.raises(WeightsError, match="did you mean 'small'"):
         find_weights("smal")
+
+
+def test_what_stands_beside_weights_says_where_they_are(tmp_path: Path) -> None:
+    save_weights(tmp_path / "mine.safetensors", {"w": torch.zeros(1000)}, CARD)
+    with pytest.raises(WeightsError, match=f"{tmp_path} is a folder; the weights in it are {tmp_path / 'mine.safetensors'}"):
+        find_weights(tmp_path)
+    (tmp_path / "last.ckpt").write_bytes(b"...")
+    with pytest.raises(WeightsError, match=r"last.ckpt is of a training that goes on from it with --resume"):
+        read_card(tmp_path / "last.ckpt")
+
+
+def test_a_graph_of_other_weights_without_torch_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copy(find_weights("tiny"), tmp_path / "own.safetensors")
+    shutil.copy(graph_of(find_weights("small")), tmp_path / "own.onnx")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"a net without a graph of its own .* pip install 'pointcentroid"):
+        open_net(tmp_path / "own.safetensors")
+    assert "is of other weights" in capsys.readouterr().err
+    for asked, says in (({"device": "cuda"}, "device=cuda needs"), ({"runtime": "torch"}, "runtime=torch needs")):
+        with pytest.raises(MissingExtraError, match=says):
+            open_net(find_weights("tiny"), **asked)
 
 
 def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:

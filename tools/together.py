@@ -174,6 +174,8 @@ class Group:
         mutual = torch.tensor([True] * len(plan.seeds) + [False] * len(plan.alone), device=device)
         self.mutual = mutual.float() if len(plan.seeds) > 1 else torch.zeros(len(mutual), device=device)
         self.steps = len(self.points) // self.config.batch_size  # of an epoch
+        if not self.steps:
+            raise SystemExit(f"{len(self.points)} training shapes are fewer than batch_size={self.config.batch_size}")
         self.step = torch.zeros((), dtype=torch.int64, device=device)  # since the first
         self.row = torch.zeros((), dtype=torch.int64, device=device)  # of the epoch's clouds, where the batch begins
         self.losses = torch.zeros(self.stack.count, device=device)
@@ -185,6 +187,8 @@ class Group:
     def schedule(self, epochs: int) -> None:
         """Fix how long the training is: the tables that a step reads its rate and its average from."""
         total = self.steps * epochs
+        if total > self.tables.shape[1]:
+            raise SystemExit(f"{epochs} epochs are {total:,} steps; at most {self.tables.shape[1]:,} are possible")
         factor = warm_cosine(total, self.config.warmup)
         rates = torch.tensor([self.config.learning_rate * factor(step) for step in range(total)])
         self.tables[:, :total] = torch.stack([rates, kept_share(torch.arange(1, total + 1), self.config.average)])

@@ -26,7 +26,7 @@ from pointcentroid.cli.models import models
 from pointcentroid.cli.push import push
 from pointcentroid.cli.reconstruct import reconstruct
 from pointcentroid.cli.serve import serve
-from pointcentroid.cli.train import train
+from pointcentroid.cli.train import SettingsCommand, train
 from pointcentroid.cli.view import compare, view
 from pointcentroid.errors import PointCentroidError, printable
 from pointcentroid.predict.allocator import keep_freed_memory
@@ -38,10 +38,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _LOOKING = (view, compare, assignments, reconstruct, serve)
-_TRAINING = (train, evaluate, calibrate, export, push, models)
+_TRAINING = (evaluate, calibrate, export, push, models)
 for command in (classify, embed):
     app.command(cls=RayCommand)(command)
-for command in (*_LOOKING, *_TRAINING):
+for command in _LOOKING:
+    app.command()(command)
+app.command(cls=SettingsCommand)(train)
+for command in _TRAINING:
     app.command()(command)
 app.add_typer(data, name="data")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pointcentroid.cli import options
-from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, open_answers
+from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, keep, open_answers
 from pointcentroid.errors import printable
 from pointcentroid.results import Failure, Prediction, to_row
 
@@ -61,8 +61,7 @@ def classify(
     counts = Counter(all=answers.done, failed=answers.failed) if answers else Counter()
     counted = _count(tracked(results, lambda: count(paths, recursive), "classifying"), counts)
     if answers:
-        for _ in answers.keeping(counted):
-            pass
+        keep(answers, answers.keeping(counted))
     elif kind == "table":
         print_rows(counted, partial(_lay_out, predictor.classes), path)
     else:

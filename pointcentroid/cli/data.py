@@ -53,7 +53,17 @@ def prepare(
     Parallel and resumable: run it again after an interruption, and it goes on. Shapes that cannot be read are left out
     and listed, with reasons, in DIR/meta.json.
     """
-    from pointcentroid.cli.output import check_writable, chosen_format, note, note_left_out, print_measures, tracked, write
+    from pointcentroid.cli.output import (
+        check_folder,
+        check_writable,
+        chosen_format,
+        note,
+        note_left_out,
+        print_measures,
+        told_how_to_go_on,
+        tracked,
+        write,
+    )
     from pointcentroid.config import PreprocessConfig
     from pointcentroid.data.cache import open_cache, prepare_cache
     from pointcentroid.data.download import MIRRORS
@@ -61,6 +71,7 @@ def prepare(
     from pointcentroid.data.lying import lying
 
     check_writable(output, read=[source])
+    check_folder(to, "--to")
     kind = chosen_format(format, output, as_json)
     if source in MIRRORS and not download and not Path(source).exists():
         raise typer.BadParameter(f"no folder or file {source}; --download fetches the data set of that name")
@@ -70,14 +81,15 @@ def prepare(
         source = str(_downloaded(source, to, mirror or [], sha256))
     catalogue, settings = find_shapes(source), PreprocessConfig(sample=points, points=points, seed=seed)
     given = None if up == "standard" else up
-    report = prepare_cache(
-        catalogue,
-        to,
-        settings,
-        up=given,
-        workers=workers,
-        watch=lambda items, total: tracked(items, total, "preparing"),
-    )
+    with told_how_to_go_on((to / "parts").is_dir, flag=""):
+        report = prepare_cache(
+            catalogue,
+            to,
+            settings,
+            up=given,
+            workers=workers,
+            watch=lambda items, total: tracked(items, total, "preparing"),
+        )
     row = dataclasses.asdict(report) | {"folder": str(report.folder)}
     if kind == "table":
         split = {f"of them {name}": count for name, count in report.split.items() if name}

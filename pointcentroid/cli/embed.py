@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pointcentroid.cli import options
-from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, open_answers
+from pointcentroid.cli.keeping import Output, Ray, Resume, answer_on_ray, keep, open_answers
 from pointcentroid.results import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def embed(
     counts = Counter(all=answers.done, failed=answers.failed) if answers else Counter()
     counted = _report(tracked(results, lambda: count(paths, recursive), "embedding"), counts)
     if answers:
-        for _ in answers.keeping(counted):
-            pass
+        keep(answers, answers.keeping(counted))
     elif kind == "npz" and path is not None:
         import numpy as np
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,6 +68,15 @@ def open_answers(target: tuple[Path, bool], weights: str, resume: bool, **settin
     return Answers(*target, request_of(find_weights(weights), **settings), resume)
 
 
+def keep(answers: Answers, results: Iterable[Any]) -> None:
+    """Go through answers that are kept as they come; stopped by Ctrl-C, say how to go on."""
+    from pointcentroid.cli.output import told_how_to_go_on
+
+    with told_how_to_go_on(lambda: bool(answers.parts())):
+        for _ in results:
+            pass
+
+
 def answer_on_ray(
     address: str, paths: list[str], recursive: bool, workers: int | None, answers: Answers | None, what: str, **options: Any
 ) -> Counter[str]:
@@ -126,8 +135,7 @@ def answer_on_ray(
                 counts[name] += sum(value is not None and value < least for value in table[column].to_pylist())
             yield from [None] * len(table)
 
-    for _ in tracked(counted(), lambda: sum(1 for _ in files_of(paths[0], recursive)), what):
-        pass
+    keep(answers, tracked(counted(), lambda: sum(1 for _ in files_of(paths[0], recursive)), what))
     if not counts["all"]:
         raise DataError(f"no readable files in {paths[0]}")
     if missing := sum(answers.seen.add(file) for file in files_of(paths[0], recursive)):

@@ -6,6 +6,7 @@ import csv
 import glob
 import json
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +105,24 @@ def check_folder(path: Path | None, option: str) -> None:
         raise typer.BadParameter(f"{there} is a file; name a folder", param_hint=option)
     if there and not os.access(there, os.W_OK):
         raise typer.BadParameter(f"nothing can be written to the folder {there}", param_hint=option)
+
+
+@contextmanager
+def told_how_to_go_on(kept: Callable[[], bool], flag: str = "--resume") -> Iterator[None]:
+    """Where work that can be gone on with is stopped by Ctrl-C, say how.
+
+    Args:
+        kept: whether anything is.
+        flag: what to add to the same command; nothing where it goes on by itself.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept():
+            words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+            again = shlex.join([*words, flag] if flag else words)
+            note(f"what is finished is kept; to go on: pointcentroid {again}")
+        raise
 
 
 def chosen_format(

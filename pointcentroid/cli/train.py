@@ -5,16 +5,29 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from pointcentroid.cli import options
+from pointcentroid.config import TrainConfig
 
-if TYPE_CHECKING:
-    from pointcentroid.config import TrainConfig
+_SETTINGS = frozenset(field.name for field in dataclasses.fields(TrainConfig))
+
+
+class SettingsCommand(TyperCommand):
+    """A command that takes settings as KEY=VALUE, and says so where one is given as an option."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """See the base class."""
+        own = {option for parameter in self.params for option in parameter.opts}
+        for option in [word.partition("=")[0] for word in args if word.startswith("--")]:
+            name = option[2:].replace("-", "_")
+            if option not in own and name.partition(".")[0] in _SETTINGS:
+                raise typer.BadParameter(f"is a setting, not an option: {name}=VALUE", ctx, param_hint=option)
+        return super().parse_args(ctx, args)
 
 
 def train(
@@ -46,7 +59,16 @@ def train(
 
     On several processes: devices=2; on several machines: nodes=2, under torchrun or SLURM.
     """
-    from pointcentroid.cli.output import check_writable, chosen_format, note, print_measures, tracked, write
+    from pointcentroid.cli.output import (
+        check_folder,
+        check_writable,
+        chosen_format,
+        note,
+        print_measures,
+        told_how_to_go_on,
+        tracked,
+        write,
+    )
     from pointcentroid.errors import require
     from pointcentroid.weights import graph_of, read_card
 
@@ -58,19 +80,17 @@ def train(
     settings = _settings(what, overrides or [], start)
     read = [what, settings.data, settings.start, *settings.teachers, *settings.recipe]
     check_writable(output, read=[name for name in read if name])
+    folder = Path(settings.output) / settings.name
+    check_folder(folder, "output=")
     require("training", "train", "torch", "lightning", "torchmetrics")
     from pointcentroid.train.run import train as run
 
-    try:
+    last = folder / "last.ckpt"
+    before = last.stat().st_mtime_ns if last.is_file() and not resume else None  # of a run that is thrown away
+    with told_how_to_go_on(lambda: last.is_file() and last.stat().st_mtime_ns != before):
         weights = run(
             settings, resume=resume, overwrite=overwrite, watch=lambda items, total: tracked(items, total, "preparing")
         )
-    except KeyboardInterrupt:
-        if not (Path(settings.output) / settings.name / "last.ckpt").is_file():
-            raise
-        again = shlex.join(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))
-        note(f"what is finished is kept; to go on: pointcentroid {again} --resume")
-        raise
     if weights is None:
         return  # the first process of this run has them, and says so
     card = read_card(weights)

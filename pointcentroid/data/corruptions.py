@@ -103,7 +103,7 @@ def _shear(cloud: np.ndarray, severity: int, rng: np.random.Generator) -> np.nda
 
 
 def _rotation(cloud: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """A turn about a random axis by up to 6 degrees times the severity."""
+    """A turn about a random axis by 4 to 6 degrees times the severity."""
     axis = rng.normal(size=3)
     x, y, z = axis / np.linalg.norm(axis)
     angle = np.radians(rng.uniform(4, 6) * severity)

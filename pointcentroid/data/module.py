@@ -74,10 +74,11 @@ class CloudData(lightning.LightningDataModule):
             processes: how many will share them.
 
         Raises:
-            ConfigError: `batch_size` is no multiple of their number, or there are more of them than validation shapes.
+            ConfigError: `batch_size` is no multiple of their number, or there are more of them than shapes.
         """
-        if len(self.validation) < processes:
-            raise ConfigError(f"{len(self.validation)} validation shapes are too few for {processes} processes")
+        for name, clouds in (("training", self.training), ("validation", self.validation)):
+            if len(clouds) < processes:
+                raise ConfigError(f"{len(clouds)} {name} shapes are too few for {processes} processes")
         if self.config.batch_size % processes:
             raise ConfigError(f"batch_size={self.config.batch_size} must be a multiple of the {processes} processes")
 

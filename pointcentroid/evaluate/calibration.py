@@ -90,9 +90,9 @@ def bootstrap_interval(confidence: np.ndarray, correct: np.ndarray, draws: int =
 
     How much it depends on the choice of shapes: as fewer make every such error larger, it holds the true one too seldom.
     """
-    rng = np.random.default_rng(0)
-    rows = rng.integers(len(confidence), size=(draws, len(confidence)))
-    errors = [calibration_error(confidence[row], correct[row]) for row in rows]
+    rng, count = np.random.default_rng(0), len(confidence)
+    drawn = (rng.integers(count, size=count) for _ in range(draws))
+    errors = [calibration_error(confidence[rows], correct[rows]) for rows in drawn]
     low, high = np.quantile(errors, (0.025, 0.975))
     return float(low), float(high)
 

@@ -63,11 +63,27 @@ def fit_linear(features: Tensor, labels: Tensor, classes: int, decay: float) -> 
     return linear
 
 
+def chosen_linear(features: Tensor, labels: Tensor, classes: int) -> nn.Linear:
+    """As `fit_linear`, with the penalty that is right most often for a fifth of the shapes, seeded, held out meanwhile.
+
+    Args:
+        features: (S, F), each of about unit spread.
+        labels: (S,) int64.
+        classes: how many.
+    """
+    held_out = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)) % 5 == 0)
+
+    def score(decay: float) -> float:
+        linear = fit_linear(features[~held_out], labels[~held_out], classes, decay)
+        return float((linear(features[held_out]).argmax(dim=1) == labels[held_out]).double().mean())
+
+    return fit_linear(features, labels, classes, max(DECAYS, key=score))
+
+
 def linear_probe(features: Tensor, labels: Tensor, others: Tensor) -> Tensor:
     """Classify by a linear probe.
 
-    The penalty is chosen by holding a fifth of the training shapes out, seeded; features are standardised by the training
-    shapes' mean and spread, and cut at eight of them.
+    Features are standardised by the training shapes' mean and spread, and cut at eight of them.
 
     Args:
         features: (S, F) of the training shapes.
@@ -79,14 +95,7 @@ def linear_probe(features: Tensor, labels: Tensor, others: Tensor) -> Tensor:
     """
     mean, spread = features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
     features, others = (((x - mean) / spread).clamp(-8, 8) for x in (features, others))
-    classes = int(labels.max()) + 1
-    held_out = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)) % 5 == 0)
-
-    def score(decay: float) -> float:
-        linear = fit_linear(features[~held_out], labels[~held_out], classes, decay)
-        return float((linear(features[held_out]).argmax(dim=1) == labels[held_out]).double().mean())
-
-    return fit_linear(features, labels, classes, max(DECAYS, key=score))(others).argmax(dim=1)
+    return chosen_linear(features, labels, int(labels.max()) + 1)(others).argmax(dim=1)
 
 
 def training_apart(clouds: CloudSet, rows: np.ndarray) -> np.ndarray:

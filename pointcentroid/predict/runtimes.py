@@ -35,6 +35,7 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
         raise ConfigError(f"runtime must be one of {', '.join(get_args(Runtime))}, found {runtime!r}")
     graph = graph_of(weights)
     only = runtime == "onnx" or graph == weights
+    stale = False
     if runtime != "torch" and device in ("auto", "cpu") and not changes and graph.is_file():
         from pointcentroid.predict.onnx_net import OnnxNet
 
@@ -44,6 +45,7 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
         if only:
             how = f"pointcentroid export {weights} -o {graph}"
             raise ConfigError(f"{graph} is of other weights than {weights}; this makes it anew: {how}")
+        stale = True
         print(
             f"{graph} is of other weights than {weights}, so torch answers; pointcentroid export makes it anew",
             file=sys.stderr,
@@ -55,11 +57,9 @@ def open_net(weights: Path, device: str = "auto", runtime: Runtime = "auto", **c
     if only:
         raise ConfigError(f"{weights} has no graph beside it; this makes one: pointcentroid export {weights} -o {graph}")
     made = f"`pointcentroid export {weights} -o {graph}`, run where torch is, makes one"
-    require(
-        "another device than the CPU" if graph.is_file() else f"a net without a graph beside its weights ({made})",
-        "torch",
-        "torch",
-    )
+    asked = f"device={device}" if device not in ("auto", "cpu") else "a changed net" if changes else "runtime=torch"
+    alone = f"a net without a graph of its own beside its weights ({made})"
+    require(asked if graph.is_file() and not stale else alone, "torch", "torch")
     from pointcentroid.predict.torch_net import TorchNet
 
     return TorchNet(weights, device, **changes)

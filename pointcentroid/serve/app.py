@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 import pointcentroid
+from pointcentroid.config import nearest_name
 from pointcentroid.errors import MissingExtraError, PointCentroidError
 from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure, to_row
@@ -71,7 +72,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
         text, policy = pages.page()
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
-    @app.post("/classify", openapi_extra=_FILES, response_model=list[dict[str, Any]])
+    @app.post("/classify", openapi_extra=_FILES, dependencies=[Depends(_known)], response_model=list[dict[str, Any]])
     async def classify(
         request: Request,
         up: UpQuery = "auto",
@@ -95,7 +96,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
                 raise errors.exceptions[0] from None
             return JSONResponse([task.result() for task in tasks])  # as they are: checking rows of ours would take longer
 
-    @app.post("/explain", openapi_extra=_FILES, response_class=HTMLResponse)
+    @app.post("/explain", openapi_extra=_FILES, dependencies=[Depends(_known)], response_class=HTMLResponse)
     async def explain(request: Request, up: UpQuery = "auto") -> Response:
         """Show the centroids that one shape is seen through: the page of `pointcentroid view --html`."""
         async with accepted(request, engine, 1) as uploads:
@@ -156,6 +157,14 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     return app
+
+
+async def _known(request: Request) -> None:
+    """Refuse a parameter that the route does not have: it was meant to be another one."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise RefusalError(422, f"no parameter {name!r}{nearest_name(name, known)}; there are {', '.join(known)}")
 
 
 def _explains() -> bool:

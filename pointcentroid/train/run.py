@@ -20,13 +20,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
 
 from pointcentroid.config import (
     WHERE,
-    CapsuleAutoencoderConfig,
     ClassifierConfig,
-    ModelConfig,
     PartsConfig,
     TrainConfig,
     from_dict,
@@ -47,6 +44,7 @@ from pointcentroid.train.callbacks import BestCheckpoint, Display, FirstCheckpoi
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
 from pointcentroid.train.parts import PartsTraining
 from pointcentroid.train.recipe import Heritage, heritage, provenance_of, recipe_cards, with_figures_of
+from pointcentroid.train.starting import start_from
 from pointcentroid.weights import WeightsCard, find_weights, graph_of, load_weights, read_card, save_weights, tensors_hash
 
 
@@ -115,7 +113,10 @@ def train(
             file=sys.stderr,
         )
     if before is not None and before.data != clouds.fingerprint:
-        raise TrainingError(f"{config.data} is not the data set that {last} was trained on: it has changed since")
+        raise TrainingError(
+            f"{config.data} is not the data set that {last} was trained on: it has changed since; put it back to go on, or "
+            "begin anew under another name="
+        )
     if clouds.left_out and first:
         name, reason = next(iter(clouds.left_out.items()))
         print(f"left out, for they cannot be read: {len(clouds.left_out)} shapes, such as {name}: {reason}", file=sys.stderr)
@@ -123,7 +124,7 @@ def train(
     module = create_training(config, data.classes)
     module.inherited = inherited
     if config.start and not resume:
-        start_from(module.net, config, data.classes)
+        start_from(module.net, config, data.classes, data.training)
     if first:
         print(_told(config, data, module), file=sys.stderr)
     history = History(folder)
@@ -309,55 +310,6 @@ def _open(source: str | Catalogue, config: TrainConfig, folder: Path, watch: Wat
     if rank_zero_only.rank == 0 and (found := lying(clouds, up, catalogue.up)):
         print(f"{found}; up={found.axis} turns them all, up=auto each as it lies", file=sys.stderr)
     return clouds
-
-
-def start_from(net: nn.Module, config: TrainConfig, classes: tuple[str, ...]) -> None:
-    """Give a net the tensors of trained weights.
-
-    Where the classes differ, in more than their order, the last layer keeps its random start; where the weights are of
-    another kind of net with the same encoder, such as an autoencoder for a classifier, everything but the encoder does.
-
-    Args:
-        net: the net to change.
-        config: the run; `start` names the weights.
-        classes: what a classifier will tell apart.
-
-    Raises:
-        WeightsError: there are no such weights, or they belong to another architecture.
-    """
-    tensors, card = load_weights(find_weights(config.start))
-    holds, wanted = _as_trained(card.model), _as_trained(config.model)
-    if holds.kind != wanted.kind and getattr(holds, "encoder", None) == getattr(wanted, "encoder", ""):
-        holds, trained = wanted, {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
-        tensors = {name: own for name, own in net.state_dict().items() if not name.startswith("encoder.")} | trained
-    elif isinstance(holds, ClassifierConfig) and isinstance(wanted, ClassifierConfig):
-        holds = dataclasses.replace(holds, classes=wanted.classes)
-        if isinstance(net, CentroidClassifier):
-            tensors |= _last_layer(net, tensors, card.classes, classes)
-    if holds != wanted:
-        raise WeightsError(
-            f"{config.start} holds another architecture than model: leave model out to train the one it holds"
-        )
-    net.load_state_dict(tensors)
-
-
-def _last_layer(
-    net: CentroidClassifier, tensors: dict[str, Tensor], before: tuple[str, ...], after: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """Its tensors: those that were trained, in the order of the new classes; where these are others, those of the net."""
-    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith(net.last)}
-    if sorted(before) != sorted(after):
-        return own
-    rows = [before.index(name) for name in after]
-    return {name: torch.cat([tensors[name][rows], tensors[name][len(rows) :]]) for name in own if name in tensors}
-
-
-def _as_trained(model: ModelConfig) -> ModelConfig:
-    """A configuration without what may change from one training to the next: dropout and stochastic depth."""
-    if isinstance(model, CapsuleAutoencoderConfig):
-        return model
-    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, drop_path=0.0))
-    return dataclasses.replace(model, dropout=0.0) if isinstance(model, ClassifierConfig) else model
 
 
 def _finish(
