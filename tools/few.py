@@ -101,7 +101,8 @@ def measure(name: str, source: Path, folder: Path, counts: list[int], seeds: lis
                 right, seconds = trained(few, others, [*settings, f"seed={seed}"], folder, **given)
                 found.setdefault(rule, []).append(right)
                 found.setdefault(f"{rule}, seconds", []).append(seconds)
-            for rule, right in by_features(name, few, others).items():
+            taught = few.subset(few.part("training"))  # a tenth is set aside for validation
+            for rule, right in by_features(name, taught, others).items():
                 found.setdefault(rule, []).append(right)
         print(f"{count} shapes of each of {len(clouds.classes)} classes, seeds {seeds}, {len(others)} others")
         for rule, values in found.items():

@@ -124,7 +124,7 @@ def train(
     module = create_training(config, data.classes)
     module.inherited = inherited
     if config.start and not resume:
-        start_from(module.net, config, data.classes, data.training)
+        start_from(module.net, config, data.classes)
     if first:
         print(_told(config, data, module), file=sys.stderr)
     history = History(folder)
