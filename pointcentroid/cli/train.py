@@ -84,8 +84,8 @@ def train(
     folder = Path(settings.output) / settings.name
     check_folder(folder, "output=")
     require("training", "train", "torch", "lightning", "torchmetrics")
-    # Threads of torch that wait spin for milliseconds, by default. Where other work wants the cores, an epoch takes 25 times
-    # as long for it; with a thousandth of that twice as long, and where nothing else does, a fifth longer.
+    # By default, threads of torch that wait spin for so long that beside other work an epoch takes thirty times as long as
+    # alone. With this it takes twice as long, and alone a fifth longer than before (docs/training.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from pointcentroid.train.run import train as run
 
