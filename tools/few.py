@@ -5,8 +5,9 @@
     python tools/few.py measure runs/thirty/thirty.safetensors train.npz -o runs/few
 
 So many shapes of each class that the weights do not know, drawn anew for every seed, are trained on as `pointcentroid train
-my_shapes/` does, and all others of these classes are to be named. Beside it stand what needs no such training, a linear
-classifier on the frozen net's features and the nearest class mean of these, and the same training from random weights.
+my_shapes/` does, and all others of these classes are to be named, as they lie and turned about the up axis, each by an
+angle of its own. Beside it stand what needs no such training, a linear classifier on the frozen net's features and the
+nearest class mean of these, and the same training from random weights.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from pointcentroid.evaluate.accuracy import evaluate
 from pointcentroid.evaluate.probe import cloud_features, linear_probe
 from pointcentroid.models import net_class
 from pointcentroid.predict.loading import load
+from pointcentroid.predict.predictor import Predictor
 from pointcentroid.train.run import train
 from pointcentroid.train.settings import load_train_config
 from pointcentroid.weights import find_weights, load_weights, read_card
@@ -48,6 +51,14 @@ def drawn(clouds: CloudSet, count: int, seed: int) -> tuple[CloudSet, CloudSet]:
     return clouds.subset(few), clouds.subset(np.setdiff1d(np.arange(len(clouds)), few))
 
 
+def headed(clouds: CloudSet, seed: int) -> CloudSet:
+    """Clouds that face any way: each is turned about the up axis by an angle of its own."""
+    angles = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(clouds))
+    cos, sin, zero, one = np.cos(angles), np.sin(angles), np.zeros_like(angles), np.ones_like(angles)
+    turns = np.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], axis=1).reshape(-1, 3, 3)
+    return replace(clouds, points=(clouds.points @ turns).astype(np.float32))
+
+
 def write(clouds: CloudSet, path: Path) -> None:
     """Write clouds as an npz that `pointcentroid train` takes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,15 +66,15 @@ def write(clouds: CloudSet, path: Path) -> None:
     np.savez(path, points=points, labels=clouds.labels, names=np.array(clouds.names), classes=np.array(clouds.classes))
 
 
-def trained(few: CloudSet, others: CloudSet, settings: list[str], folder: Path, **given: object) -> tuple[float, float]:
-    """Train on few shapes: the share of the others that is named rightly, and the seconds it took."""
+def trained(few: CloudSet, settings: list[str], folder: Path, **given: object) -> tuple[Predictor, float]:
+    """Train on few shapes: what names others, and the seconds it took."""
     write(few, folder / "few.npz")
     config = load_train_config("finetune", settings, data=folder / "few.npz", output=folder, up="standard", **given)
     start = time.perf_counter()
     weights = train(config, overwrite=True)
     seconds = time.perf_counter() - start
     assert weights is not None
-    return evaluate(load(weights, "cpu"), others).overall_accuracy, seconds
+    return load(weights, "cpu"), seconds
 
 
 def by_features(name: str, few: CloudSet, others: CloudSet) -> dict[str, float]:
@@ -94,16 +105,19 @@ def measure(name: str, source: Path, folder: Path, counts: list[int], seeds: lis
         found: dict[str, list[float]] = {}
         for seed in seeds:
             few, others = drawn(clouds, count, seed)
+            shown = {"": others, ", facing any way": headed(others, seed)}
             for rule, given in (
                 ("fine-tuned", {"start": name, "model": {"classes": len(clouds.classes)}}),
                 ("random weights", random),
             ):
-                right, seconds = trained(few, others, [*settings, f"seed={seed}"], folder, **given)
-                found.setdefault(rule, []).append(right)
+                predictor, seconds = trained(few, [*settings, f"seed={seed}"], folder, **given)
+                for how, clouds_shown in shown.items():
+                    found.setdefault(rule + how, []).append(evaluate(predictor, clouds_shown).overall_accuracy)
                 found.setdefault(f"{rule}, seconds", []).append(seconds)
             taught = few.subset(few.part("training"))  # a tenth is set aside for validation
-            for rule, right in by_features(name, taught, others).items():
-                found.setdefault(rule, []).append(right)
+            for how, clouds_shown in shown.items():
+                for rule, right in by_features(name, taught, clouds_shown).items():
+                    found.setdefault(rule + how, []).append(right)
         print(f"{count} shapes of each of {len(clouds.classes)} classes, seeds {seeds}, {len(others)} others")
         for rule, values in found.items():
             unit, scale = ("s", 1) if rule.endswith("seconds") else ("%", 100)
