@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from pointcentroid.config import to_dict
+from pointcentroid.data.augment import about_z
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.evaluate.accuracy import evaluate
@@ -54,8 +55,7 @@ def drawn(clouds: CloudSet, count: int, seed: int) -> tuple[CloudSet, CloudSet]:
 def headed(clouds: CloudSet, seed: int) -> CloudSet:
     """Clouds that face any way: each is turned about the up axis by an angle of its own."""
     angles = np.random.default_rng(seed).uniform(0, 2 * np.pi, len(clouds))
-    cos, sin, zero, one = np.cos(angles), np.sin(angles), np.zeros_like(angles), np.ones_like(angles)
-    turns = np.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], axis=1).reshape(-1, 3, 3)
+    turns = about_z(torch.from_numpy(angles)).transpose(1, 2).numpy()
     return replace(clouds, points=(clouds.points @ turns).astype(np.float32))
 
 
@@ -77,20 +77,27 @@ def trained(few: CloudSet, settings: list[str], folder: Path, **given: object) -
     return load(weights, "cpu"), seconds
 
 
-def by_features(name: str, few: CloudSet, others: CloudSet) -> dict[str, float]:
-    """What the frozen net's features tell apart: the share of the others that is named rightly."""
+def by_features(name: str, few: CloudSet, shown: dict[str, CloudSet]) -> dict[str, float]:
+    """What the frozen net's features tell apart: the share of others, shown in some ways, that is named rightly."""
     tensors, card = load_weights(find_weights(name))
     net = net_class(card.model).from_tensors(card.model, tensors)
     seeds, points = card.model.seeds, card.preprocess.points
-    parts = (OrderedClouds(part, np.arange(len(part)), seeds, points) for part in (few, others))
-    here, there = (cloud_features(net, part, lambda batches, _: batches) for part in parts)
-    labels = torch.from_numpy(few.labels)
+
+    def features(clouds: CloudSet) -> torch.Tensor:
+        ordered = OrderedClouds(clouds, np.arange(len(clouds)), seeds, points)
+        return cloud_features(net, ordered, lambda batches, _: batches)
+
+    here, labels = features(few), torch.from_numpy(few.labels)
     means = torch.stack([here[labels == label].mean(dim=0) for label in range(len(few.classes))])
-    answers = {
-        "linear classifier": linear_probe(here, labels, there),
-        "nearest mean": torch.cdist(there, means).argmin(dim=1),
-    }
-    return {rule: float((answer.numpy() == others.labels).mean()) for rule, answer in answers.items()}
+    right: dict[str, float] = {}
+    for how, others in shown.items():
+        there = features(others)
+        answers = {
+            "linear classifier": linear_probe(here, labels, there),
+            "nearest mean": torch.cdist(there, means).argmin(dim=1),
+        }
+        right |= {rule + how: float((answer.numpy() == others.labels).mean()) for rule, answer in answers.items()}
+    return right
 
 
 def measure(name: str, source: Path, folder: Path, counts: list[int], seeds: list[int], settings: list[str]) -> None:
@@ -115,9 +122,8 @@ def measure(name: str, source: Path, folder: Path, counts: list[int], seeds: lis
                     found.setdefault(rule + how, []).append(evaluate(predictor, clouds_shown).overall_accuracy)
                 found.setdefault(f"{rule}, seconds", []).append(seconds)
             taught = few.subset(few.part("training"))  # a tenth is set aside for validation
-            for how, clouds_shown in shown.items():
-                for rule, right in by_features(name, taught, clouds_shown).items():
-                    found.setdefault(rule + how, []).append(right)
+            for rule, right in by_features(name, taught, shown).items():
+                found.setdefault(rule, []).append(right)
         print(f"{count} shapes of each of {len(clouds.classes)} classes, seeds {seeds}, {len(others)} others")
         for rule, values in found.items():
             unit, scale = ("s", 1) if rule.endswith("seconds") else ("%", 100)

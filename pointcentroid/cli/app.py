@@ -38,14 +38,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _LOOKING = (view, compare, assignments, reconstruct, serve)
-_TRAINING = (evaluate, calibrate, export, push, models)
-for command in (classify, embed):
-    app.command(cls=RayCommand)(command)
-for command in _LOOKING:
-    app.command()(command)
-app.command(cls=SettingsCommand)(train)
-for command in _TRAINING:
-    app.command()(command)
+_TRAINING = (train, evaluate, calibrate, export, push, models)
+_OF_ITS_OWN = {classify: RayCommand, embed: RayCommand, train: SettingsCommand}
+for command in (classify, embed, *_LOOKING, *_TRAINING):
+    app.command(cls=_OF_ITS_OWN.get(command))(command)
 app.add_typer(data, name="data")
 
 

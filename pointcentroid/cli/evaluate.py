@@ -24,7 +24,7 @@ Data = Annotated[
 ]
 
 Up = Annotated[
-    Literal["auto", "x", "-x", "y", "-y", "z", "-z"] | None,
+    options.Axis | None,
     typer.Option(
         help="The axis that points up; auto finds it. (Default: z; of shapes in files, what their format says, or what the "
         "weights were trained with.)",

@@ -17,8 +17,9 @@ Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look for fil
 _NAMES, _NAMED = "NAME|FILE|hf://OWNER/NAME", "Shipped weights by name, a weights file, or one on a hub."
 Weights = Annotated[str, typer.Option(metavar=_NAMES, help=_NAMED)]
 WeightsArgument = Annotated[str, typer.Argument(metavar=_NAMES, help=_NAMED)]
+Axis = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 Up = Annotated[
-    Literal["auto", "x", "-x", "y", "-y", "z", "-z"],
+    Axis,
     typer.Option(help="The axis that points up; auto finds it, by what the net knows and how files of the format lie."),
 ]
 Votes = Annotated[int, typer.Option(min=1, help="Independent samplings of each shape to average.")]

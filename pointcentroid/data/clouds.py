@@ -71,8 +71,7 @@ class CloudSet:
         """
         for name in {self.classes[label] for label in np.unique(self.labels)}:
             if name not in classes:
-                hint = nearest_name(name, classes)
-                raise DataError(f"the data set has the class {name!r}, which the weights do not know{hint}")
+                raise unknown_class(name, classes)
         column = {name: number for number, name in enumerate(classes)}
         return np.array([column[self.classes[label]] for label in self.labels])
 
@@ -102,6 +101,11 @@ class CloudSet:
         rank = np.argsort(np.argsort(self.classes))  # the same shapes in whatever order the classes stand
         training, validation = split_validation(rank[self.labels[others]])
         return others[validation if name == "validation" else training]
+
+
+def unknown_class(name: str, known: Sequence[str]) -> DataError:
+    """What is wrong with a data set that has a class which weights do not know."""
+    return DataError(f"the data set has the class {name!r}, which the weights do not know{nearest_name(name, known)}")
 
 
 def split_validation(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcentroid.config import nearest_name
+from pointcentroid.data.clouds import unknown_class
 from pointcentroid.data.ordered import Clouds
 from pointcentroid.errors import DataError
 from pointcentroid.nn.classifier import CentroidClassifier
@@ -147,8 +147,7 @@ def calibrated(net: CentroidClassifier, card: WeightsCard, classes: Sequence[str
         raise DataError(f"{len(clouds)} validation shapes are too few to calibrate on; at least {FEWEST} are needed")
     unknown = [name for name in classes if name not in card.classes]
     if unknown:
-        hint = nearest_name(unknown[0], card.classes)
-        raise DataError(f"the data set has the class {unknown[0]!r}, which the weights do not know{hint}")
+        raise unknown_class(unknown[0], card.classes)
     logits, known, labels = validation_scores(net, clouds)
     labels = torch.tensor([card.classes.index(name) for name in classes])[labels]
     wrong = int((logits.argmax(dim=1) != labels).sum())
