@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,6 +54,15 @@ def bad(tmp_path: Path) -> Path:
     path = tmp_path / "bad.off"
     path.write_text("OFF\n8 6 12\n0 0 zero\n")
     return path
+
+
+def test_help_breaks_lines_where_the_terminal_ends() -> None:
+    for command in (["data", "prepare"], ["train"], ["assignments"], ["evaluate"]):
+        done = run(*command, "--help", env=os.environ | {"COLUMNS": "60", "TERM": "dumb"})
+        lines = re.split(r"\n *\n", done.stdout.partition("╭")[0], maxsplit=2)[-1].splitlines()  # below the usage
+        pairs = [(one, two) for one, two in itertools.pairwise(lines) if one.strip() and two.strip()]
+        assert pairs
+        assert all(len(one.strip()) + len(two.split()[0]) + 1 > 58 for one, two in pairs), "no line ends early"
 
 
 class TestClassify:
@@ -205,6 +217,35 @@ class TestClassify:
         assert name in output("classify", str(tmp_path), "--format", "csv")
         output("classify", str(tmp_path), "-o", str(tmp_path / "out.csv"))
         assert name in (tmp_path / "out.csv").read_bytes()
+
+    @pytest.mark.skipif(os.name != "posix", reason="a terminal of POSIX")
+    @pytest.mark.parametrize("width", [140, 80, 60, 40])
+    def test_a_terminal_may_be_narrow_and_names_may_be_wide(self, tmp_path: Path, width: int) -> None:
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        shutil.copy(EXAMPLES / "chair.off", tmp_path / "椅子.off")
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "xterm"}
+        files = [str(tmp_path / "椅子.off"), str(EXAMPLES / "chair.off")]
+        subprocess.run([*COMMAND, "classify", *files], stdout=theirs, env=environment, check=True)
+        os.close(theirs)
+        told = b""
+        with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+            while some := os.read(ours, 1 << 16):
+                told += some
+        os.close(ours)
+        lines = [Text.from_ansi(line) for line in told.decode().splitlines()]
+        assert all(line.cell_len <= width for line in lines)
+        rows = [line.plain for line in lines if "chair " in line.plain and "%" in line.plain]
+        assert len(rows) == 2
+        confidence = next(iter(pc.load("small").predict([EXAMPLES / "chair.off"]))).confidence
+        assert all(f" {confidence:.0%} " in row for row in rows), "whole, however little room there is"
+        assert all(("█" in row) == (width >= 80) for row in rows)
+        assert width < 60 or "椅子.off" in rows[0]
 
     def test_a_person_sees_a_progress_bar_and_a_machine_does_not(self) -> None:
         import pty

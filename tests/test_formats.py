@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -185,6 +186,9 @@ def test_arrays_beside_points_that_are_no_faces_of_theirs(tmp_path: Path, points
         (lambda text: text.replace("FIELDS x y z\n", ""), "lacks FIELDS"),
         (lambda text: text.replace("FIELDS x y z", "FIELDS i n x y z"), "5 FIELDS, 3 SIZE, 3 TYPE and 3 COUNT"),
         (lambda text: text.replace("POINTS 20\n", "").replace("WIDTH 20\n", ""), "lacks POINTS"),
+        (lambda text: text.replace("TYPE F F F", "TYPE F U F").replace("4 4 4", "4 3 4"), "a TYPE U of SIZE 3"),
+        (lambda text: text.replace("COUNT 1 1 1", "COUNT 1 1 2"), "several numbers of z, expected COUNT 1"),
+        (lambda text: text.replace("DATA ascii", "DATA gzip"), "DATA gzip, expected ascii, binary or binary_compressed"),
     ],
 )
 def test_pcd_headers_may_leave_out_what_is_clear(tmp_path: Path, change: Callable[[str], str], says: str) -> None:
@@ -306,7 +310,7 @@ def test_columns_may_be_named_with_units(tmp_path: Path, points: np.ndarray) -> 
         (["# nothing"], None, "no geometry"),
         (["1 2 3"] * 30, None, "coincide"),
         (["1 2 3", "4 5 6"], None, "only 2 points"),
-        (["1 2 3", "4 5 inf"] * 20, None, "finite"),
+        (["1 2 3", "4 5 inf"] * 20, 2, "finite"),
     ],
 )
 def test_bad_tables_are_errors(tmp_path: Path, rows: list[str], line: int | None, says: str) -> None:
@@ -404,8 +408,9 @@ def test_ply_files_however_they_are_written(tmp_path_factory, data: st.DataObjec
         ("4 0 1 3 2\n", "4 0 1 3 x\n", "line 20: expected the numbers of face 0, found '4 0 1 3 x'"),
         ("4 0 1 3 2\n", "-1\n", "line 20: expected the numbers of face 0, found '-1'"),
         ("4 0 1 3 2\n", "nan\n", "line 20: expected the numbers of face 0, found 'nan'"),
-        ("4 0 1 3 2\n", "4 0 1 3.5 2\n", "numbers that are not whole"),
-        ("4 0 1 3 2\n", "4 0 1 3 inf\n", "numbers that are not whole"),
+        ("4 0 1 3 2\n", "4 0 1 3.5 2\n", "a face names vertex 3.5, which is no whole number"),
+        ("4 0 1 3 2\n", "4 0 1 3 inf\n", "a face names vertex inf, which is no whole number"),
+        ("4 0 1 3 2\n", "4 0 1 3 99999999999999999999\n", "names vertex 1e\\+20, but the vertices are 0..7"),
         ("4 0 1 3 2\n", "4 0 1 3 8\n", "a face names vertex 8, but the vertices are 0..7"),
         ("4 2 3 7 6\n", "", "cut short: the header declares 6 rows of face, the file ends after 5"),
         ("4 2 3 7 6\n", "4 2 3 7 6\n1 2 3\n", "line 26: goes on after what its header declares: '1 2 3'"),
@@ -837,3 +842,83 @@ def test_derived_files_hold_the_surface_they_were_derived_from(real_meshes: Path
         ("modelnet__chair_0890.off", "derived__chair_0890_glued.off"),
     ]:
         assert area(real_meshes / derived) == pytest.approx(area(real_meshes / source), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.obj", "v 0 0 \\\n5\nusemtl " + "a" * 200_000 + "\n"),
+        (
+            "a.stl",
+            "solid\nfacet normal 0 0 1\nouter loop\n"
+            + "vertex 0 0 0\n" * 3
+            + "endloop\nendfacet\nendsolid\n"
+            + "\n" * 200_000,
+        ),
+        ("a.csv", "x" + " " * 200_000 + "q,y,z\n" + "1,2,3\n" * 20),
+    ],
+)
+def test_time_grows_with_length_not_with_its_square(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    start = time.process_time()
+    with pytest.raises(ReadError):
+        read(tmp_path / name)
+    assert time.process_time() - start < 5, "seconds; it took minutes"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_coordinate_that_is_no_number_is_named_by_its_line(tmp_path: Path, sphere: trimesh.Trimesh, value: str) -> None:
+    rows = [f"{x} {y} {z}" for x, y, z in sphere.vertices.tolist()]
+    rows[20] = f"0 {value} 0"
+    corners = sphere.faces.tolist()
+    faces = [f"3 {a} {b} {c}" for a, b, c in corners]
+    counts = f"element vertex {len(rows)}\nproperty float x\nproperty float y\nproperty float z\n"
+    counts += f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header"
+    texts = {
+        "a.off": (["OFF", "# from a scanner", "", f"{len(rows)} {len(faces)} 0", *rows, *faces], 25),
+        "a.obj": (["o it", *(f"v {row}" for row in rows), *(f"f {a + 1} {b + 1} {c + 1}" for a, b, c in corners)], 22),
+        "a.ply": (["ply", "format ascii 1.0", *counts.split("\n"), *rows, "", *faces], 30),
+        "a.xyz": (["x y z", "# one a line", *rows], 23),
+        "a.pts": ([str(len(rows)), *rows], 22),
+    }
+    for name, (lines, number) in texts.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        with pytest.raises(ReadError, match=r"vertex 20 is .* every coordinate must be a finite number") as caught:
+            read(tmp_path / name)
+        assert caught.value.line == number, name
+        assert value in lines[number - 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("f 1 2 1.5", "line 6: a face names vertex 1.5, which is no whole number"),
+        ("f 1 2 99999999999999999999", "line 6: a face names vertex 1e+20, but there are 4"),
+        ("f 1 2 nan", "line 6: a face names vertex nan, which is no whole number"),
+    ],
+)
+def test_corners_of_an_obj_that_are_none_are_named_by_their_line(tmp_path: Path, row: str, says: str) -> None:
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n" + row + "\n")
+    with pytest.raises(ReadError, match=re.escape(says)):
+        read(tmp_path / "a.obj")
+
+
+@pytest.mark.parametrize("bad", ["vertex 0 x 0", "vertex 0 0", "vertex"])
+def test_a_damaged_stl_of_text_says_where(tmp_path: Path, sphere: trimesh.Trimesh, bad: str) -> None:
+    lines = sphere.export(file_type="stl_ascii").splitlines()
+    lines[10] = bad  # of the second facet
+    (tmp_path / "a.stl").write_text("\n".join(lines))
+    with pytest.raises(ReadError, match=re.escape(f"expected a vertex of three numbers, found {bad!r}")) as caught:
+        read(tmp_path / "a.stl")
+    assert caught.value.line == 11
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.3mf"])
+def test_an_encrypted_archive_says_that_it_is(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("points.npy", b"")
+    content = (tmp_path / name).read_bytes()
+    place = content.rindex(b"PK\x01\x02") + 8  # its flags, in the directory at the end
+    (tmp_path / name).write_bytes(content[:place] + b"\x01" + content[place + 1 :])
+    with pytest.raises(ReadError, match=r"is encrypted \('points.npy'\); save it without a password"):
+        read(tmp_path / name)

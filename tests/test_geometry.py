@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -154,6 +156,21 @@ class TestNearestNeighbours:
         far = nearest_neighbours(queries + 1024, points + 1024, 4)
         brute = (queries[:, :, None] - points[:, None]).square().sum(dim=3)
         torch.testing.assert_close(brute.gather(2, near), brute.gather(2, far), rtol=0, atol=0)
+
+    def test_many_queries_need_little_memory(self) -> None:
+        program = """if True:
+            import resource, torch
+            from pointcentroid.geometry.neighbours import nearest_neighbours
+            def peak():
+                return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+            points, queries = torch.rand(1, 1024, 3), torch.rand(1, 300_000, 3)
+            nearest_neighbours(queries[:, :1000], points, 1)
+            before = peak()
+            assert nearest_neighbours(queries, points, 1).shape == (1, 300_000, 1)
+            print(peak() - before)
+        """
+        grown = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+        assert grown < 100, "MiB; what is returned takes 2.3"
 
     def test_chunks_change_nothing(self, monkeypatch) -> None:
         queries, points = cloud(0, 3, 50, 3), cloud(1, 3, 70, 3)

@@ -421,6 +421,9 @@ def test_the_scene_that_is_shown_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.glb").write_bytes(glb(tree | {"scene": 1}, binary))
     unposed = np.frombuffer(binary, "<f4", 150).reshape(50, 3)
     np.testing.assert_array_equal(read(tmp_path / "a.glb").vertices, unposed)
+    tree["scenes"].append({"name": "left empty"})
+    (tmp_path / "a.glb").write_bytes(glb(tree | {"scene": 2}, binary))
+    assert len(read(tmp_path / "a.glb").vertices) >= len(unposed), "what there is, where the scene shows nothing"
 
 
 def test_trees_that_would_take_for_ever_or_fill_memory_are_refused(tmp_path: Path) -> None:
@@ -446,12 +449,19 @@ def test_trees_that_would_take_for_ever_or_fill_memory_are_refused(tmp_path: Pat
         uri = "data:application/octet-stream;base64," + base64.b64encode(bytes(45_000)).decode()
         tree["buffers"].append({"byteLength": 45_000, "uri": uri})
 
+    def of_one_move_many_times(tree: dict) -> None:
+        nothing = {"type": "VEC3", "componentType": 5126, "count": 2**20}
+        where = {"POSITION": len(tree["accessors"])}
+        tree["accessors"].append(nothing)
+        tree["meshes"][0] = {"primitives": [{"attributes": where, "targets": [where] * 10_000}], "weights": [1] * 10_000}
+
     absent = {"type": "MAT4", "componentType": 5122, "normalized": True, "count": 90_000_000}
     start = time.process_time()
     for change, says in [
         (many_parts, "places 1000000 parts"),
         (of_zeros, "would unpack to more than 1 GiB"),
         (of_the_same_corners, "would unpack to more than 1 GiB"),
+        (of_one_move_many_times, "would unpack to more than 1 GiB"),
         (many_bones, "follow 2000 bones each"),
         (lambda tree: tree["accessors"].__setitem__(5, absent), "accessor 5 of 90000000 elements says nowhere"),
         (lambda tree: tree["accessors"].__setitem__(0, {**absent, "type": "VEC3"}), "accessor 0 of 90000000 elements"),
@@ -634,3 +644,41 @@ def test_gltf_of_the_first_version_is_said_to_be_that(tmp_path: Path, version: o
     (tmp_path / "a.gltf").write_text(json.dumps(first))
     with pytest.raises(ReadError, match=r"glTF version 1(.0)? is not supported; expected version 2"):
         read(tmp_path / "a.gltf")
+
+
+def test_compressed_views_may_not_fill_memory_together(tmp_path: Path) -> None:
+    """Each is far from what is read at most; all are of the same compressed bytes."""
+    import meshoptimizer
+
+    rows = np.zeros((2**20, 3), np.float32)
+    packed = bytes(meshoptimizer.encode_vertex_buffer(rows, len(rows), 12))
+    extension = {"buffer": 0, "byteLength": len(packed), "mode": "ATTRIBUTES", "byteStride": 12, "count": len(rows)}
+    tree, _ = tree_of(rows[:3])
+    view = {"buffer": 0, "byteLength": rows.nbytes, "extensions": {"EXT_meshopt_compression": extension}}
+    tree["bufferViews"] = [view] * 100
+    tree["accessors"] = [tree["accessors"][0] | {"bufferView": number} for number in range(100)]
+    tree["meshes"][0]["primitives"] = [{"attributes": {"POSITION": number}} for number in range(100)]
+    (tmp_path / "a.glb").write_bytes(glb(tree, packed))
+    with pytest.raises(ReadError, match="would unpack to more than 1 GiB"):
+        read(tmp_path / "a.glb")
+
+
+def test_many_buffers_may_name_one_file_and_escape_what_they_embed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype("<f4")
+    tree, _ = tree_of(rows)
+    embedded = base64.b64encode(rows.tobytes()).decode()
+    assert set("+/=") & set(embedded)
+    escaped = embedded.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    uris = ["a.bin"] * 20 + [f"data:application/octet-stream;base64,{text}" for text in (embedded, escaped)]
+    tree["buffers"] = [{"byteLength": rows.nbytes, "uri": uri} for uri in uris]
+    tree["bufferViews"] = [{"buffer": number, "byteLength": rows.nbytes} for number in range(len(uris))]
+    tree["accessors"] = [tree["accessors"][0] | {"bufferView": number} for number in range(len(uris))]
+    tree["meshes"][0]["primitives"] = [{"attributes": {"POSITION": number}} for number in range(len(uris))]
+    (tmp_path / "a.bin").write_bytes(rows.tobytes())
+    (tmp_path / "a.gltf").write_text(json.dumps(tree))
+    opened: list[str] = []
+    content = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or content(path))
+    shape = read(tmp_path / "a.gltf")
+    np.testing.assert_array_equal(shape.vertices, np.tile(rows, (len(uris), 1)))
+    assert opened.count("a.bin") == 1

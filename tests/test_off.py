@@ -82,7 +82,7 @@ def test_colours_and_normals_of_vertices_are_passed_over(cube: Path, keyword: st
         (lambda t: t[: t.index("4 0 4 5 1")], 12, "cut short: the header declares 6 faces, the file ends after 2"),
         (lambda t: t[: t.index("1 0 1\n")], 2, "declares 8 vertices and 6 faces, more than its 41 bytes can hold"),
         (lambda t: t + "4 0 1 3 2\n", 17, "goes on after the 6 faces"),
-        (lambda t: t.replace("0 0 1\n", "0 0 nan\n"), None, "finite"),
+        (lambda t: t.replace("0 0 1\n", "0 0 nan\n"), 4, "finite"),
         (lambda t: t.replace("0 0 1\n", "0 0 1e200\n"), None, "damaged"),
     ],
 )
@@ -110,6 +110,19 @@ def test_colours_are_not_taken_for_polygons(cube: Path, corners: int, behind: st
     faces = quads if corners == 4 else [ring for a, b, c, d in quads for ring in ([a, b, c], [a, c, d])]
     lines = [f"{corners} {' '.join(map(str, face))} {behind}" for face in faces]
     path = write(cube, "\n".join([head.replace("8 6 12", f"8 {len(faces)} 0"), *lines]))
+    assert surface(path) == pytest.approx((6.0, 1.0))
+
+
+@pytest.mark.parametrize("lines", [1, 3, 8])
+@pytest.mark.parametrize("header", ["OFF", "NOFF", "noff"])
+def test_numbers_may_come_as_a_stream_with_comments_between(cube: Path, header: str, lines: int) -> None:
+    """In however many lines the vertices stand."""
+    text = cube.read_text().split("\n")
+    points, faces = text[2:10], text[10:]
+    points = [f"{point} 0 0 1" for point in points] if header != "OFF" else points
+    words = np.array_split(" ".join(points).split(), lines)
+    body = "\n".join("# some of them\n" + " ".join(some) for some in words)
+    path = write(cube, f"{header}\n8 6 12\n{body}  # all\n" + "\n".join(faces))
     assert surface(path) == pytest.approx((6.0, 1.0))
 
 

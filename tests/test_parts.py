@@ -427,6 +427,7 @@ class TestSplit:
         done = run("assignments", tmp_path / "chairs", "--resamplings", 0, "--format", "json", "--mean")
         means = [json.loads(line) for line in done.stdout.splitlines()]
         assert [row["files"] for row in means] == [4] * 6
+        assert "agreement is the mean of the 3 of 4 files that have it" in done.stderr
         for mean in means:
             same = [row for row in chairs if (row["stage"], row["clusters"]) == (mean["stage"], mean["clusters"])]
             assert mean["agreement"] == pytest.approx(np.mean([row["agreement"] for row in same]))

@@ -98,11 +98,19 @@ def test_relations_that_say_nothing_leave_the_usual_place(tmp_path: Path, sphere
     assert area(path) == pytest.approx(sphere.area, rel=1e-4)
 
 
-def test_a_3mf_begins_where_its_relations_say(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
-    path = write_3mf(tmp_path / "a.3mf", {"Models/Cup.model": object_3mf(7, sphere)}, '<item objectid="7"/>')
-    relation = (
-        '<Relationship Type="http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel" Target="/models/cup.model"/>'
-    )
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("Models/Cup.model", "/models/cup.model"),
+        ("Models/Cup.model", "./Models/../Models/Cup.model"),
+        ("Models/My cup.model", "Models/My%20cup.model"),
+        ("Models/My%20cup.model", "/Models/My%20cup.model"),
+    ],
+)
+def test_a_3mf_begins_where_its_relations_say(tmp_path: Path, sphere: trimesh.Trimesh, name: str, target: str) -> None:
+    path = write_3mf(tmp_path / "a.3mf", {name: object_3mf(7, sphere)}, '<item objectid="7"/>')
+    kind = "http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"
+    relation = f'<Relationship Type="{kind}" Target="{target}"/>'
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("_rels/.rels", f"<Relationships>{relation}</Relationships>")
     assert read(path).vertices == pytest.approx(sphere.vertices, abs=1e-6)
@@ -216,6 +224,12 @@ def test_only_what_a_mesh_holds_itself_is_its_geometry(tmp_path: Path, sphere: t
 def test_a_3mf_that_places_more_than_is_read_is_an_error(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
     with pytest.raises(ReadError, match="places more than 100000 objects"):
         read(nested_3mf(tmp_path / "a.3mf", sphere, depth=6, copies=10))
+    for many in (
+        '<object id="2"/>' * 100_001,
+        f'<object id="2"><components>{"<component/>" * 100_001}</components></object>',
+    ):
+        with pytest.raises(ReadError, match="holds more than 100000 objects, components and items"):
+            read(write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": many + object_3mf(1, sphere)}, '<item objectid="1"/>'))
 
 
 def test_what_a_3mf_places_are_its_parts(tmp_path: Path, sphere: trimesh.Trimesh) -> None:

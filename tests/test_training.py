@@ -305,6 +305,42 @@ class TestInterrupted:
         assert "was trained with" in other.stderr
         self.assert_equal(train(toy, tmp_path, *self.SETTINGS, "--resume"), uninterrupted)
 
+    def test_what_it_has_reached_can_be_used_before_its_end(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+        command = ("train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, *self.SETTINGS)
+        assert "nothing to resume" in run(*command, "--finish").stderr
+        _, process = self.start(toy, tmp_path)
+        self.wait_for_epoch(tmp_path, 2, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert "--finish" in said
+        checkpoint = torch.load(tmp_path / "toy" / "last.ckpt", weights_only=True)
+        epoch = checkpoint["epoch"] + 1
+        assert epoch < 5
+        done = run(*command, "--finish")
+        assert done.returncode == 0, done.stderr
+        assert f"weights as they were after epoch {epoch} of 5; --resume goes on" in done.stderr
+        path = tmp_path / "toy" / "toy.safetensors"
+        tensors, card = load_weights(path)
+        assert all(torch.equal(tensor, checkpoint["state_dict"][f"net.{name}"]) for name, tensor in tensors.items())
+        assert (card.metrics["epoch"], card.provenance["stopped_after"]) == (epoch, epoch)
+        rows = list(csv.DictReader((tmp_path / "toy" / "metrics.csv").open()))
+        measured = json.loads(run("evaluate", path, "--data", toy, "--json").stdout)
+        assert measured["overall_accuracy"] == pytest.approx(float(rows[epoch - 1]["validation_overall"]))
+        assert "holds an unfinished run" in run(*command).stderr
+        refused = run(*command, "name=all", "split=all", f"recipe=[{path}]")
+        assert f"was stopped after epoch {epoch} of 5" in refused.stderr
+        self.assert_equal(train(toy, tmp_path, *self.SETTINGS, "--resume"), uninterrupted)
+        assert "stopped_after" not in read_card(path).provenance
+        done = run(*command, "--finish")
+        assert "weights as they were after epoch 5 of 5\n" in done.stderr
+        self.assert_equal(path, uninterrupted)
+
+    @pytest.mark.parametrize("other", ["--resume", "--overwrite"])
+    def test_it_is_either_finished_or_something_else(self, other: str, toy: Path) -> None:
+        done = run("train", "modelnet40-small", f"data={toy}", "--finish", other)
+        assert done.returncode == 2
+        assert "choose one" in done.stderr
+
     def test_resuming_a_finished_run_changes_nothing(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
         shutil.copytree(uninterrupted.parent, tmp_path / "toy")
         again = train(toy, tmp_path, *self.SETTINGS, "--resume")

@@ -7,7 +7,9 @@ SIGTERM.
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -43,6 +45,8 @@ _OF_ITS_OWN = {classify: RayCommand, embed: RayCommand, train: SettingsCommand}
 for command in (classify, embed, *_LOOKING, *_TRAINING):
     app.command(cls=_OF_ITS_OWN.get(command))(command)
 app.add_typer(data, name="data")
+for one in (*app.registered_commands, *data.registered_commands):  # typer would keep the line breaks of docstrings
+    one.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(one.callback.__doc__ or "")) if one.callback else one.help
 
 
 def _show_version(wanted: bool) -> None:

@@ -133,6 +133,10 @@ def assignments(
         kind, rows = Correspondence, _corresponding(named, example, mean)
     elif mean and measured:
         rows = [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)]
+        for name in ("stability", "agreement"):
+            having = sum(getattr(stages[0], name) is not None for stages in measured)
+            if 0 < having < len(measured):
+                note(f"{name} is the mean of the {having} of {len(measured)} files that have it")
     _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
     if correspondence and not rows and not failures:
         note("nothing to compare: a folder needs two files with parts, or --names an example")
@@ -157,12 +161,13 @@ def _show(
     columns = [*(name for name in (rows[0] if rows else ("file",)) if name not in fields), *fields]
     if format != "table":
         write([*rows, *failures], list(dict.fromkeys([*columns, "file", "error"])), format, output)
-        return
-    print_rows(rows, partial(_lay_out, columns), output)
+    elif rows or output:
+        print_rows(rows, partial(_lay_out, columns), output)
 
 
 def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[Row], bool], RenderableType]:
     """Names of files take what is left; of the other columns headings may be cut short, but no number."""
+    from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table
 
@@ -175,8 +180,8 @@ def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[
     files = [row["file"] for row in rows if "file" in row]
     room = width - sum(widths.values()) - len(columns)
     heading, shown = short_paths(files, max(room, _PATH_WIDTH))
-    longest = max((len(shown(file)) for file in files), default=0)
-    if len(heading) > max(room, longest):
+    longest = max((cell_len(shown(file)) for file in files), default=0)
+    if cell_len(heading) > max(room, longest):
         heading = "file"
 
     def table(some: list[Row], named: bool) -> RenderableType:
@@ -184,7 +189,7 @@ def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[
             box=None, padding=(0, 1), pad_edge=False, collapse_padding=True, header_style="bold", show_header=named
         )
         if files:
-            table.add_column(escape(heading), width=max(len(heading), longest))
+            table.add_column(escape(heading), width=max(cell_len(heading), longest))
         for name in others:
             table.add_column(name.replace("_", " "), width=widths[name])
         for row in some:
@@ -198,4 +203,4 @@ def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return format(value, ".3g" if abs(value) < 1000 else ".0f") if isinstance(value, float) else str(value)

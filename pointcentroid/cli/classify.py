@@ -18,6 +18,9 @@ from pointcentroid.results import Failure, Prediction, to_row
 if TYPE_CHECKING:
     from rich.table import Table
 
+_BAR = 12  # columns
+_BARRED_FROM = 36  # columns for names and runners-up; where there are fewer, the bar gives them its own
+
 
 def classify(
     paths: options.Paths,
@@ -95,39 +98,43 @@ def _count(results: Iterable[Prediction | Failure], counts: Counter[str]) -> Ite
 def _lay_out(
     classes: tuple[str, ...], first: list[Prediction | Failure], width: int
 ) -> Callable[[list[Prediction | Failure], bool], Table]:
-    """Columns as wide as the first results ask for: runners-up and errors fold, names of files do not."""
+    """Columns as wide as the first results ask for: runners-up and errors fold, names of files do not. Where there is little
+    room, there is no bar."""
     from rich.bar import Bar
+    from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     from pointcentroid.cli.output import short_paths, shown_up
 
-    label = max(map(len, ("label", *classes)))
+    label = max(map(cell_len, ("label", *classes)))
     # The rest of a row: percentage, bar, axis, and two spaces between columns.
-    free = max(width - label - 31, 40)
-    asked = max((len(_others(result)) for result in first), default=0)
+    barred = width - label - 31 >= _BARRED_FROM
+    free = max(width - label - 31 + (0 if barred else _BAR + 2), _BARRED_FROM // 2)
+    asked = max((cell_len(_others(result)) for result in first), default=0)
     name, shown = short_paths([result.file for result in first], max(free - max(asked, len("runners-up")), free // 2))
-    paths = max(len(name), *(len(shown(result.file)) for result in first))
+    paths = max(cell_len(text) for text in (name, *(shown(result.file) for result in first)))
 
     def table(results: list[Prediction | Failure], named: bool) -> Table:
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold", show_header=named)
         table.add_column(escape(name), no_wrap=True, width=paths)
         table.add_column("label", style="bold cyan", no_wrap=True, width=label)
-        table.add_column("", justify="right", no_wrap=True, width=4, min_width=4)
-        table.add_column("", width=12)
+        table.add_column("", justify="right", no_wrap=True, width=4)
+        if barred:
+            table.add_column("", width=_BAR)
         table.add_column("runners-up", style="dim", overflow="fold", width=min(max(asked, len("runners-up")), free - paths))
         table.add_column("up", no_wrap=True, width=len("leans"))
         for result in results:
             file = escape(shown(result.file))
             if isinstance(result, Failure):
-                table.add_row(file, Text("error", "bold red"), "", "", Text(printable(result.error), "red"), "")
+                bar = [""] if barred else []
+                table.add_row(file, Text("error", "bold red"), "", *bar, Text(printable(result.error), "red"), "")
                 continue
             colour = "yellow" if result.uncertain else "green"
             percent = Text(f"{result.confidence:.0%}", colour)
-            bar = Bar(1, 0, result.confidence, width=12, color=colour)
-            row = file, escape(result.label), percent, bar, escape(_others(result)), shown_up(result.up)
-            table.add_row(*row)
+            bar = [Bar(1, 0, result.confidence, width=_BAR, color=colour)] if barred else []
+            table.add_row(file, escape(result.label), percent, *bar, escape(_others(result)), shown_up(result.up))
         return table
 
     return table

@@ -28,7 +28,10 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Shapes the net sees at once
 Workers = Annotated[int | None, typer.Option(min=0, help="Reading processes; 0 reads in this one (default: by need).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="How to print the results (default: by the suffix of -o, else table).")
+    Format | None,
+    typer.Option(
+        "--format", help="How to print the results; json: an object a line (default: by the suffix of -o, else table)."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results to FILE.")]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -108,20 +109,23 @@ def check_folder(path: Path | None, option: str) -> None:
 
 
 @contextmanager
-def told_how_to_go_on(kept: Callable[[], bool], flag: str = "--resume") -> Iterator[None]:
+def told_how_to_go_on(kept: Callable[[], bool], flag: str = "--resume", or_else: str = "") -> Iterator[None]:
     """Where work that can be gone on with is stopped by Ctrl-C, say how.
 
     Args:
         kept: whether anything is.
         flag: what to add to the same command; nothing where it goes on by itself.
+        or_else: what may be done instead.
     """
     try:
         yield
     except KeyboardInterrupt:
         if kept():
-            words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+            words = [word for word in sys.argv[1:] if word not in ("--resume", "--finish", "--overwrite")]
             again = shlex.join([*words, flag] if flag else words)
             note(f"what is finished is kept; to go on: pointcentroid {again}")
+            if or_else:
+                note(or_else)
         raise
 
 
@@ -276,13 +280,17 @@ def short_paths(files: list[str], room: int) -> tuple[str, Callable[[str], str]]
 
     Args:
         files: what decides.
-        room: characters a path may take.
+        room: columns of the terminal a path may take.
 
     Returns:
         The name of the column, which names that folder, and the function from path to text.
     """
     shared = ""
-    if len(files) > 1 and max(map(len, files)) > room and len({os.path.isabs(file) for file in files}) == 1:
+    if (
+        len(files) > 1
+        and max(map(cell_len, map(printable, files))) > room
+        and len({os.path.isabs(file) for file in files}) == 1
+    ):
         folder = os.path.commonpath([os.path.dirname(file) for file in files])
         shared = os.path.join(folder, "") if folder else ""
 
@@ -293,7 +301,13 @@ def short_paths(files: list[str], room: int) -> tuple[str, Callable[[str], str]]
 
 
 def _ending(text: str, room: int) -> str:
-    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+    if cell_len(text) <= room:
+        return text
+    kept = max(room - 1, 0)  # as many characters as would fit if none were wide
+    end = text[len(text) - kept :]
+    while cell_len(end) > kept:
+        end = end[1:]
+    return "…" + end
 
 
 def shown_up(up: str) -> str:

@@ -47,6 +47,10 @@ def train(
         typer.Option("--from", metavar="NAME|FILE|hf://OWNER/NAME", help="Weights to start from; the same as start=..."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of this run.")] = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="Train no more: make weights of what an interrupted run has reached."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw an earlier run of the same name away.")] = False,
     format: options.FormatOption = None,
     as_json: options.Json = False,
@@ -56,7 +60,7 @@ def train(
 
     From a configuration: train modelnet40-small data=train.npz epochs=10. On shapes of your own, in class folders: train
     my_shapes/, which gives the weights `small` a new head. Ctrl-C keeps the epochs that are finished; the same command with
-    --resume goes on; on a CPU, to the same end bit for bit.
+    --resume goes on; on a CPU, to the same end bit for bit. With --finish it makes weights of what there is.
 
     On several processes: devices=2; on several machines: nodes=2, under torchrun or SLURM.
     """
@@ -73,8 +77,11 @@ def train(
     from pointcentroid.errors import require
     from pointcentroid.weights import graph_of, read_card
 
-    if resume and overwrite:
-        raise typer.BadParameter("keeps the run that --overwrite would throw away; choose one", param_hint="--resume")
+    if (resume or finish) and overwrite:
+        hint = "--resume" if resume else "--finish"
+        raise typer.BadParameter("keeps the run that --overwrite would throw away; choose one", param_hint=hint)
+    if resume and finish:
+        raise typer.BadParameter("trains no more, --resume goes on; choose one", param_hint="--finish")
     if output and output.suffix == ".safetensors":
         raise typer.BadParameter("is for the figures; weights go to output=FOLDER, under name=NAME", param_hint="-o")
     kind = chosen_format(format, output, as_json)
@@ -90,10 +97,18 @@ def train(
     from pointcentroid.train.run import train as run
 
     last = folder / "last.ckpt"
-    before = last.stat().st_mtime_ns if last.is_file() and not resume else None  # of a run that is thrown away
-    with told_how_to_go_on(lambda: last.is_file() and last.stat().st_mtime_ns != before):
+    before = last.stat().st_mtime_ns if last.is_file() and not (resume or finish) else None  # of a run that is thrown away
+
+    def kept() -> bool:
+        return last.is_file() and last.stat().st_mtime_ns != before
+
+    with told_how_to_go_on(kept, or_else="or, for weights of what it has reached, --finish in its place"):
         weights = run(
-            settings, resume=resume, overwrite=overwrite, watch=lambda items, total: tracked(items, total, "preparing")
+            settings,
+            resume=resume,
+            finish=finish,
+            overwrite=overwrite,
+            watch=lambda items, total: tracked(items, total, "preparing"),
         )
     if weights is None:
         return  # the first process of this run has them, and says so

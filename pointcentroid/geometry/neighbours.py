@@ -43,8 +43,13 @@ def nearest_neighbours(queries: Tensor, points: Tensor, count: int) -> Tensor:
     if torch.compiler.is_exporting():
         return _nearest_exported(queries, planes, count)
     rows = max(1, _CHUNK // max(1, queries.shape[0] * points.shape[1]))
-    found = [_nearest(chunk, planes, count) for chunk in queries.split(rows, dim=1)]
-    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+    if rows >= queries.shape[1]:
+        return _nearest(queries, planes, count)
+    # Into one table: small ones, made between distances, would lie where those were, and the next ones would need new room.
+    found = queries.new_empty(*queries.shape[:2], count, dtype=torch.long)
+    for start in range(0, queries.shape[1], rows):
+        found[:, start : start + rows] = _nearest(queries[:, start : start + rows], planes, count)
+    return found
 
 
 def at_most(wanted: int, available: int) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from pointcentroid.errors import ReadError, one_line
 from pointcentroid.io.gltf_arrays import DRACO, MESHOPT, TRIANGLES, GltfArrays
 from pointcentroid.io.gltf_nodes import posed, transforms, world_transforms
-from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, MAX_UNPACKED, Part, Shape, joined
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Part, Shape, joined
 
 _MOST_SETS = 4  # of four bones each; players must know one
 _INSTANCES = "EXT_mesh_gpu_instancing"
@@ -137,7 +137,7 @@ class _Scene:
         self._shared: dict[tuple, np.ndarray] = {}
         self._skins: dict[int, np.ndarray] = {}
         self._matrices: dict[int, np.ndarray] = {}
-        self._copies = self._elements = self._bytes = 0
+        self._copies = self._elements = 0
 
     def parts(self) -> Iterator[Part]:
         """See `placed`.
@@ -147,7 +147,7 @@ class _Scene:
         for name in self.tree.get("extensionsRequired", ()):
             if name not in _KNOWN and not name.startswith(_LOOKS):
                 raise ReadError(self.path, f"needs the extension {name}, which is not supported; save it without")
-        for number in self._with_mesh(self._roots()):
+        for number in self._with_mesh(self._roots()) or self._with_mesh(self._tops()):  # a scene may be empty
             node = self.tree["nodes"][number]
             whole = self.tree["meshes"][node["mesh"]]
             skinned = "skin" in node and self._is_skinned[node["mesh"]]
@@ -166,8 +166,11 @@ class _Scene:
 
     def _roots(self) -> list[int]:
         """The nodes that the scene to be shown begins with; where there are no scenes, all that hang on nothing."""
-        if scenes := self.tree.get("scenes"):
-            return scenes[self.tree.get("scene", 0)].get("nodes", [])
+        scenes = self.tree.get("scenes")
+        return scenes[self.tree.get("scene", 0)].get("nodes", []) if scenes else self._tops()
+
+    def _tops(self) -> list[int]:
+        """The nodes that hang on nothing."""
         nodes = self.tree.get("nodes", [])
         below = {child for node in nodes for child in node.get("children", [])}
         return [number for number in range(len(nodes)) if number not in below]
@@ -258,10 +261,8 @@ class _Scene:
         positions = self._posed(attributes, morphs, sets, pose) if known is None else known
         if not own:
             self._shared[key] = positions
-        self._bytes += 0 if known is not None else positions.nbytes
-        self._bytes += 8 * len(positions if corners is None else corners)
-        if self._bytes > MAX_UNPACKED:
-            raise ReadError(self.path, f"would unpack to more than {MAX_UNPACKED >> 30} GiB of geometry")
+        self.arrays.count(0 if known is not None else positions.nbytes)
+        self.arrays.count(8 * len(positions if corners is None else corners))
         if corners is not None and mode != TRIANGLES:  # a point or the end of a line that is not there shows nothing
             corners = corners[corners < len(positions)]
         elif corners is not None and (corners >= len(positions)).any():  # in a whole, it could be another part's
@@ -275,6 +276,7 @@ class _Scene:
         positions = attributes["POSITION"].astype(np.float64)
         for target, weight in morphs:
             moves = self.arrays.values(target, "VEC3")
+            self.arrays.count(moves.nbytes)
             if len(moves) != len(positions):
                 raise ReadError(self.path, f"has a morph target of {len(moves)} vertices, expected {len(positions)}")
             positions = positions + weight * moves

@@ -17,7 +17,7 @@ import numpy as np
 
 from pointcentroid.errors import MissingExtraError, ReadError, one_line
 from pointcentroid.io.polygons import strips
-from pointcentroid.io.shape import MAX_ELEMENTS
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED
 
 MESHOPT = "EXT_meshopt_compression", "KHR_meshopt_compression"
 DRACO = "KHR_draco_mesh_compression"
@@ -55,9 +55,24 @@ class GltfArrays:
 
     def __init__(self, path: Path, tree: dict[str, Any], binary: bytes, size: int) -> None:
         self.path, self.tree, self.binary, self.size = path, tree, binary, size
-        # Many accessors may share a view, and many views a buffer; each is decoded once.
+        # Many accessors may share a view, many views a buffer, and many buffers a file; each is decoded once.
         self._buffers: dict[int, memoryview] = {}
+        self._files: dict[Path, bytes] = {}
         self._decoded: dict[int, memoryview] = {}
+        self._unpacked = 0
+
+    def count(self, size: int) -> None:
+        """Count bytes that something has become, or is about to.
+
+        Args:
+            size: how many.
+
+        Raises:
+            ReadError: with those before, they are more than is read.
+        """
+        self._unpacked += size
+        if self._unpacked > MAX_UNPACKED:
+            raise ReadError(self.path, f"would unpack to more than {MAX_UNPACKED >> 30} GiB of geometry")
 
     def primitive(self, primitive: dict, names: Iterable[str]) -> Primitive:
         """Read what a primitive is made of.
@@ -165,6 +180,7 @@ class GltfArrays:
         if packed is None:
             return self._slice(view)
         if number not in self._decoded:
+            self.count(int(packed["count"]) * int(packed["byteStride"]))
             self._decoded[number] = memoryview(_decode_meshopt(self.path, self._slice(packed), packed))
         return self._decoded[number]
 
@@ -186,7 +202,7 @@ class GltfArrays:
             return self.binary
         if uri.startswith("data:"):
             try:
-                return base64.b64decode(uri.partition(",")[2], validate=True)
+                return base64.b64decode(urllib.parse.unquote_to_bytes(uri.partition(",")[2]), validate=True)
             except binascii.Error:
                 raise ReadError(self.path, "an embedded buffer is not valid base64") from None
         folder = Path(os.path.abspath(self.path.parent))
@@ -195,7 +211,9 @@ class GltfArrays:
         if not file.is_relative_to(folder) or "://" in uri:
             raise ReadError(self.path, f"names the buffer {uri!r} outside its own folder, which is not opened")
         try:
-            return file.read_bytes()
+            if file not in self._files:
+                self._files[file] = file.read_bytes()
+            return self._files[file]
         except OSError as error:
             raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
 

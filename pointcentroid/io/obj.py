@@ -21,10 +21,11 @@ from pointcentroid.io.numbers import integers, reals, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import Shape, checked
 
+_BEYOND = 2.0**63  # what no int64 holds
 _CHUNK = 2**20  # bytes that are taken apart at once
 _BLANK = np.isin(np.arange(256), list(b" \t\n\v\f"))
 _COMMENT = re.compile(rb"#[^\n]*")
-_GOES_ON = re.compile(rb"(?:[^\n]*\\\n)+[^\n]*")  # lines that end in a backslash, and the one after them
+_GOES_ON = re.compile(rb"^(?:[^\n]*\\\n)+[^\n]*", re.MULTILINE)  # lines that end in a backslash, and the one after them
 
 
 class Parted(NamedTuple):
@@ -35,12 +36,14 @@ class Parted(NamedTuple):
         faces: (F, 3) int64 triangles, in the order of the file.
         parts: (F,) int64 which of `names` each is of.
         names: of the objects and groups that have faces, in the order of the file.
+        lines: (V,) int64 where each vertex stands, from 0.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     parts: np.ndarray
     names: list[str]
+    lines: np.ndarray
 
 
 def read_obj(path: Path) -> Shape:
@@ -53,7 +56,7 @@ def read_obj(path: Path) -> Shape:
         ReadError: with the line, where a vertex or a face is no such thing; or the file holds no geometry.
     """
     found = parted(path)
-    return checked(path, found.vertices, found.faces)
+    return checked(path, found.vertices, found.faces, lambda vertex: int(found.lines[vertex]) + 1)
 
 
 def parted(path: Path) -> Parted:
@@ -78,7 +81,10 @@ def parted(path: Path) -> Parted:
     named, sizes, where = _joined(chunk.faces for chunk in chunks)
     corners = whole(named)
     if corners is None:
-        raise ReadError(path, "a face names vertices by numbers that are not whole")
+        wrong = int(np.flatnonzero((named % 1 != 0) | (np.abs(named) >= _BEYOND))[0])
+        face = int(np.searchsorted(sizes.cumsum(), wrong, side="right"))
+        held = f"but there are {len(vertices)}" if named[wrong] % 1 == 0 else "which is no whole number"
+        raise ReadError(path, f"a face names vertex {named[wrong]:.17g}, {held}", int(where[face]) + 1)
     # They count from 1, or back from the last vertex above.
     rows = np.where(corners < 0, corners + np.repeat(np.searchsorted(at, where), sizes), corners - 1)
     wrong = np.flatnonzero((rows < 0) | (rows >= len(vertices)))
@@ -90,7 +96,7 @@ def parted(path: Path) -> Parted:
     faces, of = triangles(vertices, rows, sizes)
     begin, part, names = _parts([named for chunk in chunks for named in chunk.names])
     used, parts = np.unique(part[np.searchsorted(begin, where, side="right")][of], return_inverse=True)
-    return Parted(vertices, faces, parts.astype(np.int64), [names[number] for number in used])
+    return Parted(vertices, faces, parts.astype(np.int64), [names[number] for number in used], at)
 
 
 Numbers = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
 _CHUNK = 2**16  # bytes that are searched for ends of lines at once
+_COMMENT = re.compile(rb"#[^\n]*")
+_STREAMED = {b"OFF": 3, b"NOFF": 6}  # how many numbers a vertex has; where there are colours, nobody knows
 _HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF", re.IGNORECASE)
 
 
@@ -39,11 +43,21 @@ def read_off(path: Path) -> Shape:
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")  # lines as on old Macs
     header, counts, body, body_line = _read_head(path, content)
-    if header.upper() == b"OFF" and b"#" not in body:
-        streamed = _read_stream(body, *counts)
-        if streamed is not None:
-            return checked(path, *streamed)
-    return checked(path, *_read_lines(path, body, body_line, *counts))
+    found = None
+    if width := _STREAMED.get(header.upper()):
+        found = _read_stream(_COMMENT.sub(b"", body) if b"#" in body else body, *counts, width)
+    if found is None:
+        found = _read_lines(path, body, body_line, *counts)
+    return checked(path, *found, lambda vertex: _line_of(vertex, found[0], body, body_line))
+
+
+def _line_of(vertex: int, points: np.ndarray, body: bytes, line: int) -> int | None:
+    """The number of the line of a vertex; None where not every vertex before it has one of its own."""
+    number, tokens = next(islice(_content_lines(body, line), vertex, None), (None, []))
+    with suppress(ValueError):
+        if np.array_equal([float(token) for token in tokens[:3]], points[vertex], equal_nan=True):
+            return number
+    return None
 
 
 def _read_head(path: Path, content: bytes) -> tuple[bytes, tuple[int, int], bytes, int]:
@@ -93,17 +107,17 @@ def _read_counts(path: Path, tokens: list[bytes], line: int, size: int) -> tuple
     return vertices, faces
 
 
-def _read_stream(body: bytes, vertices: int, faces: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Take the numbers as they come; None unless they are exactly the declared vertices and faces."""
+def _read_stream(body: bytes, vertices: int, faces: int, width: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Take the numbers as they come; None unless they are exactly the declared vertices, of `width` numbers, and faces."""
     # Most files hold a vertex a line: then all after those lines are integers, which parse several times faster.
     cut = _after_lines(body, vertices)
     points, rest = reals(body[:cut]), integers(body[cut:])
-    if points is None or rest is None or len(points) != 3 * vertices:
+    if points is None or rest is None or len(points) != width * vertices:
         numbers = reals(body)
-        if numbers is None or len(numbers) < 3 * vertices or (rest := whole(numbers[3 * vertices :])) is None:
+        if numbers is None or len(numbers) < width * vertices or (rest := whole(numbers[width * vertices :])) is None:
             return None
-        points = numbers[: 3 * vertices]
-    points = points.reshape(-1, 3)
+        points, cut = numbers[: width * vertices], 0
+    points = points.reshape(-1, width)[:, :3]
     if len(rest) == 4 * faces and (rest[::4] == 3).all():
         made = np.ascontiguousarray(rest.reshape(-1, 4)[:, 1:])  # several times faster to look through
         return (points, made) if _inside(made, vertices) else None

@@ -30,6 +30,7 @@ _STRUCT: dict[str, str] = {
     "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
 _TOO_FEW = ValueError, OverflowError, struct.error  # what reading rows that are not there raises
+_BEYOND = 2.0**63  # what no int64 holds
 _CORNERS = ("vertex_indices", "vertex_index", "vertex_list")
 
 
@@ -85,18 +86,38 @@ def read_ply(path: Path) -> Shape:
     else:
         found = _read_text(path, elements, bytes(body), wanted, len(header[0].splitlines()) + 1)
     vertices = np.stack([axis.values for axis in found["vertex"]], axis=1).astype(np.float64)
+
+    def line_of(row: int) -> int | None:
+        above = sum(element.count for element in elements[: elements.index(vertex)])
+        return None if order else _line_of(row + above, elements, content, len(header[0].splitlines()) + 1)
+
     if face is None:
-        return checked(path, vertices)
+        return checked(path, vertices, None, line_of)
     named, sizes = found[face.name][0]
     corners = whole(named)
     if corners is None:
-        raise ReadError(path, "a face names vertices by numbers that are not whole")
+        wrong = named[np.flatnonzero((named % 1 != 0) | (np.abs(named) >= _BEYOND))[0]]
+        held = f"but the vertices are 0..{len(vertices) - 1}" if wrong % 1 == 0 else "which is no whole number"
+        raise ReadError(path, f"a face names vertex {wrong:.17g}, {held}")
     if face.name == "tristrips":
-        return checked(path, vertices, strips(np.insert(corners, sizes.cumsum()[:-1], -1)))
+        return checked(path, vertices, strips(np.insert(corners, sizes.cumsum()[:-1], -1)), line_of)
     wrong = corners[(corners < 0) | (corners >= len(vertices))]
     if len(wrong):
         raise ReadError(path, f"a face names vertex {wrong[0]}, but the vertices are 0..{len(vertices) - 1}")
-    return checked(path, vertices, triangles(vertices, corners, sizes)[0])
+    return checked(path, vertices, triangles(vertices, corners, sizes)[0], line_of)
+
+
+def _line_of(row: int, elements: list[_Element], content: bytes, line: int) -> int | None:
+    """The number of the line of a row of a text; None where rows have no lines of their own.
+
+    Args:
+        row: counted over all elements.
+        elements: what the header declares.
+        content: the file.
+        line: the first behind the header.
+    """
+    filled = [number for number, text in enumerate(content.splitlines()[line - 1 :], line) if text.strip()]
+    return filled[row] if len(filled) == sum(element.count for element in elements) else None
 
 
 def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:

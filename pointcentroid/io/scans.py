@@ -18,6 +18,8 @@ from pointcentroid.errors import MissingExtraError, ReadError, one_line
 from pointcentroid.io.numbers import reals
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
+_PCD_TYPES = {("F", 4), ("F", 8), *((kind, size) for kind in "IU" for size in (1, 2, 4, 8))}
+
 
 def read_pcd(path: Path) -> Shape:
     """Read a PCD file: ascii, binary or binary_compressed.
@@ -147,9 +149,18 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
         width = found.width
     except (ValueError, IndexError):
         raise ReadError(path, "its PCD header holds POINTS, SIZE or COUNT that are not numbers") from None
+    wrong = next((word for word in zip(types, found.sizes, strict=False) if word not in _PCD_TYPES), None)
+    if wrong:
+        raise ReadError(
+            path, f"its PCD header holds a TYPE {wrong[0]} of SIZE {wrong[1]}; there are F of 4 and 8, I and U of 1 to 8"
+        )
     if not len(fields) == len(found.sizes) == len(types) == len(counts):
         lengths = f"{len(fields)} FIELDS, {len(found.sizes)} SIZE, {len(types)} TYPE and {len(counts)} COUNT"
         raise ReadError(path, f"damaged PCD file: its header holds {lengths}; they must be as many")
+    if kind not in ("ascii", "binary", "binary_compressed"):
+        raise ReadError(path, f"its PCD header holds DATA {kind[:40]}, expected ascii, binary or binary_compressed")
+    if several := [name for name, count in zip(fields, counts, strict=True) if name.lower() in "xyz" and count != 1]:
+        raise ReadError(path, f"its PCD header counts several numbers of {several[0]}, expected COUNT 1")
     data = len(content) - position
     if points < 0 or min(found.sizes, default=1) < 1 or min(counts, default=1) < 1 or width > len(content):
         raise ReadError(path, f"damaged PCD file: {points} points of {width} bytes cannot be in a file of {len(content)}")
@@ -188,6 +199,10 @@ def read_las(path: Path) -> Shape:
                 raise ReadError(path, f"declares {declared} points, more than its {path.stat().st_size} bytes can hold")
             if packed:
                 _guard_laz(path, file.header.offset_to_point_data)
+            else:
+                held = max(path.stat().st_size - file.header.offset_to_point_data, 0) // file.header.point_format.size
+                if held < declared:
+                    raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {held}")
             points = np.asarray(file.read().xyz, dtype=np.float64)
     except ReadError:
         raise

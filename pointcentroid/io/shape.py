@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,7 +76,12 @@ def joined(path: object, parts: list[Part]) -> Shape:
     return checked(path, np.concatenate([part.vertices for part in chosen]), faces)
 
 
-def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None) -> Shape:
+def checked(
+    path: object,
+    vertices: np.ndarray,
+    faces: np.ndarray | None = None,
+    line_of: Callable[[int], int | None] | None = None,
+) -> Shape:
     """Build a shape, or say why these arrays are none.
 
     A mesh without faces but with vertices is a point cloud. Vertices that no face uses are left out of the checks of a
@@ -85,6 +91,7 @@ def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None)
         path: named in errors.
         vertices: (V, 3) coordinates.
         faces: (F, 3) indices, or None.
+        line_of: says in which line of a text a vertex stands, from 1, if that is known; asked only for an error.
 
     Raises:
         ReadError: there is no geometry, a coordinate is not finite or absurdly large, a face names a vertex that is not
@@ -115,7 +122,8 @@ def checked(path: object, vertices: np.ndarray, faces: np.ndarray | None = None)
         bad = int(np.flatnonzero(~np.isfinite(used).all(axis=1))[0])
         vertex = int(faces.ravel()[bad]) if faces is not None else bad  # here `used` holds the corners of the faces
         found = " ".join(f"{x:g}" for x in vertices[vertex])
-        raise ReadError(path, f"vertex {vertex} is ({found}); every coordinate must be a finite number")
+        line = line_of(vertex) if line_of else None
+        raise ReadError(path, f"vertex {vertex} is ({found}); every coordinate must be a finite number", line)
     largest = max(used.max(), -used.min())
     if largest > _LARGEST:
         raise ReadError(path, f"holds a coordinate of {largest:g}, beyond any real shape; the file is damaged")

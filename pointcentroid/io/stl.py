@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
+from pointcentroid.io.numbers import reals
 from pointcentroid.io.shape import Part, Shape, joined
 
 _NAMED = re.compile(rb"^([ \t]*(?:end)?solid)\b[^\n]*", re.MULTILINE | re.IGNORECASE)
@@ -44,7 +45,18 @@ def _solids(path: Path, content: bytes) -> list[Any]:
     except MemoryError:
         raise
     except Exception as error:  # what a damaged file raises inside a parser is anybody's guess
+        _complain(path)
         raise ReadError(path, f"damaged STL file ({type(error).__name__}: {one_line(error, 120)})") from None
+
+
+def _complain(path: Path) -> None:
+    """Say in which line of a text a vertex is none, if one is."""
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        words = line.split()
+        if words and words[0].lower() == b"vertex" and (len(words) != 4 or reals(b" ".join(words[1:])) is None):
+            raise ReadError(
+                path, f"expected a vertex of three numbers, found {line.strip().decode('utf-8', 'replace')[:60]!r}", number
+            )
 
 
 def _triples(path: Path, what: str, values: Any) -> np.ndarray:
@@ -81,7 +93,7 @@ def _whole(path: Path, content: bytes) -> bytes:
     end = content[-1024:].lower()
     end = end if b"endsolid" in end else content.lower()
     rest = end.rpartition(b"endsolid")[2].partition(b"\n")[2] if b"endsolid" in end else end
-    if not re.search(rb"^\s*facet\s", rest, re.MULTILINE):
+    if not re.search(rb"^[ \t]*facet\s", rest, re.MULTILINE):
         return content
     if rest.split()[-1] != b"endfacet":
         raise ReadError(path, "cut short: its last facet does not end")

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,11 +76,18 @@ def read_text(path: Path) -> Shape:
         how = {"delimiter": cells.delimiter, "comments": list(_COMMENT), "quotechar": '"' if '"' in rows[0] else None}
         points = np.loadtxt(rows, usecols=wanted, ndmin=2, **how)
     except (ValueError, IndexError):
-        left = _numbered(lines, first)
-        if path.suffix.lower() == ".pts":  # of several scans, each with the number of its points
-            left = ((number, text) for number, text in left if not text.isdigit())
-        points = [_row(path, number, text, cells, wanted) for number, text in left]
-    return checked(path, np.asarray(points, dtype=np.float64))
+        points = [_row(path, number, text, cells, wanted) for number, text in _rows(path, lines, first)]
+
+    def line_of(vertex: int) -> int | None:
+        return next((number for number, _ in islice(_rows(path, lines, first), vertex, None)), None)
+
+    return checked(path, np.asarray(points, dtype=np.float64), None, line_of)
+
+
+def _rows(path: Path, lines: list[str], first: int) -> Iterator[tuple[int, str]]:
+    """The lines that hold points, with their numbers. A PTS of several scans has the number of its points above each."""
+    counted = path.suffix.lower() == ".pts"
+    return ((number, text) for number, text in _numbered(lines, first) if not (counted and text.isdigit()))
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -224,7 +232,7 @@ def _axis(name: str) -> str:
 
 def _name(cell: str) -> str:
     """What a column is called, without a unit: `X [m]` is `x`."""
-    return re.sub(r"\s*[\[(].*", "", cell.strip().strip("\"'").lower())
+    return re.split(r"[\[(]", cell.strip().strip("\"'").lower(), maxsplit=1)[0].rstrip()
 
 
 def _is_number(cell: str) -> bool:
@@ -313,11 +321,13 @@ ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
 
 
 def guard_archive(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse a zip archive whose members would unpack to far more than a shape can need.
+    """Refuse a zip archive whose members would unpack to far more than a shape can need, or want a password.
 
     Raises:
-        ReadError: they add up to more than 1 GiB.
+        ReadError: they add up to more than 1 GiB, or one is encrypted.
     """
+    if locked := next((member.filename for member in archive.infolist() if member.flag_bits & 1), None):
+        raise ReadError(path, f"is encrypted ({locked[:60]!r}); save it without a password")
     total = sum(member.file_size for member in archive.infolist())
     if total > MAX_UNPACKED:
         most = f"at most {MAX_UNPACKED >> 30} GiB is read from an archive"

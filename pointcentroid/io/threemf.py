@@ -7,6 +7,8 @@ as slicers write it.
 
 from __future__ import annotations
 
+import posixpath
+import urllib.parse
 import zipfile
 from array import array
 from collections.abc import Iterator
@@ -120,7 +122,7 @@ class _Package:
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path = path
         self.archive = archive
-        self.names = {member.filename.lower().lstrip("/"): member for member in archive.infolist()}
+        self.names = {_member(member.filename): member for member in archive.infolist()}
         self.items: dict[str, list[_Placement]] = {}  # of each model that was parsed
         self.objects: dict[tuple[str, str], _Object] = {}  # of all of these, by model and id
 
@@ -168,7 +170,7 @@ class _Package:
 
     def _parse(self, name: str) -> None:
         """Add the objects and items of a model."""
-        model = _Model(name)
+        model = _Model(self.path, name)
         try:
             model.parse(self._open(name))
         except (expat.ExpatError, KeyError, ValueError, OverflowError) as error:
@@ -243,13 +245,14 @@ class _Relations(_Xml):
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         if tag == "Relationship" and not self.root and attributes.get("Type", "").endswith("/3dmodel"):
-            self.root = attributes.get("Target", _ROOT).lower().lstrip("/")
+            self.root = _member(attributes.get("Target", _ROOT))
 
 
 class _Model(_Xml):
     """A model of an archive.
 
     Args:
+        path: of the archive, named in errors.
         name: its own.
 
     Attributes:
@@ -258,9 +261,10 @@ class _Model(_Xml):
         needs: an extension without which it cannot be read rightly, and which is not read here.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         super().__init__()
-        self.name, self.needs = name, ""
+        self.path, self.name, self.needs = path, name, ""
+        self._held = 0
         self.items: list[_Placement] = []
         self.objects: dict[str, _Object] = {}
         self._object: dict[str, str] = {}  # attributes of the object that is read
@@ -268,6 +272,12 @@ class _Model(_Xml):
         self._components: list[_Placement] = []
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag in ("object", "component", "item"):
+            self._held += 1
+            if self._held > MAX_INSTANCES:
+                raise ReadError(
+                    self.path, f"holds more than {MAX_INSTANCES} objects, components and items, which is more than is read"
+                )
         if tag == "vertex":
             if self._in_mesh("vertices"):
                 self._vertices.extend((float(attributes["x"]), float(attributes["y"]), float(attributes["z"])))
@@ -305,7 +315,12 @@ def _placement(attributes: dict[str, str], model: str) -> _Placement:
     if text := attributes.get("transform"):
         transform[:, :3] = np.array(text.split(), dtype=np.float64).reshape(4, 3)
     others = (value for key, value in attributes.items() if key.endswith("}path"))  # the production extension's
-    return _Placement(next(others, model).lower().lstrip("/"), attributes.get("objectid", ""), transform)
+    return _Placement(_member(next(others, model)), attributes.get("objectid", ""), transform)
+
+
+def _member(address: str) -> str:
+    """The name of a part of the archive, as `_Package.names` has it, of an address from its root."""
+    return posixpath.normpath("/" + urllib.parse.unquote(address)).lower().lstrip("/")
 
 
 READERS = {".3mf": read_3mf}

@@ -48,7 +48,9 @@ class Predictor:
     ) -> None:
         self.path, self.device = find_weights(weights), device
         if (kind := read_card(self.path).model.kind) != ClassifierConfig.kind:
-            other = "; see pointcentroid.predict.reconstruct.Reconstructor" if kind.endswith("autoencoder") else ""
+            other = (
+                "; `pointcentroid reconstruct` and predict.reconstruct are for it" if kind.endswith("autoencoder") else ""
+            )
             raise WeightsError(f"{weights} is a net of the kind {kind!r}, which does not classify{other}")
         self.runtime: Runtime = runtime
         self.net = open_net(self.path, device, runtime, **changes)

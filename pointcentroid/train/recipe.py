@@ -31,7 +31,7 @@ def recipe_cards(config: TrainConfig, fingerprint: str, mean_with: Sequence[Trai
 
     Raises:
         TrainingError: one of them was trained with other settings or on another data set, is the mean of more or fewer
-            weights, or was trained on the validation shapes too.
+            weights, was stopped before its end, or was trained on the validation shapes too.
         WeightsError: one of them is absent or damaged.
     """
     others = [read_card(find_weights(name)) for name in config.recipe]
@@ -47,6 +47,8 @@ def recipe_cards(config: TrainConfig, fingerprint: str, mean_with: Sequence[Trai
             for key in sorted(here.keys() - _OF_A_RUN):
                 if there[key] != here[key]:
                     raise TrainingError(f"{name} is of another recipe: {key}={there[key]!r}, here {here[key]!r}")
+        if "stopped_after" in of:
+            raise TrainingError(f"{name} was stopped after epoch {of['stopped_after']} of {config.epochs}: --resume ends it")
         if of.get("data_sha256") != fingerprint:
             raise TrainingError(f"{name} was trained on another data set than {config.data}")
         if fingerprint in other.knows_validation:

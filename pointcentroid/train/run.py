@@ -54,6 +54,7 @@ def train(
     *,
     classes: Sequence[str] | None = None,
     resume: bool = False,
+    finish: bool = False,
     overwrite: bool = False,
     watch: Watch = lambda items, _total: items,
 ) -> Path | None:
@@ -67,6 +68,7 @@ def train(
             `Batch`, with `pos` (and `face`), z up, and `y`.
         classes: names of their classes, in the order of `y`.
         resume: go on from the last finished epoch; the end is the same, bit for bit, as if nothing had happened.
+        finish: train no more, but make weights of what the run has reached; it can still be resumed.
         overwrite: throw an earlier run of the same name away.
         watch: wraps the shapes of a data set that must be prepared first, with their number, to show progress.
 
@@ -90,16 +92,20 @@ def train(
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
     config = dataclasses.replace(config, precision=choose_precision(config))
-    before = _resumable(last, config) if resume else None
-    if first and not resume and (last.is_file() or weights.is_file()):
+    before = _resumable(last, config) if resume or finish else None
+    if before is not None and finish and not before.rows:
+        raise TrainingError(
+            f"{last} holds no finished epoch yet, so that there is nothing to make weights of; --resume goes on"
+        )
+    if first and before is None and (last.is_file() or weights.is_file()):
         if not overwrite:
-            state = "a finished run" if weights.is_file() else "an unfinished run: --resume goes on with it"
+            state = "a finished run" if _is_finished(weights) else "an unfinished run: --resume goes on with it"
             raise TrainingError(f"{folder} holds {state}; name=other keeps it, --overwrite throws it away")
         needed = [find_weights(name) for name in (config.start, *config.teachers, *config.recipe) if name]
         if weights.resolve() in [path.resolve() for path in needed]:
             raise TrainingError(f"--overwrite would throw away {weights}, which this run needs; name=other keeps it")
 
-    if first:
+    if first and not finish:
         print(f"training in {config.precision}", file=sys.stderr)
     lightning.seed_everything(config.seed, verbose=False)
     if shapes is None and not config.data:
@@ -123,17 +129,25 @@ def train(
     data = create_data(config, clouds)
     module = create_training(config, data.classes)
     module.inherited = inherited
-    if config.start and not resume:
+    history = History(folder)
+    if finish and before is not None:
+        if not first:
+            return None
+        history.load_state_dict({"rows": before.rows})
+        _finish(config, recipe, provenance_of(config, clouds, inherited), module, data, history, weights)
+        told = f"weights as they were after epoch {before.rows[-1]['epoch']} of {config.epochs}"
+        print(f"{told}; --resume goes on with the run" if not _is_finished(weights) else told, file=sys.stderr)
+        return weights
+    if config.start and before is None:
         start_from(module.net, config, data.classes)
     if first:
         print(_told(config, data, module), file=sys.stderr)
-    history = History(folder)
     try:
         trainer = _trainer(config, folder, history, module)
     except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:  # there is no such accelerator
         raise TrainingError(one_line(error, 200)) from None
     data.check_shares(trainer.world_size)
-    if first and not resume:
+    if first and before is None:
         _make_room(weights)  # only now, when all that can be known to be wrong would have been said
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
@@ -229,10 +243,12 @@ class _Before(NamedTuple):
     Attributes:
         data: fingerprint of its data set.
         inherited: see `NetTraining`.
+        rows: of its finished epochs, see `History`.
     """
 
     data: str
     inherited: Heritage
+    rows: list[dict[str, Any]]
 
 
 def _inherited(config: TrainConfig) -> Heritage:
@@ -272,7 +288,16 @@ def _resumable(last: Path, config: TrainConfig) -> _Before:
     teachers = _hashes(config)
     if inherited and inherited.get("teachers", teachers) != teachers:
         raise TrainingError(f"the teachers hold other weights than those that {last} learnt from: put them back to go on")
-    return _Before(data, _inherited(config) if inherited is None else inherited)
+    rows = checkpoint.get("callbacks", {}).get(History.__name__, {}).get("rows", [])
+    return _Before(data, _inherited(config) if inherited is None else inherited, rows)
+
+
+def _is_finished(weights: Path) -> bool:
+    """Whether weights are there, and are not what an interrupted run was left with by `finish`."""
+    try:
+        return weights.is_file() and "stopped_after" not in read_card(weights).provenance
+    except WeightsError:  # damaged since
+        return True
 
 
 def _flat(settings: dict[str, Any], place: str = "") -> dict[str, Any]:
@@ -327,6 +352,8 @@ def _finish(
     module.load_state_dict(kept["state_dict"])
     row = next(row for row in history.rows if row["epoch"] == kept["epoch"] + 1)
     metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
+    if (done := history.rows[-1]["epoch"]) < config.epochs:
+        provenance = provenance | {"stopped_after": done}
     if config.split == "training":
         metrics |= {key: row[key] for key in row if key.startswith("validation_")}
     classes = tuple(data.classes) if isinstance(config.model, ClassifierConfig) else ()
