@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -281,7 +283,31 @@ class TestEvaluate:
         (tmp_path / "lying" / "chair").rename(tmp_path / "lying" / "Chair")
         done = run("evaluate", "small", "--data", tmp_path / "lying")
         assert done.returncode == 2
-        assert "the class 'Chair', which the weights do not know (did you mean 'chair'?)" in done.stderr
+        assert "the class 'Chair', which the weights do not know (did you mean 'chair'?); --skip-unknown" in done.stderr
+        done = run("evaluate", "small", "--data", tmp_path / "lying", "--up", "y", "--skip-unknown", "--json")
+        numbers = json.loads(done.stdout)
+        assert (numbers["shapes"], numbers["overall_accuracy"], numbers["per_class_shapes"]["chair"]) == (8, 1, 0)
+        assert "skipped: 2 of 10 shapes, whose classes the weights do not know" in done.stderr
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_a_lone_class_is_enough_where_the_weights_know_it(self, tmp_path: Path, zipped: bool) -> None:
+        def evaluated(name: str, *more: str) -> subprocess.CompletedProcess[str]:
+            folder = tmp_path / name / "mine" / name / "scans"
+            folder.mkdir(parents=True)
+            shutil.copy(EXAMPLES / "chair.off", folder)
+            data = shutil.make_archive(str(tmp_path / name), "zip", tmp_path / name) if zipped else tmp_path / name
+            return run("evaluate", "tiny", "--data", data, "--json", *more)
+
+        numbers = json.loads(evaluated("chair").stdout)
+        assert (numbers["shapes"], numbers["overall_accuracy"]) == (1, 1)
+        assert json.loads(evaluated("sofa").stdout)["overall_accuracy"] == 0
+        assert "expected at least two class folders" in evaluated("Lehnstuhl", "--skip-unknown").stderr
+        for other in ("dragon", "bunny"):
+            (tmp_path / "others" / other).mkdir(parents=True)
+            shutil.copy(EXAMPLES / "chair.off", tmp_path / "others" / other)
+        done = run("evaluate", "tiny", "--data", tmp_path / "others", "--skip-unknown")
+        assert done.returncode == 2
+        assert "the weights know no class of the data set" in done.stderr
 
 
 class TestCorruptions:

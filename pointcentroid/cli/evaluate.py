@@ -52,6 +52,9 @@ def evaluate(
     probe: Annotated[
         bool, typer.Option("--probe", help="Report too what a linear classifier reaches on the frozen net's features.")
     ] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out shapes of classes that the weights do not know.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many shapes, evenly spread.")] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the confusion matrix and the reliability there.")
@@ -122,6 +125,8 @@ def evaluate(
     rows = clouds.part(split)
     if not len(rows):
         raise DataError(f"{data} has no {split} part" if len(clouds) else f"{data} holds no shapes")
+    if classifies:
+        rows = _of_known_classes(clouds, rows, card.classes, skip_unknown)
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     training = training_apart(clouds, rows) if probe else None  # before the work: there may be none
@@ -149,6 +154,26 @@ def evaluate(
         write([{"measure": key, "value": value} for key, value in measures], ["measure", "value"], "csv", output)
     else:
         print_measures(_for_people(numbers), output)
+
+
+def _of_known_classes(clouds: CloudSet, rows: Any, known: tuple[str, ...], skip: bool) -> Any:
+    """Those rows whose classes weights know; where others are not to be skipped, there must be none."""
+    import numpy as np
+
+    from pointcentroid.cli.output import note
+    from pointcentroid.data.clouds import unknown_class
+    from pointcentroid.errors import DataError
+
+    names = np.array(clouds.classes)[clouds.labels[rows]]
+    others = ~np.isin(names, known)
+    if not others.any():
+        return rows
+    if not skip:
+        raise DataError(f"{unknown_class(str(np.unique(names[others])[0]), known)}; --skip-unknown leaves its shapes out")
+    note(f"skipped: {others.sum()} of {len(rows)} shapes, whose classes the weights do not know")
+    if others.all():
+        raise DataError("the weights know no class of the data set")
+    return rows[~others]
 
 
 def _trained_on(card: WeightsCard, split: str) -> tuple[str, ...]:
@@ -341,7 +366,7 @@ def _open(data: str, card: WeightsCard, workers: int | None, up: str | None, *, 
 
     if is_prepared(data):
         return open_data(data, card.preprocess, parts=card.model.kind == "parts", watch=watch)
-    catalogue = find_shapes(data)
+    catalogue = find_shapes(data, card.classes)
     clouds = open_data(catalogue, card.preprocess, up=up, workers=workers, watch=watch)
     if believed and (found := lying(clouds, up, catalogue.up)):
         note(f"{found}; --up {found.axis} turns them all, --up auto each as it lies")

@@ -198,7 +198,8 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
 
     Args:
         source: a folder, a zip or npz file, or a PyTorch Geometric data set (any sequence of `Data`, or a `Batch`).
-        classes: names of the classes of a PyTorch Geometric data set, in the order of `y`.
+        classes: names of the classes of a PyTorch Geometric data set, in the order of `y`. Of files, those that a lone class
+            folder may be called; otherwise there must be two.
 
     Raises:
         DataError: it is not there, or no known layout; what was found and what was expected.
@@ -218,7 +219,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
             with (path / name).open("rb") as file:
                 return file.read(most)
 
-        return _of_files(path, names, read_file, FolderCatalogue)
+        return _of_files(path, names, read_file, FolderCatalogue, classes or ())
     if not path.is_file():
         raise DataError(f"{path}: no such data set; expected a folder of class folders, a zip of one, or an npz file")
     if path.suffix.lower() == ".npz":
@@ -239,7 +240,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
             except ARCHIVE_ERRORS as error:
                 raise DataError(f"{path}: {name} in it is damaged ({error})") from None
 
-        return _of_files(path, names, read, ZipCatalogue)
+        return _of_files(path, names, read, ZipCatalogue, classes or ())
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -269,6 +270,7 @@ def _of_files(
     names: list[str],
     read: Callable[..., bytes],
     catalogue: type[FolderCatalogue | ZipCatalogue],
+    known: Sequence[str],
 ) -> Catalogue:
     names = [name for name in names if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(name).parts)]
     lists = {PurePosixPath(name).name: name for name in names if name.endswith(".txt")}
@@ -277,8 +279,9 @@ def _of_files(
     for family in ("modelnet40", "modelnet10"):  # where the lists of both lie, the one are among the other
         if parts := [(part, lists[f"{family}_{part}.txt"]) for part in ("train", "test") if f"{family}_{part}.txt" in lists]:
             return catalogue(path, _resampled_entries(path, names, read, parts), up="y")
-    entries = _class_folder_entries([name for name in names if may_hold_points(name, read)])
-    if len({entry.category for entry in entries}) < 2:
+    shapes = [name for name in names if may_hold_points(name, read)]
+    entries = _class_folder_entries(shapes)
+    if len({entry.category for entry in entries}) < 2 and not (entries := _class_folder_entries(shapes, known)):
         readable = sum(PurePosixPath(name).suffix.lower() in READERS for name in names)
         found = f"{len(names)} files, of them {readable} in a readable format, and no two class folders among their folders"
         raise DataError(
@@ -288,12 +291,13 @@ def _of_files(
     return catalogue(path, entries)
 
 
-def _class_folder_entries(names: list[str]) -> list[Entry]:
+def _class_folder_entries(names: list[str], known: Sequence[str] = ()) -> list[Entry]:
+    """Files in class folders; where there may be a single one, it is known what it can be called."""
     files = [PurePosixPath(name) for name in names if PurePosixPath(name).suffix.lower() in READERS]
     folders = [file.parent.parts for file in files]
     # Folders above the class folders, such as that of the archive, are shared by all.
     levels = zip(*(parts for parts in folders if parts), strict=False)
-    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1 and level[0] not in known, levels))
     owns = [parts[shared:] for parts in folders if parts[shared:]]
     # A folder called train holds trains where it stands beside other classes, and no such folder above one.
     beside = any(not _is_split(own[0]) for own in owns)
