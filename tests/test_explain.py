@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_stability_is_one_against_itself_and_less_against_others(predictor: Pred
     others = resampled(predictor, chair, 2)
     assert not np.array_equal(others[0].points, others[1].points)
     assert all(0 < (figures.stability or 0) < 1 for figures in measure(chair, others))
+
+
+def test_stability_is_measured_in_the_frame_of_the_file(chair: Explanation) -> None:
+    """Another sampling may be moved and scaled otherwise."""
+    moved = np.diag([2.0, 2.0, 2.0, 1.0])
+    moved[:3, 3] = (1, -2, 0.5)
+    points = (chair.points @ moved[:3, :3] + moved[:3, 3]).astype(np.float32)
+    other = dataclasses.replace(chair, points=points, transform=moved @ chair.transform)
+    assert all(figures.stability == 1 for figures in measure(chair, [other]))
+
+
+@pytest.mark.parametrize(("points", "times"), [(2047, 0), (2048, 1)])
+def test_points_that_any_sampling_has_say_nothing_of_stability(predictor: Predictor, points: int, times: int) -> None:
+    seen = predictor.explain(np.random.default_rng(0).normal(size=(points, 3)), up="z")
+    assert len(resampled(predictor, seen, 1)) == times
 
 
 def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation) -> None:

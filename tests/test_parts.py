@@ -273,6 +273,8 @@ class TestFigures:
         assert both["net", "number"].complete == 0.25
         for way, row in both.items():
             assert row.rightly == pytest.approx((row.complete + rows[way].rightly) / 2)
+            assert row.lowest == min(row.complete, rows[way].rightly)
+        assert any(row.lowest < row.rightly for row in both.values())
 
 
 class TestSplit:
@@ -446,6 +448,36 @@ class TestSplit:
             same = [r for r in rows if (r["clusters"], r["matched"]) == (mean["clusters"], mean["matched"])]
             assert (mean["folders"], mean["pairs"], mean["lowest"]) == (2, 12, min(row["lowest"] for row in same))
             assert mean["complete"] == pytest.approx(np.mean([row["complete"] for row in same]))
+
+    def test_an_example_among_the_files_names_the_others_only(self, variants: Path) -> None:
+        folder = variants / "chair"
+        example = folder / ".." / "chair" / "chair_000.glb"  # the same file by another path
+        done = run("assignments", folder, "--correspondence", "--names", example, "--json")
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert {row["pairs"] for row in rows} == {2}, "of three files"
+        assert "names are lent" not in done.stderr
+
+    def test_names_from_another_kind_of_thing_are_remarked_on(self, variants: Path, tmp_path: Path) -> None:
+        files, lent = (variants / "bed" / "bed_000.glb", EXAMPLES / "chair.off"), variants / "chair" / "chair_000.glb"
+        for command in (("assignments", "--split", tmp_path, "--resamplings", 0), ("view", "--html", tmp_path / "a.html")):
+            done = run(*command, *files, "--names", lent)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.count("names are lent") == 1
+            assert f"{files[0]}: bed; names are lent by {lent}: chair, and may mean nothing here" in done.stderr
+
+    def test_pieces_of_a_folder_share_colours(self, variants: Path, tmp_path: Path) -> None:
+        done = run("assignments", variants / "chair", "--split", tmp_path, "--resamplings", 0)
+        assert done.returncode == 0, done.stderr
+        first, *others = (trimesh.load_scene(path) for path in sorted(tmp_path.glob("*.glb")))
+        alone = run("assignments", variants / "chair" / "chair_001.glb", "--split", tmp_path / "1", "--resamplings", 0)
+        assert alone.returncode == 0, alone.stderr
+
+        def tints(scene: trimesh.Scene) -> set[tuple[int, ...]]:
+            return {tuple(mesh.visual.vertex_colors[0, :3].tolist()) for mesh in scene.geometry.values()}  # type: ignore[attr-defined]
+
+        by_itself = trimesh.load_scene(next((tmp_path / "1").glob("*.glb")))
+        assert len(tints(first) & tints(others[0])) > len(tints(first) & tints(by_itself)), "of parts that are the same"
+        assert tints(others[0]) != tints(by_itself)
 
     def test_wrong_usage_is_one_line(self, variants: Path, tmp_path: Path) -> None:
         lone = run("assignments", EXAMPLES / "chair.off", "--names", variants / "chair" / "chair_000.glb")

@@ -260,6 +260,10 @@ class TestLearning:
         assert evaluated.returncode == 0, evaluated.stderr
         figures = json.loads(evaluated.stdout)
         assert (figures["split"], figures["shapes"], figures["centroids"]) == ("validation", 20, 16)
+        clouds = load_npz(shapes)
+        assert clouds.parts is not None
+        parts = [len(np.unique(row[:1024])) for row in clouds.parts[clouds.part("validation")]]
+        assert figures["parts"] == pytest.approx(np.mean(parts)) != pytest.approx(figures["clusters"])
         assert figures["agreement"] == pytest.approx(row["validation_agreement"], abs=0.02)
         assert figures["cells_agreement"] == pytest.approx(row["validation_cells"], abs=1e-6)
         assert 0.2 < figures["cells_stability"] < 0.9
@@ -280,6 +284,17 @@ class TestLearning:
 
 
 class TestShipped:
+    def test_parts_are_found_in_six_samplings_of_a_surface(
+        self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        net, given = predictor.abstraction, []
+        watched = net._replace(see=lambda clouds: given.append(clouds) or net.see(clouds))
+        monkeypatch.setitem(predictor.__dict__, "abstraction", watched)
+        predictor.explain(EXAMPLES / "chair.off")
+        (clouds,) = given
+        assert len(clouds) == 6
+        assert len(torch.unique(clouds, dim=0)) == 6, "no two are the same"
+
     def test_finds_parts_that_cells_do_not(self, predictor: Predictor, fresh: Path) -> None:
         """Agreement, stability, and nothing unassigned."""
         measured = []

@@ -296,7 +296,7 @@ class TestReconstruct:
             reconstructor(np.full((10, 3), np.nan))
         with pytest.raises(ValueError, match="at least 1"):
             reconstructor(EXAMPLES / "chair.off", 0)
-        with pytest.raises(WeightsError, match="of the kind 'classifier', not 'autoencoder'"):
+        with pytest.raises(WeightsError, match="small is a net of the kind 'classifier', which does not reconstruct"):
             Reconstructor("small")
         with pytest.raises(WeightsError, match="of the kind 'autoencoder', which does not classify"):
             pc.load("autoencoder")

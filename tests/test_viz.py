@@ -36,6 +36,7 @@ from pointcentroid.predict.naming import point_parts
 from pointcentroid.predict.reconstruct import Reconstructor, panels
 from pointcentroid.predict.split import centroid_names, write_split
 from pointcentroid.results import Hierarchy, Prediction, StageExplanation
+from pointcentroid.viz.matching import same_parts
 from pointcentroid.viz.open3d_scene import import_open3d
 from pointcentroid.viz.page import MOST_POINTS, write_page
 from pointcentroid.viz.palette import UNASSIGNED, UNLIT, hierarchy_colours, oklch_to_rgb, soft_colours, spread, wheel
@@ -181,6 +182,18 @@ class TestPalette:
                 # The order of the channels is the hue's; shades keep it, up to clipping at the ends.
                 order = np.argsort(above[parent])
                 assert (np.diff(own[child][order]) > -0.2).all()
+
+    def test_grandchildren_stay_with_their_parents_shade(self) -> None:
+        """One centroid, its two, and their two each, along a line: all differ, those of the darker one are the darker."""
+        places = [np.array([[x, 0.0, 0.0] for x in range(count)]) for count in (4, 2, 1)]
+        shares = [np.eye(4), np.repeat(np.eye(2), 2, axis=0), np.ones((2, 1))]
+        finest, middle, (last,) = hierarchy_colours(
+            places, [np.ones(len(p)) for p in places], shares, np.array([[0.6, 2.0]])
+        )
+        light, between = finest.sum(axis=1), middle.sum(axis=1)
+        assert len({*light.round(3), *between.round(3), last.sum().round(3)}) == 7
+        dark = between.argmin()
+        assert light[2 * dark : 2 * dark + 2].max() < last.sum() < light[2 - 2 * dark : 4 - 2 * dark].min()
 
     def test_soft_colours_run_from_unlit_to_the_centroids(self) -> None:
         colours = soft_colours(np.array([0.0, 0.2, 0.8]), np.array([1.0, 0.0, 0.0]))
@@ -368,6 +381,10 @@ class TestSameColours:
                 shares.append(sum(min(share, counts[1].get(colour, 0)) for colour, share in counts[0].items()))
             return float(np.mean(shares))
 
+        for (one, _), (other, _) in itertools.permutations(chairs, 2):
+            there, back = same_parts(one, other), same_parts(other, one)
+            paired = np.flatnonzero(there >= 0)
+            assert np.array_equal(back[there[paired]], paired), "whichever of the two is asked"
         first, names = chairs[0]
         alone = [common(Panel(first), names, Panel(seen), of) for seen, of in chairs[1:]]
         matched = [common(Panel(first), names, Panel(seen, like=Panel(first)), of) for seen, of in chairs[1:]]
@@ -427,6 +444,11 @@ class TestPicture:
         write_picture(stage_rows([Panel(chair, "chair " * 30 + "end")], [1]), path)
         title = np.asarray(Image.open(path).convert("L"))[:34]
         assert np.flatnonzero((title < 150).any(axis=0)).max() > title.shape[1] - 20
+
+    def test_a_png_is_called_one(self, chair: Explanation, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"ends in \.png, found chair\.jpg"):
+            chair.to_png(tmp_path / "chair.jpg")
+        assert not list(tmp_path.iterdir())
 
     def test_captions_say_what_is_not_drawn(self) -> None:
         cloud = pc.load("small").explain(np.random.default_rng(0).normal(size=(5000, 3)), up="z")
@@ -1315,6 +1337,20 @@ class TestCommands:
         assert done.returncode == 0
         image = Image.open(png).convert("RGB")
         half = image.height // 2
+        page, matched, alone = (tmp_path / f"{name}.html" for name in ("page", "matched", "alone"))
+        assert run("compare", EXAMPLES / "lamp.glb", *nets, "--html", page).returncode == 0
+        found = [
+            pc.load("small", "cpu", **change).explain(EXAMPLES / "lamp.glb") for change in ({}, {"initialiser": "random"})
+        ]
+        titles = [
+            f"{net}: {seen.prediction.label} {seen.prediction.confidence:.0%}"
+            for net, seen in zip(nets[1::2], found, strict=True)
+        ]
+        for path in (matched, alone):
+            first, second = map(Panel, found, titles)
+            second.like = first if path == matched else None
+            write_page([first, second], path)
+        assert page.read_text() == matched.read_text() != alone.read_text(), "the same part has the same colour"
         top, bottom = (np.asarray(image.crop((0, k * half + 60, image.width, (k + 1) * half))) for k in range(2))
         assert (top != bottom).mean() > 0.005
         done = run("compare", EXAMPLES / "lamp.glb", "--with", "small", "--with", "small,axes=centroids", "--png", png)

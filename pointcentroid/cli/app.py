@@ -1,7 +1,7 @@
 """The table of commands, and the one place where errors become messages and exit codes.
 
-Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage (or nothing to show, of `view`), 130 stopped by Ctrl-C or
-SIGTERM.
+Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage, or what kept it from going on (a full disk; nothing to show,
+of `view`), 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations

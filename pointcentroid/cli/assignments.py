@@ -59,9 +59,9 @@ def assignments(
     Sizes of the clusters, entropy of a point's shares (0 sharp, 1 even), share of points that go to no centroid, mean
     distance to the centroid, stability: the adjusted Rand index against other samplings of the same shape; and, for files
     with parts (glTF nodes, OBJ groups, 3MF objects), agreement: the normalised mutual information with those.
-    Exit code 0: all done; 1: some files failed; 2: wrong usage.
+    Exit code 0: all done; 1: some files failed; 2: wrong usage, or it could not go on.
     """
-    from pointcentroid.cli.inputs import expand, parted_example, result_names
+    from pointcentroid.cli.inputs import expand, parted_example, remark_on_kinds, result_names
     from pointcentroid.cli.output import check_apart, check_folder, check_writable, chosen_format, end, note, tracked
     from pointcentroid.errors import MissingExtraError, ReadError, reason_of, require
 
@@ -100,7 +100,8 @@ def assignments(
     if split:
         cut = (split_files(split / where.parent, where.name) for where in places.values())
         check_apart(read, chain.from_iterable(cut), "--split")
-    example = named_shape(*parted_example(predictor, names, up)) if names else None
+    lender = parted_example(predictor, names, up) if names else None
+    example = named_shape(*lender) if lender else None
     rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
     named: dict[str, list[NamedShape]] = {}
@@ -108,6 +109,8 @@ def assignments(
     for file in tracked(files, len(files), "measuring"):
         try:
             explanation = predictor.explain(file, up=up)
+            if lender:
+                remark_on_kinds(lender[0].prediction, explanation.prediction)
             parted = read_parts(file)
             if correspondence:
                 if parted is None:
@@ -166,7 +169,7 @@ def _show(
 
 
 def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[Row], bool], RenderableType]:
-    """Names of files take what is left; of the other columns headings may be cut short, but no number."""
+    """Names of files take what is left; of other columns headings may be cut short, and numbers where a terminal is narrow."""
     from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table

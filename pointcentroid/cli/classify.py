@@ -40,7 +40,7 @@ def classify(
 ) -> None:
     """Say what 3D shapes are: meshes and point clouds in any readable format.
 
-    Exit code 0: all classified; 1: some could not be; 2: wrong usage.
+    Exit code 0: all classified; 1: some could not be; 2: wrong usage, or it could not go on.
     """
     from pointcentroid.cli.inputs import count, start, stream
     from pointcentroid.cli.output import check_writable, chosen_format, parquet_target, print_rows, tracked, write

@@ -41,7 +41,8 @@ def embed(
     """Write the global feature of every shape.
 
     Shapes that cannot be read are reported and left out; in Parquet they are rows with an error. For many files take
-    Parquet, JSON or CSV: npz holds all features until it is written. Exit code 0: all done; 1: some failed; 2: wrong usage.
+    Parquet, JSON or CSV: npz holds all features until it is written.
+    Exit code 0: all done; 1: some failed; 2: wrong usage, or it could not go on.
     """
     from pointcentroid.cli.inputs import count, start, stream
     from pointcentroid.cli.output import check_writable, chosen_format, end, parquet_target, tracked, write

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pointcentroid.predict.explain import Explanation
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.predict.preparing import Prepared
-    from pointcentroid.results import Failure
+    from pointcentroid.results import Failure, Prediction
 
 
 def expand(paths: list[str], recursive: bool) -> list[str]:
@@ -120,6 +120,14 @@ def parted_example(predictor: Predictor, file: str, up: Any) -> tuple[Explanatio
     if (parted := read_parts(file)) is None:
         raise ReadError(file, "has no parts to lend names from: glTF nodes, objects of OBJ or 3MF, two at least")
     return predictor.explain(file, up=up), parted
+
+
+def remark_on_kinds(example: Prediction, said: Prediction) -> None:
+    """Say where an example lends the names of its parts to what the net takes for something else."""
+    from pointcentroid.cli.output import note
+
+    if said.label != example.label:
+        note(f"{said.file}: {said.label}; names are lent by {example.file}: {example.label}, and may mean nothing here")
 
 
 def start(

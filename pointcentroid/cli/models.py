@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def models(
     weights: Annotated[
-        str | None, typer.Argument(metavar="NAME|FILE|hf://OWNER/NAME", help="Say more of these: which classes they know.")
+        str | None, typer.Argument(metavar=options.NAMES, help="Say more of these: which classes they know.")
     ] = None,
     format: options.FormatOption = None,
     as_json: options.Json = False,

@@ -14,9 +14,9 @@ Paths = Annotated[
     typer.Argument(metavar="PATH", help="Files, folders, quoted globs, or - for a list on standard input."),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look for files in subfolders too.")]
-_NAMES, _NAMED = "NAME|FILE|hf://OWNER/NAME", "Shipped weights by name, a weights file, or one on a hub."
-Weights = Annotated[str, typer.Option(metavar=_NAMES, help=_NAMED)]
-WeightsArgument = Annotated[str, typer.Argument(metavar=_NAMES, help=_NAMED)]
+NAMES, _NAMED = "NAME|FILE|hf://OWNER/NAME", "Shipped weights by name, a weights file, or one on a hub."
+Weights = Annotated[str, typer.Option(metavar=NAMES, help=_NAMED)]
+WeightsArgument = Annotated[str, typer.Argument(metavar=NAMES, help=_NAMED)]
 Axis = Literal["auto", "x", "-x", "y", "-y", "z", "-z"]
 Up = Annotated[
     Axis,

@@ -17,9 +17,7 @@ def reconstruct(
     recursive: options.Recursive = False,
     points: options.Points = 2048,
     kind: Annotated[Literal["ply", "xyz", "npy"], typer.Option("--format", help="Of the files to write.")] = "ply",
-    weights: Annotated[
-        str, typer.Option(metavar="NAME|FILE|hf://OWNER/NAME", help="Weights of an autoencoder.")
-    ] = "autoencoder",
+    weights: Annotated[str, typer.Option(metavar=options.NAMES, help="Weights of an autoencoder.")] = "autoencoder",
     up: options.Up = "auto",
     device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON lines.")] = False,
@@ -29,7 +27,7 @@ def reconstruct(
     Beside it the Chamfer distance (for a shape of radius 1; squared, both directions added; in tables times 1,000) and the
     F-score within 0.05, each with its oracle: that of two independent samplings of the surface, or of the halves of a point
     file.
-    Exit code 0: all done; 1: some files failed; 2: wrong usage.
+    Exit code 0: all done; 1: some files failed; 2: wrong usage, or it could not go on.
     """
     from pointcentroid.cli.inputs import expand, result_names
     from pointcentroid.cli.output import check_apart, check_folder, end, note, print_table, tracked, write
@@ -63,7 +61,7 @@ def reconstruct(
         rows.append({"file": file, "output": str(targets[file]), **measures})
     if as_json:
         write(rows, [], "json", None)
-    else:
+    elif any("error" not in row for row in rows):
         print_table(_table(rows), None)
     end(counts, "read")
 

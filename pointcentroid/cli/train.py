@@ -44,7 +44,7 @@ def train(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="NAME|FILE|hf://OWNER/NAME", help="Weights to start from; the same as start=..."),
+        typer.Option("--from", metavar=options.NAMES, help="Weights to start from; the same as start=..."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch of this run.")] = False,
     finish: Annotated[

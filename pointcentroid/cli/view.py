@@ -105,17 +105,20 @@ def view(
 
 
 def _explanations(weights: str, device: str, up: Any, names: str | None) -> Callable[[str], list[Panel]]:
-    from pointcentroid.cli.inputs import parted_example
+    from pointcentroid.cli.inputs import parted_example, remark_on_kinds
     from pointcentroid.predict.loading import load
     from pointcentroid.predict.naming import labelled
     from pointcentroid.predict.split import centroid_names
     from pointcentroid.viz.panel import ClassColours, Panel
 
     predictor, colours = load(weights, device), ClassColours()
-    example = labelled(*parted_example(predictor, names, up)) if names else None
+    lender = parted_example(predictor, names, up) if names else None
+    example = labelled(*lender) if lender else None
 
     def panels(file: str) -> list[Panel]:
         seen = predictor.explain(file, up=up)
+        if lender:
+            remark_on_kinds(lender[0].prediction, seen.prediction)
         return [colours.lend(Panel(seen, names=centroid_names(seen, example)))]
 
     return panels
@@ -280,13 +283,16 @@ def _read(shapes: list[Callable[[], list[Panel]]]) -> tuple[list[list[Panel]], i
 
 
 def _tell(errors: list[PointCentroidError], count: int) -> None:
-    """Say why some of so many shapes could not be read; where none could, raise the first reason."""
+    """Say why some of so many shapes could not be read; where none could, raise the last reason."""
     from pointcentroid.cli.output import note
 
-    if len(errors) == count:
-        raise errors[0]
-    for error in errors:
+    *others, last = errors or [None]
+    for error in others:
         note(str(error))
+    if last is not None and len(errors) == count:
+        raise last
+    if last is not None:
+        note(str(last))
 
 
 def _stages(text: str) -> list[int] | None:

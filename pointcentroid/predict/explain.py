@@ -77,10 +77,11 @@ class Explanation(Hierarchy):
         """Draw the stages, in columns, without a screen.
 
         Args:
-            path: where to.
+            path: where to, a PNG file.
             views: directions to look from, in rows.
 
         Raises:
+            ConfigError: the file is called something else.
             MissingExtraError: the extra `view` is not installed.
             DisplayError: a system library is missing.
         """

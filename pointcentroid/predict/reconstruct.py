@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pointcentroid.config import AutoencoderConfig
+from pointcentroid.errors import WeightsError
 from pointcentroid.geometry.axes import transformed, up_name
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score
 from pointcentroid.geometry.fps import farthest_first
@@ -78,6 +80,9 @@ class Reconstructor:
     def __init__(self, weights: str | Path = "autoencoder", device: str = "auto") -> None:
         self.device = choose_device(device)
         tensors, self.card = load_weights(find_weights(weights))
+        if not isinstance(self.card.model, AutoencoderConfig):
+            other = "; `pointcentroid classify` is for it" if self.card.model.kind == "classifier" else ""
+            raise WeightsError(f"{weights} is a net of the kind {self.card.model.kind!r}, which does not reconstruct{other}")
         self.net = CentroidAutoencoder.from_tensors(self.card.model, tensors).to(self.device)
 
     @cached_property

@@ -100,9 +100,12 @@ def write_picture(rows: list[Row], path: str | Path, *, views: int = 1, watch: W
         watch: see `Watch`.
 
     Raises:
+        ConfigError: the file is called something else.
         MissingExtraError: the extra `view` is not installed.
         DisplayError: a system library is missing.
     """
+    if Path(path).suffix.lower() != ".png":
+        raise ConfigError(f"expected a name that ends in .png, found {Path(path).name}")
     azimuths = [-0.9 + 2 * np.pi * view / views for view in range(views)]
     drawn = [list(zip(*tiles, strict=True)) for tiles in _draw(rows, azimuths, _TILE, watch)]
     bands = [_Band(row, list(map(_shown, looks))) for row, looks in zip(rows, drawn, strict=True)]
