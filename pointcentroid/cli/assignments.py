@@ -169,7 +169,7 @@ def _show(
 
 
 def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[Row], bool], RenderableType]:
-    """Names of files take what is left; of other columns headings may be cut short, and numbers where a terminal is narrow."""
+    """Names of files take what is left; of other columns headings may be cut short, and numbers in narrow terminals."""
     from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table
