@@ -922,3 +922,22 @@ def test_an_encrypted_archive_says_that_it_is(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_bytes(content[:place] + b"\x01" + content[place + 1 :])
     with pytest.raises(ReadError, match=r"is encrypted \('points.npy'\); save it without a password"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("place", [100, 243])
+def test_a_las_may_not_declare_more_records_than_it_holds(
+    tmp_path: Path, points: np.ndarray, suffix: str, place: int
+) -> None:
+    """Before the points, and in version 1.4 behind them: laspy would make room for four thousand million."""
+    laspy = pytest.importorskip("laspy")
+    cloud = laspy.LasData(laspy.LasHeader(point_format=6, version="1.4"))
+    cloud.x, cloud.y, cloud.z = points.T
+    cloud.write(tmp_path / f"a{suffix}")
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    assert read(tmp_path / f"a{suffix}").vertices.shape == points.shape
+    (tmp_path / f"a{suffix}").write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
+    start = time.process_time()
+    with pytest.raises(ReadError, match="damaged LAS file: its header declares records of"):
+        read(tmp_path / f"a{suffix}")
+    assert time.process_time() - start < 5

@@ -488,6 +488,11 @@ def test_arrays_of_other_types_than_they_must_be_are_errors(tmp_path: Path, numb
         read_changed(tmp_path, lambda tree: tree["accessors"][number].update(changes))
 
 
+def test_elements_may_not_lie_in_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="elements of 12 bytes, 4 bytes apart"):
+        read_changed(tmp_path, lambda tree: tree["bufferViews"][0].update(byteStride=4))
+
+
 def test_a_short_text_may_name_a_long_buffer(tmp_path: Path) -> None:
     positions = np.random.default_rng(0).normal(size=(900_000, 3))
     tree, binary = tree_of(positions)

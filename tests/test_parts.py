@@ -371,7 +371,7 @@ class TestSplit:
         self, predictor: Predictor, tmp_path: Path
     ) -> None:
         """Boxes far from the origin, a centroid each, and one box open."""
-        corners = np.array([(x, y, z) for x in (0, 9) for y in (0, 7) for z in (0, 5)]) + np.array((3e6, -2e6, 0))
+        corners = np.array([(x, y, z) for x in (0, 9) for y in (0, 7) for z in (0, 5)]) + np.array((3e6 + 0.3, -2e6, 0))
         boxes = trimesh.util.concatenate([trimesh.creation.box((1, 1, 1)).apply_translation(at) for at in corners])
         boxes.update_faces(np.arange(len(boxes.faces)) > 0)
         seen = predictor.explain(boxes, up="z")

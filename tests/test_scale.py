@@ -172,6 +172,9 @@ class TestStreams:
         assert [Path(path).name for path in inputs.stream([str(tmp_path)], False)] == kept
         left_out = "LICENSE.txt, binary.txt, long.txt, names.csv, train.txt and 1 more"
         assert capsys.readouterr().err == f"{tmp_path}: left out, for they hold no points: {left_out}\n"
+        (tmp_path / "gone.off").symlink_to(tmp_path / "moved away.off")
+        assert [Path(path).name for path in inputs.stream([str(tmp_path)], False)] == kept
+        assert capsys.readouterr().err.splitlines()[1] == f"{tmp_path}: left out, for they lead nowhere: gone.off"
         assert inputs.count([str(tmp_path)], False) == len(kept)
         assert capsys.readouterr().err == "", "said once is enough"
         named = str(tmp_path / "LICENSE.txt")
@@ -289,9 +292,14 @@ class TestParquet:
         assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
         assert "other weights, settings" in other.stderr
 
+        others = shards / ".pointcentroid-def"  # of a command that is at work
+        if name == "out/":
+            others.write_text("what is being written")
         done = run(*arguments, "--resume")
         assert done.returncode == 1
         assert "24 of 240 could not be classified" in done.stderr
+        if name == "out/":
+            others.unlink()
         assert_answers(pq.read_table(target).to_pylist(), expected)
         if name == "out/":  # what was there was not done again
             assert [p.read_bytes() for p in sorted(shards.iterdir())[: len(kept)]] == kept
@@ -319,6 +327,26 @@ class TestParquet:
         done = run(*again.split()[1:])
         assert "24 of 240 could not be" in done.stderr
         assert pq.read_table(tmp_path / "out").num_rows == 240
+
+    @pytest.mark.parametrize("how", ["closed", "stopped"])
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_what_is_answered_is_kept_though_no_shard_is_full(self, tmp_path: Path, whole: bool, how: str) -> None:
+        def results() -> Iterator[Failure]:
+            yield from (Failure(f"{number}.off", "damaged") for number in range(7))
+            raise KeyboardInterrupt
+
+        answers = Answers(tmp_path / "out.parquet", whole, {"weights": "w"}, resume=False)
+        keeping = answers.keeping(results())
+        if how == "closed":
+            assert [next(keeping).file for _ in range(7)] == [f"{number}.off" for number in range(7)]
+            keeping.close()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                list(keeping)
+        again = Answers(tmp_path / "out.parquet", whole, {"weights": "w"}, resume=True)
+        assert (again.done, again.failed) == (7, 7)
+        assert list(again.missing(["3.off", "7.off"])) == ["7.off"]
+        assert not (tmp_path / "out.parquet").is_file(), "it is whole, or not there"
 
     def test_a_full_disk_costs_nothing_that_was_kept(self, folder: Path, tmp_path: Path) -> None:
         """A limit on the size of files stands for the disk: shards fit, the whole does not."""

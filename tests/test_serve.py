@@ -37,6 +37,7 @@ import uvicorn
 import pointcentroid as pc
 from pointcentroid.io import READERS
 from pointcentroid.predict.limited import CrashError, LimitedProcess, OverrunError
+from pointcentroid.serve import engine as engine_module
 from pointcentroid.serve.limits import RefusalError, ServeSettings
 from pointcentroid.serve.pages import examples
 from pointcentroid.serve.patience import Body, patient_protocol
@@ -660,6 +661,35 @@ class TestPatience:
 
         asyncio.run(main())
 
+    def test_who_does_not_read_an_answer_does_not_stay(self) -> None:
+        gone = asyncio.Event()
+
+        async def app(_scope: object, _receive: Callable, send: Callable) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while not gone.is_set():  # more than the pipes between hold
+                await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+                await asyncio.sleep(0)  # to one who has gone, nothing is sent, and that at once
+
+        async def main() -> None:
+            listening = socket.create_server(("127.0.0.1", 0))
+            protocol = patient_protocol(ServeSettings(grace_seconds=0.3))
+            server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_level="critical"))
+            serving = asyncio.create_task(server.serve([listening]))
+            client = socket.create_connection(listening.getsockname())
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while not server.server_state.connections:
+                await asyncio.sleep(0.01)
+            start = time.monotonic()
+            while server.server_state.connections and time.monotonic() - start < 10:
+                await asyncio.sleep(0.05)
+            gone.set()
+            assert not server.server_state.connections, "closed"
+            client.close()
+            server.should_exit = True
+            await serving
+
+        asyncio.run(main())
+
 
 class TestOtherRoutes:
     def test_models_and_health(self, server: Server) -> None:
@@ -676,6 +706,10 @@ class TestOtherRoutes:
             assert answer.status == 200
             assert not re.search(rb"(src|href)=.?(https?:)?//", answer.body)
         assert "unsafe" not in server.ask("GET", "/").headers["Content-Security-Policy"]
+        for path in ("/health", "/models", "/examples", "/examples/chair.off", "/docs"):
+            head = server.ask("HEAD", path)
+            assert (head.status, head.body) == (200, b"")
+        assert server.ask("HEAD", "/classify").status == 405
         assert (server.ask("HEAD", "/").status, server.ask("POST", "/health").headers["Allow"]) == (200, "GET")
         assert b"<script" not in server.ask("GET", "/docs").body
 
@@ -781,6 +815,37 @@ def test_large_questions_leave_a_worker_free_and_swollen_ones_end() -> None:
             pool.stop()
 
     asyncio.run(main())
+
+
+def test_large_questions_that_nobody_waits_for_cost_no_place() -> None:
+    async def main() -> None:
+        pool = WorkerPool(make_double, (), 2, seconds=30, waiting=30)
+        await pool.start()
+        try:
+            resting = [asyncio.create_task(pool.ask("doze")) for _ in range(2)]
+            await asyncio.sleep(0.2)
+            for _ in range(3):  # all processes are busy; who asks leaves before one is idle
+                leaving = asyncio.create_task(pool.ask(1, large=True))
+                await asyncio.sleep(0.1)
+                leaving.cancel()
+            await asyncio.gather(*resting)
+            pool.waiting = 5
+            assert await pool.ask(21, large=True) == 42
+        finally:
+            pool.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("size", "listed"), [(255_000, True), (257_000, False)])
+def test_long_archives_count_as_large_unopened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, listed: bool
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(engine_module, "unpacked_size", lambda path: opened.append(path) or 0)
+    (tmp_path / "a.3mf").write_bytes(bytes(size))
+    assert asyncio.run(engine_module._is_large(tmp_path / "a.3mf")) != listed
+    assert bool(opened) == listed
 
 
 def test_a_process_is_not_charged_with_the_memory_of_the_one_that_started_it() -> None:

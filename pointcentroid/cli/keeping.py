@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,11 +69,11 @@ def open_answers(target: tuple[Path, bool], weights: str, resume: bool, **settin
     return Answers(*target, request_of(find_weights(weights), **settings), resume)
 
 
-def keep(answers: Answers, results: Iterable[Any]) -> None:
+def keep(answers: Answers, results: Generator[Any, None, None]) -> None:
     """Go through answers that are kept as they come; stopped by Ctrl-C, say how to go on."""
     from pointcentroid.cli.output import told_how_to_go_on
 
-    with told_how_to_go_on(lambda: bool(answers.parts())):
+    with told_how_to_go_on(lambda: bool(answers.parts())), closing(results):  # which keeps what is answered
         for _ in results:
             pass
 

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -334,7 +334,7 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
 
 
-def tracked(items: Iterable[Any], total: int | Callable[[], int | None] | None, what: str) -> Iterator[Any]:
+def tracked(items: Iterable[Any], total: int | Callable[[], int | None] | None, what: str) -> Generator[Any, None, None]:
     """Pass items through, with a progress bar on standard error when a person is watching and there are many.
 
     Args:

@@ -22,8 +22,8 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
     """List the readable files of a folder as they are asked for, in the order in which their paths sort; none is hidden.
 
     What is held is the names in the folders above the file at hand, because names are sorted. A folder that cannot be listed
-    is told of, and left out, and so are text files that hold no points, such as a licence; links to folders are not
-    followed, for they may lead back.
+    is told of, and left out, and so are links that lead nowhere and text files that hold no points, such as a licence. Links
+    to folders are not followed, for they may lead back.
 
     Args:
         folder: where to look.
@@ -33,12 +33,15 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
     folder = str(Path(folder))
     say = tell or sys.stderr.write  # looked up now: a progress bar may have put something else there
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(folder) as listed:
+            entries = list(listed)
             # `a/b` sorts after `a-b` and before `a0`: the separator takes part.
             names = sorted(e.name + os.sep if _is_folder(e) else e.name for e in entries if _is_folder(e) or _wanted(e))
     except OSError as error:
         say(f"{folder}: cannot be listed: {error.strerror}\n")
         return
+    lost = sorted(e.name for e in entries if readable(e.name) and e.is_symlink() and not os.path.exists(e.path))
+    del entries
     names.reverse()
     other: list[str] = []
     while names:
@@ -51,9 +54,10 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
             other.append(name)
         else:
             yield path
-    if other:
-        more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
-        say(f"{folder}: left out, for they hold no points: {', '.join(other[:_NAMED])}{more}\n")
+    for found, why in ((other, "hold no points"), (lost, "lead nowhere")):
+        if found:
+            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            say(f"{folder}: left out, for they {why}: {', '.join(found[:_NAMED])}{more}\n")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -168,7 +168,9 @@ class GltfArrays:
         start, row = place.get("byteOffset", 0), width * dtype.itemsize
         stride = self.tree["bufferViews"][place["bufferView"]].get("byteStride", row)
         end = start + (count - 1) * stride + row if count else start
-        if start < 0 or stride < row or end > len(data):
+        if stride < row:
+            raise ReadError(self.path, f"has elements of {row} bytes, {stride} bytes apart")
+        if start < 0 or end > len(data):
             raise ReadError(self.path, f"cut short: {count} elements declared in {len(data)} bytes of data")
         block = np.frombuffer(data, np.uint8)
         rows = np.lib.stride_tricks.as_strided(block[start:end], (count, row), (stride, 1), writeable=False)

@@ -189,6 +189,7 @@ def read_las(path: Path) -> Shape:
         import laspy
     except ImportError as error:
         raise MissingExtraError("reading LAS and LAZ files", "las", error.name or "laspy") from None
+    _guard_las(path)
     try:
         with _silenced(), laspy.open(path) as file:
             declared = file.header.point_count
@@ -215,6 +216,21 @@ def read_las(path: Path) -> Shape:
     return checked(path, points)
 
 
+def _guard_las(path: Path) -> None:
+    """A header says how many records stand before and behind the points; laspy makes room for each before it looks."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(_LAS_HEAD)
+    if not head.startswith(b"LASF"):
+        return  # laspy says so
+    records = int.from_bytes(head[100:104], "little") * _LAS_RECORD
+    if head[25:26] >= b"\4":  # of version 1.4
+        records += int.from_bytes(head[243:247], "little") * _LAS_LATER_RECORD
+    if records > size:
+        raise ReadError(path, f"damaged LAS file: its header declares records of {records} bytes in a file of {size}")
+
+
 def _guard_laz(path: Path, start: int) -> None:
     """A LAZ file's table of chunks says how many there are; the decoder makes room for them before it looks."""
     with path.open("rb") as file:
@@ -229,6 +245,8 @@ def _guard_laz(path: Path, start: int) -> None:
         raise ReadError(path, f"declares {chunks} chunks of points in {size} bytes; the file is damaged")
 
 
+_LAS_HEAD = 375  # bytes, of the longest header there is
+_LAS_RECORD, _LAS_LATER_RECORD = 54, 60  # bytes that a record takes at least
 _one_at_a_time = threading.Lock()
 """Of two threads that keep standard error aside at once, the second would put back what the first had put in its place."""
 

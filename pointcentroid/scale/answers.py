@@ -21,8 +21,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -193,11 +193,12 @@ class Answers:
         """Those of some files that have no answer yet, each once."""
         return (file for file in files if self.seen.add(file))
 
-    def keeping(self, results: Iterable[Prediction | Failure]) -> Iterator[Prediction | Failure]:
-        """Pass answers on, and keep them; when they end, all are kept, and `target` is whole."""
+    def keeping(self, results: Iterable[Prediction | Failure]) -> Generator[Prediction | Failure, None, None]:
+        """Pass answers on, and keep them; when they end, all are kept, and `target` is whole. Closed before that, it keeps
+        those that there are."""
         return self._keeping(results, len, lambda held: table_of(held, self.schema))
 
-    def keeping_tables(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    def keeping_tables(self, tables: Iterable[pa.Table]) -> Generator[pa.Table, None, None]:
         """Like `keeping`, for tables of answers; rows of files that have an answer are left out."""
 
         def new() -> Iterator[pa.Table]:
@@ -210,11 +211,12 @@ class Answers:
 
     def _keeping(
         self, items: Iterable[Any], size: Callable[[list], int], table: Callable[[list], pa.Table]
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         self.folder.mkdir(parents=True, exist_ok=True)  # now, not when the first shard is full: it may not be allowed
         for stale in self.folder.glob(f"{TEMPORARY}*"):  # what a killed process was writing, and no other one still is
-            if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
-                stale.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another command has finished it
+                if time.time() - stale.stat().st_mtime > _STALE_SECONDS:
+                    stale.unlink()
         with self._alone() if self.whole else nullcontext():
             yield from self._kept(items, size, table)
 
@@ -245,14 +247,16 @@ class Answers:
         if self.whole and self._anew:
             (self.folder / _ANEW).touch()
         held, since = [], time.monotonic()
-        for item in items:
-            held.append(item)
-            if size(held) >= SHARD_ROWS or time.monotonic() - since > SHARD_SECONDS:
+        try:
+            for item in items:
+                held.append(item)
+                if size(held) >= SHARD_ROWS or time.monotonic() - since > SHARD_SECONDS:
+                    self._keep(table(held))
+                    held, since = [], time.monotonic()
+                yield item
+        finally:  # also where Ctrl-C has ended it
+            if held:
                 self._keep(table(held))
-                held, since = [], time.monotonic()
-            yield item
-        if held:
-            self._keep(table(held))
         if self.whole and self.parts():
             self._merge()
         if self.whole:

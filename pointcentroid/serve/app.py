@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 
 import pointcentroid
 from pointcentroid.config import nearest_name
@@ -67,7 +68,7 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
     app.add_middleware(Guard, loopback=loopback)
     _say_no(app)
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         text, policy = pages.page()
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
@@ -156,6 +157,9 @@ def create_app(settings: ServeSettings | None = None, loopback: bool = True) -> 
         text, policy = pages.api_page(app.openapi(), str(request.base_url))
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
+    for route in list(app.routes):  # what can be asked for can be asked about
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     return app
 
 
