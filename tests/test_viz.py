@@ -1302,6 +1302,15 @@ class TestCommands:
         assert done.returncode == 2
         assert "can show 12 shapes, found 14" in unboxed(done.stderr)
 
+    def test_where_nothing_can_be_read_every_file_is_named(self, tmp_path: Path) -> None:
+        bad = [tmp_path / f"{number}.off" for number in range(3)]
+        for path in bad:
+            path.write_text("OFF\n3 1\n")
+        done = run("view", *bad, "--png", tmp_path / "a.png")
+        assert done.returncode == 2
+        assert [line.count(str(path)) for line, path in zip(done.stderr.splitlines(), bad, strict=True)] == [1, 1, 1]
+        assert done.stderr.count("error: ") == 1
+
     def test_without_a_screen_it_says_what_works_instead(self) -> None:
         environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
         done = run("view", EXAMPLES / "chair.off", env=environment)

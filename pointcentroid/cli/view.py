@@ -286,13 +286,11 @@ def _tell(errors: list[PointCentroidError], count: int) -> None:
     """Say why some of so many shapes could not be read; where none could, raise the last reason."""
     from pointcentroid.cli.output import note
 
-    *others, last = errors or [None]
-    for error in others:
+    none = len(errors) == count
+    for error in errors[:-1] if none else errors:
         note(str(error))
-    if last is not None and len(errors) == count:
-        raise last
-    if last is not None:
-        note(str(last))
+    if none:
+        raise errors[-1]
 
 
 def _stages(text: str) -> list[int] | None:
