@@ -386,7 +386,7 @@ app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 
 @app.command()
 def train(
-    plan: Annotated[Path, typer.Argument(help="Groups of nets, a YAML file.")],
+    plan: Annotated[Path, typer.Argument(help="Groups of nets, a YAML file.", exists=True, dir_okay=False)],
     data: Annotated[Path, typer.Option(help="An npz file of labelled clouds.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for tensors and log.")],
     minutes: Annotated[float, typer.Option(help="How long, all in all.")] = 9.0,
@@ -479,7 +479,7 @@ def save_measured(path: Path, tensors: dict[str, Tensor], card: WeightsCard, con
 
 @app.command()
 def finish(
-    folder: Annotated[Path, typer.Argument(help="What `train` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="What `train` wrote.", exists=True, file_okay=False)],
     data: Annotated[Path, typer.Option(help="The same data set.")],
 ) -> None:
     """Make weights files of what `train` wrote, calibrated on the validation shapes."""
