@@ -941,3 +941,38 @@ def test_a_las_may_not_declare_more_records_than_it_holds(
     with pytest.raises(ReadError, match="damaged LAS file: its header declares records of"):
         read(tmp_path / f"a{suffix}")
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("place", "lie", "says"),
+    [
+        (lambda head: head + 54 + 12, b"\xfe\xff\xff\xff", "declares chunks of 4294967294 points"),
+        (lambda head: head + 54 + 40 + 8 + 30 + 4, b"\xff\xff\xff\xff", "chunks of points are longer than the file"),
+        (lambda head: head + 54 + 40 + 8 + 30 + 4 + 4 * 8, b"\0\0\1\0", "chunks of points are longer than the file"),
+    ],
+)
+def test_a_laz_may_not_declare_chunks_that_it_cannot_hold(
+    tmp_path: Path, points: np.ndarray, place: Callable[[int], int], lie: bytes, says: str
+) -> None:
+    """The decoder would make room for all that is declared; where there is none, the process ends."""
+    laspy = pytest.importorskip("laspy")
+    cloud = laspy.LasData(laspy.LasHeader(point_format=6, version="1.4"))
+    cloud.x, cloud.y, cloud.z = points.T
+    cloud.write(tmp_path / "a.laz")
+    content = (tmp_path / "a.laz").read_bytes()
+    at = place(int.from_bytes(content[94:96], "little"))
+    (tmp_path / "a.laz").write_bytes(content[:at] + lie + content[at + 4 :])
+    with pytest.raises(ReadError, match=says):
+        read(tmp_path / "a.laz")
+
+
+@pytest.mark.parametrize("kind", [*range(4), *range(6, 11)])
+def test_laz_of_several_chunks_and_all_kinds_of_points(tmp_path: Path, kind: int) -> None:
+    laspy = pytest.importorskip("laspy")
+    header = laspy.LasHeader(point_format=kind, version="1.4" if kind > 5 else "1.2")
+    header.add_extra_dim(laspy.ExtraBytesParams("quality", np.float64))
+    cloud = laspy.LasData(header)
+    places = np.random.default_rng(kind).integers(-1000, 1000, (110_000, 3)) / 100  # chunks are of 50,000
+    cloud.x, cloud.y, cloud.z = places.T
+    cloud.write(tmp_path / "a.laz")
+    assert read(tmp_path / "a.laz").vertices == pytest.approx(places, abs=1e-6)

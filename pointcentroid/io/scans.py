@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pointcentroid.errors import MissingExtraError, ReadError, one_line
 from pointcentroid.io.numbers import reals
-from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
+from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _PCD_TYPES = {("F", 4), ("F", 8), *((kind, size) for kind in "IU" for size in (1, 2, 4, 8))}
 
@@ -199,7 +199,7 @@ def read_las(path: Path) -> Shape:
             if declared * floor > path.stat().st_size * (64 if floor == 1 else 1) or declared > MAX_ELEMENTS:
                 raise ReadError(path, f"declares {declared} points, more than its {path.stat().st_size} bytes can hold")
             if packed:
-                _guard_laz(path, file.header.offset_to_point_data)
+                _guard_laz(path, file.header)
             else:
                 held = max(path.stat().st_size - file.header.offset_to_point_data, 0) // file.header.point_format.size
                 if held < declared:
@@ -231,8 +231,11 @@ def _guard_las(path: Path) -> None:
         raise ReadError(path, f"damaged LAS file: its header declares records of {records} bytes in a file of {size}")
 
 
-def _guard_laz(path: Path, start: int) -> None:
-    """A LAZ file's table of chunks says how many there are; the decoder makes room for them before it looks."""
+def _guard_laz(path: Path, header: Any) -> None:
+    """A LAZ file says how many chunks there are, and of how many points; the decoder makes room for them before it looks."""
+    start, width = header.offset_to_point_data, header.point_format.size
+    said = bytes(next((vlr.record_data for vlr in header.vlrs if vlr.record_id == _LASZIP), b""))
+    points = int.from_bytes(said[12:16], "little")
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(start)
@@ -243,10 +246,32 @@ def _guard_laz(path: Path, start: int) -> None:
         chunks = int.from_bytes(file.read(8)[4:], "little")
     if chunks > size:
         raise ReadError(path, f"declares {chunks} chunks of points in {size} bytes; the file is damaged")
+    if points < _ANY and points * width > MAX_UNPACKED:
+        raise ReadError(path, f"declares chunks of {points} points, more than is read; the file is damaged")
+    if said[:2] == _LAYERED:
+        _guard_layers(path, start + 8, chunks, width, said)
+
+
+def _guard_layers(path: Path, place: int, chunks: int, width: int, said: bytes) -> None:
+    """A chunk in layers begins with a point as it is, the number of points, and how long each layer is."""
+    kinds = np.frombuffer(said[34:], dtype="<u2", count=3 * int.from_bytes(said[32:34], "little")).reshape(-1, 3)
+    layers = sum(_LAYERS.get(int(kind), int(size)) for kind, size, _ in kinds)
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        for _ in range(chunks):
+            file.seek(place + width)
+            lengths = np.frombuffer(file.read(4 + 4 * layers)[4:], dtype="<u4").astype(np.int64)
+            place = file.tell() + int(lengths.sum())
+            if len(lengths) < layers or place > size:
+                raise ReadError(path, "cut short: its chunks of points are longer than the file")
 
 
 _LAS_HEAD = 375  # bytes, of the longest header there is
 _LAS_RECORD, _LAS_LATER_RECORD = 54, 60  # bytes that a record takes at least
+_LASZIP = 22204  # the record that says how points are packed
+_LAYERED = b"\3\0"
+_LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # of the kinds of items, of LASzip 1.4; of extra bytes, one a byte
+_ANY = 2**32 - 1  # points of a chunk, where chunks differ
 _one_at_a_time = threading.Lock()
 """Of two threads that keep standard error aside at once, the second would put back what the first had put in its place."""
 
