@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcentroid import io
-from pointcentroid.errors import MissingExtraError, ReadError
+from pointcentroid.data.layouts import find_shapes
+from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS, obj, read
 from pointcentroid.io.polygons import triangles
 
@@ -976,3 +977,22 @@ def test_laz_of_several_chunks_and_all_kinds_of_points(tmp_path: Path, kind: int
     cloud.x, cloud.y, cloud.z = places.T
     cloud.write(tmp_path / "a.laz")
     assert read(tmp_path / "a.laz").vertices == pytest.approx(places, abs=1e-6)
+
+
+def test_only_corners_of_an_obj_may_have_a_slash(tmp_path: Path) -> None:
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1/2 0\nf 1/1 2/2 3/3\n")
+    with pytest.raises(ReadError, match="line 3: expected three coordinates, found 'v 0 1/2 0'"):
+        read(tmp_path / "a.obj")
+
+
+def test_a_name_in_an_archive_that_is_no_text_is_a_damage(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("chäir/a.off", "OFF")
+        archive.writestr("table/a.off", "OFF")
+    content = (tmp_path / "a.zip").read_bytes().replace("ä".encode(), b"\xf0\x28")
+    for name in ("a.zip", "a.3mf"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ReadError, match="not a 3MF file: it is no zip archive, or a damaged one"):
+        read(tmp_path / "a.3mf")
+    with pytest.raises(DataError, match="the archive is damaged"):
+        find_shapes(tmp_path / "a.zip")

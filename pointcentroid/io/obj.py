@@ -206,14 +206,15 @@ class _Lines:
             text = text[_since(slash) <= _since(_BLANK[text])]
         values = _parsed(text.tobytes(), kind)
         if values is None or len(values) != counts.sum() or (len(counts) and counts.min() < least):
-            self._complain(where, what, least)
+            self._complain(kind, where, what, least)
         assert values is not None
         return values, counts, where + self.above
 
-    def _complain(self, where: np.ndarray, what: str, least: int) -> None:
+    def _complain(self, kind: str, where: np.ndarray, what: str, least: int) -> None:
         for line in where:
             text = self.content[self.starts[line] : self.starts[line] + self.lengths[line]]
-            words = [word.partition(b"/")[0] for word in text.partition(b"#")[0].split()[1:]]
+            words = text.partition(b"#")[0].split()[1:]
+            words = [word.partition(b"/")[0] for word in words] if kind == "f" else words
             values = reals(b" ".join(words)) if words else np.zeros(0)
             if values is None or len(values) != len(words) or len(words) < least:
                 shown = text.strip().decode("utf-8", "replace")

@@ -316,7 +316,7 @@ def read_npz(path: Path) -> Shape:
     return checked(path, points, faces)
 
 
-ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 """What `zipfile` raises where an archive is damaged, encrypted, or packed in a way of its own."""
 
 
