@@ -110,8 +110,9 @@ def _lay_out(
 
     label = max(map(cell_len, ("label", *classes)))
     # The rest of a row: percentage, bar, axis, and two spaces between columns.
-    barred = width - label - 31 >= _BARRED_FROM
-    free = max(width - label - 31 + (0 if barred else _BAR + 2), _BARRED_FROM // 2)
+    free = width - label - 31
+    barred = free >= _BARRED_FROM
+    free = free if barred else max(free + _BAR + 2, _BARRED_FROM // 2)
     asked = max((cell_len(_others(result)) for result in first), default=0)
     name, shown = short_paths([result.file for result in first], max(free - max(asked, len("runners-up")), free // 2))
     paths = max(cell_len(text) for text in (name, *(shown(result.file) for result in first)))

@@ -32,18 +32,23 @@ def walk(folder: str, recursive: bool, tell: Callable[[str], object] | None = No
     """
     folder = str(Path(folder))
     say = tell or sys.stderr.write  # looked up now: a progress bar may have put something else there
+    names: list[str] = []
+    other: list[str] = []
+    lost: list[str] = []
     try:
-        with os.scandir(folder) as listed:
-            entries = list(listed)
-            # `a/b` sorts after `a-b` and before `a0`: the separator takes part.
-            names = sorted(e.name + os.sep if _is_folder(e) else e.name for e in entries if _is_folder(e) or _wanted(e))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_folder(entry):
+                    names.append(entry.name + os.sep)  # `a/b` sorts after `a-b` and before `a0`: the separator takes part
+                elif _is_readable(entry):
+                    names.append(entry.name)
+                elif readable(entry.name) and not os.path.exists(entry.path):
+                    lost.append(entry.name)
     except OSError as error:
         say(f"{folder}: cannot be listed: {error.strerror}\n")
         return
-    lost = sorted(e.name for e in entries if readable(e.name) and e.is_symlink() and not os.path.exists(e.path))
-    del entries
-    names.reverse()
-    other: list[str] = []
+    names.sort(reverse=True)
+    lost.sort()
     while names:
         name = names.pop()
         path = name if folder == "." else os.path.join(folder, name)
@@ -64,5 +69,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
-def _wanted(entry: os.DirEntry[str]) -> bool:
+def _is_readable(entry: os.DirEntry[str]) -> bool:
     return readable(entry.name) and (entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path))

@@ -261,8 +261,8 @@ class _Scene:
         positions = self._posed(attributes, morphs, sets, pose) if known is None else known
         if not own:
             self._shared[key] = positions
-        self.arrays.count(0 if known is not None else positions.nbytes)
-        self.arrays.count(8 * len(positions if corners is None else corners))
+        self.arrays.charge(0 if known is not None else positions.nbytes)
+        self.arrays.charge(8 * len(positions if corners is None else corners))
         if corners is not None and mode != TRIANGLES:  # a point or the end of a line that is not there shows nothing
             corners = corners[corners < len(positions)]
         elif corners is not None and (corners >= len(positions)).any():  # in a whole, it could be another part's
@@ -276,7 +276,7 @@ class _Scene:
         positions = attributes["POSITION"].astype(np.float64)
         for target, weight in morphs:
             moves = self.arrays.values(target, "VEC3")
-            self.arrays.count(moves.nbytes)
+            self.arrays.charge(moves.nbytes)
             if len(moves) != len(positions):
                 raise ReadError(self.path, f"has a morph target of {len(moves)} vertices, expected {len(positions)}")
             positions = positions + weight * moves

@@ -61,7 +61,7 @@ class GltfArrays:
         self._decoded: dict[int, memoryview] = {}
         self._unpacked = 0
 
-    def count(self, size: int) -> None:
+    def charge(self, size: int) -> None:
         """Count bytes that something has become, or is about to.
 
         Args:
@@ -182,7 +182,7 @@ class GltfArrays:
         if packed is None:
             return self._slice(view)
         if number not in self._decoded:
-            self.count(int(packed["count"]) * int(packed["byteStride"]))
+            self.charge(int(packed["count"]) * int(packed["byteStride"]))
             self._decoded[number] = memoryview(_decode_meshopt(self.path, self._slice(packed), packed))
         return self._decoded[number]
 

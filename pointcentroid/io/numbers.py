@@ -48,6 +48,16 @@ def whole(values: np.ndarray) -> np.ndarray | None:
         return made if (made == values).all() else None
 
 
+def first_broken(values: np.ndarray) -> int:
+    """Where the first number stands that is not whole, or that no int64 holds: why `whole` gave None.
+
+    Args:
+        values: (K,) of any type.
+    """
+    with np.errstate(invalid="ignore"):
+        return int((values.astype(np.int64) != values).argmax())
+
+
 def _json_numbers(text: bytes, kind: Literal["d", "i"]) -> np.ndarray | None:
     """All numbers of a text, or None where JSON would write one of them otherwise (`1.`, `+2`, `nan`).
 

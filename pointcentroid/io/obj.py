@@ -17,11 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import integers, reals, whole
+from pointcentroid.io.numbers import first_broken, integers, reals, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import Shape, checked
 
-_BEYOND = 2.0**63  # what no int64 holds
 _CHUNK = 2**20  # bytes that are taken apart at once
 _BLANK = np.isin(np.arange(256), list(b" \t\n\v\f"))
 _COMMENT = re.compile(rb"#[^\n]*")
@@ -81,7 +80,7 @@ def parted(path: Path) -> Parted:
     named, sizes, where = _joined(chunk.faces for chunk in chunks)
     corners = whole(named)
     if corners is None:
-        wrong = int(np.flatnonzero((named % 1 != 0) | (np.abs(named) >= _BEYOND))[0])
+        wrong = first_broken(named)
         face = int(np.searchsorted(sizes.cumsum(), wrong, side="right"))
         held = f"but there are {len(vertices)}" if named[wrong] % 1 == 0 else "which is no whole number"
         raise ReadError(path, f"a face names vertex {named[wrong]:.17g}, {held}", int(where[face]) + 1)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import reals, whole
+from pointcentroid.io.numbers import first_broken, reals, whole
 from pointcentroid.io.polygons import strips, triangles
 from pointcentroid.io.shape import Shape, checked
 
@@ -30,7 +30,6 @@ _STRUCT: dict[str, str] = {
     "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
 _TOO_FEW = ValueError, OverflowError, struct.error  # what reading rows that are not there raises
-_BEYOND = 2.0**63  # what no int64 holds
 _CORNERS = ("vertex_indices", "vertex_index", "vertex_list")
 
 
@@ -77,26 +76,27 @@ def read_ply(path: Path) -> Shape:
     if vertex is None:
         return checked(path, np.empty((0, 3)))
     wanted = {"vertex": _axes(path, vertex), **({face.name: [_corners(path, face)]} if face else {})}
-    body = memoryview(content)[header.end() :]
+    body, line = memoryview(content)[header.end() :], len(header[0].splitlines()) + 1
     if order:
         try:
             found, _ = _read(elements, body, wanted)
         except _TOO_FEW:
             raise ReadError(path, "cut short or damaged: it holds less than its header declares") from None
     else:
-        found = _read_text(path, elements, bytes(body), wanted, len(header[0].splitlines()) + 1)
+        found = _read_text(path, elements, bytes(body), wanted, line)
     vertices = np.stack([axis.values for axis in found["vertex"]], axis=1).astype(np.float64)
 
     def line_of(row: int) -> int | None:
         above = sum(element.count for element in elements[: elements.index(vertex)])
-        return None if order else _line_of(row + above, elements, content, len(header[0].splitlines()) + 1)
+        lines = [] if order else _lines(bytes(body), line)
+        return lines[above + row][0] if len(lines) == sum(element.count for element in elements) else None
 
     if face is None:
         return checked(path, vertices, None, line_of)
     named, sizes = found[face.name][0]
     corners = whole(named)
     if corners is None:
-        wrong = named[np.flatnonzero((named % 1 != 0) | (np.abs(named) >= _BEYOND))[0]]
+        wrong = named[first_broken(named)]
         held = f"but the vertices are 0..{len(vertices) - 1}" if wrong % 1 == 0 else "which is no whole number"
         raise ReadError(path, f"a face names vertex {wrong:.17g}, {held}")
     if face.name == "tristrips":
@@ -105,19 +105,6 @@ def read_ply(path: Path) -> Shape:
     if len(wrong):
         raise ReadError(path, f"a face names vertex {wrong[0]}, but the vertices are 0..{len(vertices) - 1}")
     return checked(path, vertices, triangles(vertices, corners, sizes)[0], line_of)
-
-
-def _line_of(row: int, elements: list[_Element], content: bytes, line: int) -> int | None:
-    """The number of the line of a row of a text; None where rows have no lines of their own.
-
-    Args:
-        row: counted over all elements.
-        elements: what the header declares.
-        content: the file.
-        line: the first behind the header.
-    """
-    filled = [number for number, text in enumerate(content.splitlines()[line - 1 :], line) if text.strip()]
-    return filled[row] if len(filled) == sum(element.count for element in elements) else None
 
 
 def cloud_bytes(points: np.ndarray, colours: np.ndarray | None = None) -> bytes:
@@ -207,12 +194,17 @@ def _read_text(
     if found and not any(np.ptp(lists.sizes) for columns in found.values() for lists in columns if len(lists.sizes)):
         return found
     # Lists of different lengths may fit the numbers by chance. But a row may also stand in several lines.
-    lines = [(number, text) for number, text in enumerate(body.splitlines(), line) if text.strip()]
+    lines = _lines(body, line)
     if not found or len(lines) == sum(element.count for element in elements):
         _check(path, elements, lines, numbers=found is not None)
     if not found:
         raise ReadError(path, "holds other numbers than its header declares")
     return found
+
+
+def _lines(body: bytes, line: int) -> list[tuple[int, bytes]]:
+    """The lines of a text that hold anything, with their numbers, counted from `line`."""
+    return [(number, text) for number, text in enumerate(body.splitlines(), line) if text.strip()]
 
 
 def _stream(elements: list[_Element], body: bytes, wanted: dict[str, list[int]]) -> dict[str, list[_Lists]] | None:
