@@ -7,8 +7,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _UMASK = os.umask(0)  # it can only be read by setting it, for all threads; so once, before there are any
 os.umask(_UMASK)
@@ -57,6 +62,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, otherwise: Exception) -> Iterator[None]:
+    """Keep other processes that lock a folder out of it until the block ends, or the process does.
+
+    On Windows, and on a file system without locks, no one is kept out.
+
+    Args:
+        folder: made if need be, and then, where it is still empty in the end, removed.
+        otherwise: the error to raise where another process has locked it.
+    """
+    there = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl and handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise otherwise from None
+            except OSError:
+                pass
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            if not there:
+                folder.rmdir()
+        if handle is not None:
+            os.close(handle)
 
 
 def _number(descriptor: re.Match[str]) -> int:

@@ -34,6 +34,7 @@ from pointcentroid.data.download import download, part_of
 from pointcentroid.data.layouts import find_shapes
 from pointcentroid.data.sources import open_data
 from pointcentroid.errors import DataError
+from pointcentroid.files import locked
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.geometry.fps import farthest_point_sampling
 from pointcentroid.geometry.sampling import preprocess
@@ -149,6 +150,31 @@ def test_preparing_again_goes_on_where_it_stopped(tree: Path, tmp_path: Path, mo
     prepare_cache(catalogue, tmp_path / "damaged", SETTINGS, workers=0)
     assert len(made) == 4
     assert (tmp_path / "damaged" / "points.npy").read_bytes() == (tmp_path / "whole" / "points.npy").read_bytes()
+
+
+def test_one_command_at_a_time_prepares_a_folder(tree: Path, tmp_path: Path) -> None:
+    catalogue, refused = find_shapes(tree), 0
+
+    def meanwhile(items, _total):
+        nonlocal refused
+        for number, item in enumerate(items):
+            if number == 3:
+                with pytest.raises(DataError, match="another command is preparing"):
+                    prepare_cache(catalogue, tmp_path / "new" / "a", SETTINGS, workers=0)
+                refused += 1
+            yield item
+
+    one = prepare_cache(catalogue, tmp_path / "new" / "a", SETTINGS, workers=0, watch=meanwhile)
+    assert refused == 1
+    assert prepare_cache(catalogue, tmp_path / "new" / "a", SETTINGS, workers=0) == one
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "mine", tmp_path / "made"):
+        taken = DataError("taken")
+        with locked(folder, taken), pytest.raises(DataError, match="taken"), locked(folder, taken):
+            pass
+        with locked(folder, taken):  # it is free again
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"], "a folder that was there stays"
 
 
 def test_what_was_prepared_otherwise_is_an_error_that_names_the_fix(tree: Path, tmp_path: Path) -> None:

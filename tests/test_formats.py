@@ -207,7 +207,7 @@ def test_an_ascii_pcd_may_be_laid_out_in_any_way(tmp_path: Path) -> None:
     """Columns aligned with blanks or tabs, blank and surplus lines, marks of no number as Windows writes them, fields of
     several numbers; and lines that lack one, or hold a word, are named."""
     points = np.random.default_rng(0).normal(size=(20, 3)).round(5)
-    head = "VERSION 0.7\nFIELDS i y x n z\nSIZE 4 4 4 4 4\nTYPE F F F F F\nCOUNT 1 1 1 2 1\nPOINTS 20\nDATA ascii\n"
+    head = "VERSION 0.7\nFIELDS i y x xy z\nSIZE 4 4 4 4 4\nTYPE F F F F F\nCOUNT 1 1 1 2 1\nPOINTS 20\nDATA ascii\n"
     layouts = {
         "plain": "{2} {1} {0} 0 1 {3}\n",
         "aligned": "  {2:>12}  {1:>12}  {0:>12}    0    1  {3:>12}\n",

@@ -335,6 +335,21 @@ class TestInterrupted:
         assert "weights as they were after epoch 5 of 5\n" in done.stderr
         self.assert_equal(path, uninterrupted)
 
+    def test_one_command_at_a_time_trains_in_a_folder(self, toy: Path, tmp_path: Path, uninterrupted: Path) -> None:
+        settings, process = self.start(toy, tmp_path)
+        self.wait_for_epoch(tmp_path, 2, process)  # the first is kept
+        process.send_signal(signal.SIGSTOP)
+        for how in ((), ("--resume",), ("--overwrite",)):
+            refused = run("train", "modelnet40-small", *settings, *how)
+            assert refused.returncode == 2
+            assert f"another command is training in {tmp_path / 'toy'}" in refused.stderr
+        done = run("train", "modelnet40-small", *settings, "--finish")  # that looks, and changes nothing of the run
+        assert done.returncode == 0, done.stderr
+        process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+        self.assert_equal(tmp_path / "toy" / "toy.safetensors", uninterrupted)
+
     @pytest.mark.parametrize("other", ["--resume", "--overwrite"])
     def test_it_is_either_finished_or_something_else(self, other: str, toy: Path) -> None:
         done = run("train", "modelnet40-small", f"data={toy}", "--finish", other)

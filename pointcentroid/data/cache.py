@@ -26,7 +26,7 @@ from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.layouts import Catalogue, Entry, FolderCatalogue
 from pointcentroid.data.lying import stand_in_finder
 from pointcentroid.errors import DataError, one_line
-from pointcentroid.files import replacing
+from pointcentroid.files import locked, replacing
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.geometry.farthest import farthest_first
 from pointcentroid.predict.preparing import Preparer, Source, source_name, standard_up
@@ -106,15 +106,22 @@ def prepare_cache(
         watch: wraps the shapes as they are prepared, with their number, to show progress.
 
     Raises:
-        DataError: the folder holds another data set, or the same one prepared otherwise, or lies among the shapes; a class
-            came out empty; or shapes need an extra that is not installed.
+        DataError: the folder holds another data set, or the same one prepared otherwise, lies among the shapes, or another
+            command is at it; a class came out empty; or shapes need an extra that is not installed.
     """
     folder = Path(folder)
     if isinstance(catalogue, FolderCatalogue) and folder.resolve().is_relative_to(catalogue.folder.resolve()):
         raise DataError(f"{folder} lies in {catalogue.folder}, among the shapes, as if it were a class; name one elsewhere")
-    request = _request(catalogue, settings, up)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; name a folder")
+    with locked(folder, DataError(f"another command is preparing {folder}; name another folder, or wait for it")):
+        return _prepare(catalogue, folder, settings, up, workers, watch)
+
+
+def _prepare(
+    catalogue: Catalogue, folder: Path, settings: PreprocessConfig, up: str | None, workers: int | None, watch: Watch
+) -> Report:
+    request = _request(catalogue, settings, up)
     if (folder / "meta.json").is_file():
         if not is_of(folder, catalogue, settings, up):
             raise DataError(
@@ -125,7 +132,7 @@ def prepare_cache(
     kept = parts / "request.json"
     if kept.is_file() and not is_of(folder, catalogue, settings, up):
         raise DataError(f"{folder} holds the beginning of another preparation; name another folder, or delete it")
-    if folder.is_dir() and not kept.is_file() and any(folder.iterdir()):
+    if not kept.is_file() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and not a prepared data set; name another folder")
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(request))
@@ -196,8 +203,10 @@ def open_cache(folder: str | Path, settings: PreprocessConfig) -> CloudSet:
             labels, names, split = (index[key] for key in ("labels", "names", "split"))
     except Exception as error:  # damaged archives raise a dozen types
         raise DataError(f"{folder}: damaged ({one_line(error)}); delete it, and {again}") from None
-    if not points.shape == (len(labels), settings.sample, 3) or not len(labels) == len(names) == len(split):
-        raise DataError(f"{folder}: damaged (points {points.shape}, {len(labels)} labels); delete it, and {again}")
+    whole = points.shape == (len(labels), settings.sample, 3) and points.dtype == np.float32
+    if not whole or not len(labels) == len(names) == len(split):
+        found = f"points {points.shape} of {points.dtype}, {len(labels)} labels"
+        raise DataError(f"{folder}: damaged ({found}); delete it, and {again}")
     if not (labels.dtype.kind in "iu" and np.isin(labels, range(len(meta["classes"]))).all()):
         raise DataError(f"{folder}: damaged (labels that are of no class); delete it, and {again}")
     return CloudSet(

@@ -159,7 +159,8 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
         raise ReadError(path, f"damaged PCD file: its header holds {lengths}; they must be as many")
     if kind not in ("ascii", "binary", "binary_compressed"):
         raise ReadError(path, f"its PCD header holds DATA {kind[:40]}, expected ascii, binary or binary_compressed")
-    if several := [name for name, count in zip(fields, counts, strict=True) if name.lower() in "xyz" and count != 1]:
+    axes = [(name, count) for name, count in zip(fields, counts, strict=True) if name.lower() in ("x", "y", "z")]
+    if several := [name for name, count in axes if count != 1]:
         raise ReadError(path, f"its PCD header counts several numbers of {several[0]}, expected COUNT 1")
     data = len(content) - position
     if points < 0 or min(found.sizes, default=1) < 1 or min(counts, default=1) < 1 or width > len(content):

@@ -31,13 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pointcentroid.errors import DataError
-from pointcentroid.files import TEMPORARY, replacing
+from pointcentroid.files import TEMPORARY, locked, replacing
 from pointcentroid.results import Failure, Prediction
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 SHARD_ROWS = 1000
 """Answers in a shard, at most."""
@@ -47,7 +42,6 @@ SHARD_SECONDS = 60.0
 
 _REQUEST = b"pointcentroid"
 _STALE_SECONDS = 600.0
-_LOCK = ".lock"
 
 _ANEW = ".anew"
 """Stands among the shards of a run that answers every file, whatever an earlier one left in `target`."""
@@ -228,17 +222,8 @@ class Answers:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other commands out, and see to it that none was here since this one looked at what there is."""
-        # On Windows, a folder with a file that is open could not be deleted in the end.
-        with (self.folder / _LOCK).open("w") if fcntl else nullcontext() as lock:
-            try:
-                if fcntl and lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"another command is writing to {self.target}; name another output, or wait for it"
-                ) from None
-            except OSError:  # there are no locks on this file system
-                pass
+        taken = DataError(f"another command is writing to {self.target}; name another output, or wait for it")
+        with locked(self.folder, taken):
             if self._state() != self._found:
                 raise DataError(f"another command has written to {self.target} meanwhile; see what it holds, and run again")
             yield

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +40,7 @@ from pointcentroid.data.sources import is_prepared, open_data
 from pointcentroid.errors import ConfigError, DataError, TrainingError, WeightsError, one_line
 from pointcentroid.evaluate.calibration import calibrated
 from pointcentroid.evaluate.plots import plot_history
+from pointcentroid.files import locked
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.train.callbacks import BestCheckpoint, Display, FirstCheckpoint, History, WholeCheckpoints, moving_average
 from pointcentroid.train.module import AutoencoderTraining, ClassifierTraining, NetTraining
@@ -78,7 +80,8 @@ def train(
 
     Raises:
         DataError: the data set is absent, damaged, or does not fit the configuration.
-        TrainingError: an earlier run is in the way, there is nothing to resume, or the loss is no longer a number.
+        TrainingError: an earlier run is in the way, another command is at it, there is nothing to resume, or the loss is no
+            longer a number.
         WeightsError: the weights to start from are absent or belong to another architecture.
         KeyboardInterrupt: stopped by Ctrl-C; what was reached is kept in last.ckpt.
     """
@@ -88,10 +91,22 @@ def train(
     config = from_dict(TrainConfig, to_dict(config))  # as it is read from a checkpoint: paths as text, lists as tuples
     if config.nodes > 1 and not {"WORLD_SIZE", "SLURM_NTASKS"} & os.environ.keys():
         raise TrainingError(f"nodes={config.nodes} is started on each machine by torchrun or SLURM (docs/training.md)")
+    config = dataclasses.replace(config, precision=choose_precision(config))
+    if shapes is None and not config.data:
+        raise DataError("which data set is not said: add data=...")
+    source = config.data if shapes is None else find_shapes(shapes, classes)
     folder = Path(config.output) / config.name
+    taken = TrainingError(f"another command is training in {folder}; name=other begins a run beside it")
+    alone = rank_zero_only.rank == 0 and not finish  # the other processes of a run; what a run has reached can be looked at
+    with locked(folder, taken) if alone else nullcontext():
+        return _train(config, source, folder, resume, finish, overwrite, watch)
+
+
+def _train(
+    config: TrainConfig, source: str | Catalogue, folder: Path, resume: bool, finish: bool, overwrite: bool, watch: Watch
+) -> Path | None:
     last, weights = folder / "last.ckpt", folder / f"{config.name}.safetensors"
     first = rank_zero_only.rank == 0
-    config = dataclasses.replace(config, precision=choose_precision(config))
     before = _resumable(last, config) if resume or finish else None
     if before is not None and finish and not before.rows:
         raise TrainingError(
@@ -108,9 +123,7 @@ def train(
     if first and not finish:
         print(f"training in {config.precision}", file=sys.stderr)
     lightning.seed_everything(config.seed, verbose=False)
-    if shapes is None and not config.data:
-        raise DataError("which data set is not said: add data=...")
-    clouds = _open(config.data if shapes is None else find_shapes(shapes, classes), config, folder, watch)
+    clouds = _open(source, config, folder, watch)
     recipe = recipe_cards(config, clouds.fingerprint)
     inherited = _inherited(config) if before is None else before.inherited
     if clouds.fingerprint in inherited["knows_validation"] and first:
