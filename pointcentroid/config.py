@@ -25,6 +25,9 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+_LONGEST_NAME = 200  # bytes; what a run writes is called after it, and file systems allow 255
+
+
 @dataclass(frozen=True)
 class PreprocessConfig:
     """How a shape becomes the cloud a net sees. Stored with the weights, used for training and prediction alike."""
@@ -293,6 +296,7 @@ class TrainConfig:
             bool(re.fullmatch(r"\w[\w .-]*", self.name)),
             f"name must be letters, digits, '_', '-', '.' or blanks, found {self.name!r}",
         )
+        _require(len(os.fsencode(self.name)) <= _LONGEST_NAME, f"name is too long for that of a file: {self.name!r}")
         _require(
             not self.augment.mix or isinstance(self.model, ClassifierConfig),
             "augment.mix is for the training of classifiers: only labels of classes can be mixed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ _UMASK = os.umask(0)  # it can only be read by setting it, for all threads; so o
 os.umask(_UMASK)
 
 _STREAM = re.compile(r"/dev/(?:std(out|err)|fd/([0-9]+))")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 TEMPORARY = ".pointcentroid-"
 """How the names of outputs begin while they are written."""
@@ -60,6 +63,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(mode)  # mkstemp makes private files; outputs keep theirs, or get the modes any new file gets
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:  # writing does not say which file it was
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

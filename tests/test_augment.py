@@ -15,8 +15,8 @@ from pointcentroid.config import AugmentConfig, ClassifierConfig, PreprocessConf
 from pointcentroid.data.augment import CounterRandom, augment, bent, normalised, refilled
 from pointcentroid.data.clouds import CloudSet
 from pointcentroid.data.corruptions import DIRECTIONS, seen_from
-from pointcentroid.data.damage import damage, visible
-from pointcentroid.data.foreign import make_foreign
+from pointcentroid.data.damage import _hole, _leaning, damage, visible
+from pointcentroid.data.foreign import _piece, make_foreign
 from pointcentroid.data.module import CloudData, varied
 from pointcentroid.errors import ConfigError
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
@@ -134,6 +134,27 @@ def test_half_of_the_foreign_have_a_wrong_axis_up_and_none_has_the_right_one() -
     assert ups[UP_AXES.index("z")] == 0
     assert 0.45 < sum(ups) < 0.55
     assert min(share for up, share in zip(UP_AXES, ups, strict=True) if up != "z") > 0.06
+
+
+def test_damage_and_pieces_are_as_large_as_they_say() -> None:
+    points = clouds(500, 64)
+    draws, noise = torch.rand(500, 22, generator=torch.Generator().manual_seed(1)), torch.rand(500, 64)
+    with pytest.MonkeyPatch.context() as patch:
+        kept = []
+        for module in ("damage", "foreign"):
+            patch.setattr(f"pointcentroid.data.{module}.refilled", lambda p, _, count, __: (kept.append(count), p)[1])
+        _hole(points, draws, noise, points)
+        _piece(points, draws, noise)
+    for count, low, high in ((kept[0], 0.5, 1.0), (kept[1], 0.1, 0.3)):
+        share = count / 64
+        assert low - 1 / 64 <= share.min() < low + 0.02
+        assert high - 0.03 < share.max() <= high
+    upright = torch.eye(3).expand(500, 3, 3)
+    draws[:, 2:4] = 0.5  # no shear
+    up = _leaning(upright, draws, noise, upright)[:, 2]
+    angle = torch.rad2deg(torch.acos(up[:, 2].clamp(-1, 1)))
+    assert 19.5 < angle.max() < 20.01
+    assert angle.min() < 0.5
 
 
 def test_a_share_of_the_clouds_is_bent_and_gently() -> None:

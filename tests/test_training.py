@@ -39,7 +39,8 @@ from pointcentroid.config import (
 from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
 from pointcentroid.data.clouds import load_npz, split_validation
 from pointcentroid.data.foreign import FOREIGN
-from pointcentroid.errors import DataError
+from pointcentroid.errors import ConfigError, DataError
+from pointcentroid.evaluate.plots import plot_confusion
 from pointcentroid.geometry.fps import farthest_first, farthest_point_sampling
 from pointcentroid.models import model_config
 from pointcentroid.nn.classifier import CentroidClassifier
@@ -498,7 +499,7 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays_whole(toy: Path, tmp
     command = [sys.executable, "-m", "pointcentroid", "train", "modelnet40-small", *settings]
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path / 'full'}")
     assert "Traceback" not in done.stderr
     # The first checkpoint, without the optimiser's state, is small enough; the next one is not, and leaves it as it was.
     assert torch.load(tmp_path / "full" / "last.ckpt", weights_only=True)["global_step"] == 0
@@ -628,6 +629,66 @@ def test_the_best_epoch_can_be_kept(toy: Path, tmp_path: Path) -> None:
     assert card.metrics["epoch"] == int(best["epoch"])
     kept = torch.load(tmp_path / "toy" / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(kept[f"net.{name}"], tensor) for name, tensor in weights.items())
+
+
+def test_a_best_epoch_that_died_before_it_was_the_last_is_finished_too(toy: Path, tmp_path: Path) -> None:
+    path = train(toy, tmp_path, "keep=best", "epochs=3")
+    last = path.with_name("last.ckpt")
+    shutil.copy(last, path.with_name("best.ckpt"))
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["callbacks"]["History"]["rows"].pop()
+    torch.save(checkpoint, last)
+    assert train(toy, tmp_path, "keep=best", "epochs=3", "--finish") == path
+    assert read_card(path).metrics["epoch"] == 3
+
+
+@pytest.mark.parametrize("text", ["my set #2", "&a", "*a", "[x", "%x", "007", "2024_05_01", "a: b", "it's", "yes", "-"])
+def test_texts_are_taken_as_they_are(text: str) -> None:
+    assert load_train_config("modelnet40-small", [f"data={text}"]).data == text
+    assert load_train_config("modelnet40-small", [f"data='{text}'"]).data == text
+
+
+@pytest.mark.parametrize("text", ["", "null", "~", '""'])
+def test_a_text_may_be_nothing(text: str) -> None:
+    assert load_train_config("modelnet40-small", ["data=x", f"start={text}"]).start == ""
+
+
+def test_a_name_is_as_long_as_names_of_files_may_be() -> None:
+    assert TrainConfig(name="n" * 200).name
+    with pytest.raises(ConfigError, match="too long"):
+        TrainConfig(name="n" * 201)
+    with pytest.raises(ConfigError, match="too long"):
+        TrainConfig(name="語" * 67)
+
+
+def test_a_class_of_any_name_is_trained_on_and_evaluated(toy: Path, tmp_path: Path) -> None:
+    """With characters that steer a terminal, that are no text, or that no font of plots has; one without a name is not."""
+    with np.load(toy) as arrays:
+        content = dict(arrays)
+    np.savez(tmp_path / "odd.npz", **(content | {"classes": ["a\tb", "日本 語"]}))
+    path = train(tmp_path / "odd.npz", tmp_path, "epochs=1")
+    assert read_card(path).classes == ("a\\tb", "日本 語")
+    done = run("evaluate", path, "--data", tmp_path / "odd.npz", "--plots", tmp_path / "plots", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert (tmp_path / "plots" / "confusion.png").stat().st_size > 1000
+    plot_confusion(np.eye(2, dtype=int), ["caf\udce9", "b"], tmp_path / "bytes.png")
+    np.savez(tmp_path / "odd.npz", **(content | {"classes": ["", "b"]}))
+    done = run("train", "modelnet40-small", f"data={tmp_path / 'odd.npz'}", f"output={tmp_path}", *SMALL)
+    assert done.returncode == 2
+    assert "a class has no name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"classes": np.array("chair")}, "classes must be a list"), ({"labels": ["rod"] * 80}, "labels must be integers")],
+)
+def test_a_data_set_is_checked_before_its_classes_are_counted(change: dict, says: str, toy: Path, tmp_path: Path) -> None:
+    with np.load(toy) as arrays:
+        np.savez(tmp_path / "bad.npz", **(dict(arrays) | change))
+    done = run("train", tmp_path / "bad.npz", f"output={tmp_path}")
+    assert done.returncode == 2
+    assert says in done.stderr
 
 
 class TestTeachers:
@@ -809,6 +870,11 @@ class TestAugmentation:
         assert factors.min() >= 1 / 1.5 - 1e-6
         assert factors.max() <= 1.5 + 1e-6
         assert (factors.min() < 0.7) & (factors.max() > 1.45)
+        assert torch.corrcoef(factors.T).triu(1).abs().max() < 5 / math.sqrt(500), "each axis for itself"
+        moved = augment(clouds, CounterRandom(0, 0, torch.arange(500)), AugmentConfig(scale=1, shift=0.2, jitter=0)) - clouds
+        torch.testing.assert_close(moved, moved[:, :1].expand_as(moved))
+        assert moved.abs().max() <= 0.2 + 1e-6
+        assert (moved.min() < -0.19) & (moved.max() > 0.19) & (moved.mean().abs() < 0.02)
         turned = augment(clouds, CounterRandom(0, 0, torch.arange(500)), AugmentConfig(scale=1, shift=0, jitter=0, turn=1))
         torch.testing.assert_close(turned[:, 2], clouds[:, 2])
         torch.testing.assert_close(turned.norm(dim=2), torch.ones(500, 3))

@@ -299,6 +299,7 @@ def calibrate(
 
     require("calibrating", "torch", "torch")
     from pointcentroid.data.ordered import OrderedClouds
+    from pointcentroid.data.sources import is_prepared
     from pointcentroid.evaluate.calibration import FEWEST, calibrated
     from pointcentroid.nn.classifier import CentroidClassifier
     from pointcentroid.weights import HUB, find_weights, load_weights, save_weights, shipped_weights
@@ -315,6 +316,8 @@ def calibrate(
         raise typer.BadParameter(
             f"{weights} came {where} and stays as it is; say where the new weights go", param_hint="--to"
         )
+    if up and is_prepared(data):
+        raise typer.BadParameter(f"is for raw shapes; those of {data} are prepared already, with z up", param_hint="--up")
     tensors, card = load_weights(path)
     clouds = _open(data, card, None, up or card.up)
     if clouds.fingerprint in _trained_on(card, split):
@@ -324,6 +327,8 @@ def calibrate(
             "better temperature"
         )
     rows = clouds.part(split)
+    if not len(rows):
+        raise DataError(f"{data} has no {split} part")
     if split == "validation" and len(rows) < FEWEST and clouds.fingerprint not in card.trained_on:
         raise DataError(
             f"{data} has {len(rows)} validation shapes; at least {FEWEST} are needed. --split all takes all of it, which is "

@@ -135,7 +135,7 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
     given = {} if start is None else {"start": start}
     path = Path(what)
     shipped = what in shipped_configs()
-    if shipped or path.suffix.lower() in (".yaml", ".yml") or not path.exists():
+    if shipped or not path.exists() or (path.suffix.lower() in (".yaml", ".yml") and not path.is_dir()):
         settings = load_train_config(what, overrides, **given)
         counted = any(word.startswith(("model.classes=", "model=")) for word in overrides)
         if shipped and settings.data and isinstance(settings.model, ClassifierConfig) and not counted:
@@ -146,7 +146,7 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
 
     if any(word.startswith("data=") for word in overrides):
         raise typer.BadParameter(f"{what} is what is trained on; leave data= out", param_hint="data=")
-    name = re.sub(r"[^\w.-]+", "-", path.resolve().name if path.is_dir() else path.stem).strip("-.") or "shapes"
+    name = re.sub(r"[^\w.-]+", "-", path.resolve().name if path.is_dir() else path.stem).strip("-.")[:50] or "shapes"
     classes = len(class_names(path))
     given |= {"data": what, "name": name, "model": {"classes": classes}}
     settings = load_train_config("finetune", overrides, **given)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pointcentroid.config import nearest_name
-from pointcentroid.errors import DataError, one_line
+from pointcentroid.errors import DataError, one_line, printable
 
 VALIDATION_SHARE = 0.1
 SPLITS = ("", "train", "validation", "test")
@@ -135,9 +135,28 @@ def npz_classes(path: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: the file is absent, or no such archive.
     """
-    arrays = _arrays(Path(path), ("classes", "labels"))
-    names = list(map(str, arrays["classes"]))
-    return tuple(name for number, name in enumerate(names) if (arrays["labels"] == number).any())
+    return _labelled(Path(path), _arrays(Path(path), ("classes", "labels")))[1]
+
+
+def _labelled(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels, and the classes that they are of; classes without shapes are left out."""
+    flat = [key for key in arrays if key not in ("points", "parts") and arrays[key].ndim != 1]
+    if flat:
+        raise DataError(f"{path}: {flat[0]} must be a list, found an array of shape {arrays[flat[0]].shape}")
+    labels, classes = arrays["labels"], tuple(printable(str(name)) for name in arrays["classes"])
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: labels must be integers, found {labels.dtype}")
+    labels = labels.astype(np.int64)
+    strange = labels[(labels < 0) | (labels >= len(classes))]
+    if len(strange):
+        raise DataError(f"{path}: label {strange[0]} but only {len(classes)} classes, from 0 on")
+    if len(set(classes)) < len(classes):
+        raise DataError(f"{path}: two classes have the name {max(classes, key=classes.count)!r}")
+    present, labels = np.unique(labels, return_inverse=True)
+    classes = tuple(classes[label] for label in present)
+    if "" in classes:
+        raise DataError(f"{path}: a class has no name")
+    return labels, classes
 
 
 def _arrays(path: Path, needed: Sequence[str], others: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -163,24 +182,12 @@ def load_npz(path: str | Path) -> CloudSet:
     """
     path = Path(path)
     arrays = _arrays(path, ("points", "labels", "names", "classes"), ("split", "parts", "part_names"))
-    points, labels = arrays["points"], arrays["labels"]
+    points = arrays["points"]
     if points.dtype != np.uint16 or points.ndim != 3 or points.shape[2] != 3:
         raise DataError(f"{path}: points must be uint16 of shape (S, N, 3), found {points.dtype} {points.shape}")
-    flat = [key for key in arrays if key not in ("points", "parts") and arrays[key].ndim != 1]
-    if flat:
-        raise DataError(f"{path}: {flat[0]} must be a list, found an array of shape {arrays[flat[0]].shape}")
+    labels, classes = _labelled(path, arrays)
     if not len(points) == len(labels) == len(arrays["names"]):
         raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: labels must be integers, found {labels.dtype}")
-    labels, classes = labels.astype(np.int64), tuple(map(str, arrays["classes"]))
-    strange = labels[(labels < 0) | (labels >= len(classes))]
-    if len(strange):
-        raise DataError(f"{path}: label {strange[0]} but only {len(classes)} classes, from 0 on")
-    if len(set(classes)) < len(classes):
-        raise DataError(f"{path}: two classes have the name {max(classes, key=classes.count)!r}")
-    present, labels = np.unique(labels, return_inverse=True)  # classes without shapes are left out
-    classes = tuple(classes[label] for label in present)
     clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
     names = [str(n) for n in arrays["names"]]
     split = [str(part) for part in arrays.get("split", np.full(len(names), ""))]

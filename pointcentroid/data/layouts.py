@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.data.clouds import CloudSet, load_npz
-from pointcentroid.errors import DataError, MissingExtraError, ReadError
+from pointcentroid.errors import DataError, MissingExtraError, ReadError, printable
 from pointcentroid.io import READERS
 from pointcentroid.io.shape import MAX_UNPACKED
 from pointcentroid.io.tables import ARCHIVE_ERRORS, may_hold_points
@@ -73,8 +73,12 @@ class Catalogue(ABC):
     """
 
     def __init__(self, source: str, entries: list[Entry], up: str) -> None:
-        self.source, self.entries, self.up = source, entries, up
-        self.classes = tuple(sorted({entry.category for entry in entries}))
+        if nameless := next((entry.name for entry in entries if not entry.category), None):
+            raise DataError(f"{source}: {nameless} is of a class that has no name")
+        self.source, self.up = source, up
+        # As weights keep them: names of classes are printed without end.
+        self.entries = [replace(entry, category=printable(entry.category)) for entry in entries]
+        self.classes = tuple(sorted({entry.category for entry in self.entries}))
 
     @property
     @abstractmethod

@@ -14,7 +14,11 @@ from pointcentroid.data.layouts import Catalogue, find_shapes, of_clouds
 
 def is_prepared(path: str | Path) -> bool:
     """Whether a data set holds clouds, z up, not shapes in files."""
-    return Path(path).suffix.lower() == ".npz" or (Path(path).is_dir() and is_cache(Path(path)))
+    return _is_npz(path) or (Path(path).is_dir() and is_cache(Path(path)))
+
+
+def _is_npz(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".npz" and not Path(path).is_dir()
 
 
 def open_data(
@@ -43,7 +47,7 @@ def open_data(
     """
     if isinstance(source, Catalogue):
         catalogue = source
-    elif Path(source).suffix.lower() == ".npz":
+    elif _is_npz(source):
         clouds = load_npz(source)
         if (parts and clouds.parts is not None) or (clouds.points.shape[1] == settings.sample and clouds.normalised):
             return clouds
@@ -61,6 +65,6 @@ def class_names(path: str | Path) -> tuple[str, ...]:
     Raises:
         DataError: it is not there, or of no known layout.
     """
-    if Path(path).suffix.lower() == ".npz":
+    if _is_npz(path):
         return npz_classes(path)
     return cached_classes(path) if is_prepared(path) else find_shapes(path).classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: str | Path) -> None:
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
         figure.savefig(temporary, format="png", dpi=110)
 
 
@@ -66,7 +68,7 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     """
     present = np.flatnonzero(confusion.sum(axis=1) + confusion.sum(axis=0)).tolist()
     table = confusion[np.ix_(present, present)]
-    names = [classes[i] for i in present]
+    names = [classes[i].encode("utf-8", "replace").decode() for i in present]  # a folder's name may be no text
     shares = table / table.sum(axis=1, keepdims=True).clip(1)
     side = min(max(4.0, 0.3 * len(names) + 2), _LARGEST)
     figure = _figure(side, side)

@@ -363,9 +363,11 @@ def _finish(
     # From the checkpoint, which has the averaged ones: so they are the same after a resumption that had nothing left to do.
     kept = torch.load(path.with_name(f"{config.keep}.ckpt"), map_location="cpu", weights_only=True)
     module.load_state_dict(kept["state_dict"])
-    row = next(row for row in history.rows if row["epoch"] == kept["epoch"] + 1)
-    metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
-    if (done := history.rows[-1]["epoch"]) < config.epochs:
+    # The best epoch may be one that last.ckpt does not have: the run died between the two.
+    rows = max(history.rows, kept["callbacks"][History.__name__]["rows"], key=len)
+    row = next(row for row in rows if row["epoch"] == kept["epoch"] + 1)
+    metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": rows[-1]["seconds"]}
+    if (done := rows[-1]["epoch"]) < config.epochs:
         provenance = provenance | {"stopped_after": done}
     if config.split == "training":
         metrics |= {key: row[key] for key in row if key.startswith("validation_")}
@@ -380,4 +382,4 @@ def _finish(
         except DataError as error:  # the temperature stays at 1
             print(f"confidence is not calibrated: {error}", file=sys.stderr)
     save_weights(path, net.state_dict(), card)
-    plot_history(history.rows, module.headline, path.with_name("curves.png"))
+    plot_history(rows, module.headline, path.with_name("curves.png"))

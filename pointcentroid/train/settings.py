@@ -62,11 +62,11 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
         if "${" in str(value):
             raise ConfigError(f"{key}={value} holds what configurations keep for references, ${{; rename it")
     try:
-        layers = [OmegaConf.load(path), OmegaConf.create(given), OmegaConf.from_dotlist(overrides)]
-        understood: Any = OmegaConf.to_container(layers[2])
-        for key, text in dict(item.split("=", 1) for item in overrides).items():
-            if key in _TEXTS and not isinstance(understood[key], str):  # but a number, as YAML reads 007 and 2024_05_01
-                layers[2][key] = "" if understood[key] is None else text
+        # Texts are taken as they are: YAML would read 007 as a number, and what follows # in a folder's name as a comment.
+        texts = {key: value for key, value in (item.split("=", 1) for item in overrides) if key in _TEXTS}
+        others = [item for item in overrides if item.split("=", 1)[0] not in texts]
+        layers = [OmegaConf.load(path), OmegaConf.create(given), OmegaConf.from_dotlist(others)]
+        layers[2].update({key: _unquoted(value) for key, value in texts.items()})
         values: Any = {}
         for layer in layers:
             plain = OmegaConf.to_container(layer)
@@ -95,3 +95,10 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError, OSError) as error:
         raise ConfigError(f"{path}: {one_line(error, 200)}") from None
     return from_dict(TrainConfig, values)
+
+
+def _unquoted(text: str) -> str:
+    """A text that YAML would read as one, without its quotes; nothing where it says null."""
+    if text in ("null", "~"):
+        return ""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
