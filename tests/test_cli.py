@@ -631,3 +631,15 @@ class TestSmallThings:
         done = run(*arguments)
         assert done.returncode == 2
         assert says in unboxed(done.stderr)
+
+
+def test_columns_of_assignments_are_those_that_any_row_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where it comes after the rows that a table is laid out by."""
+    from pointcentroid.cli.assignments import _show
+
+    rows = [{"file": f"{number:04d}.off", "stage": 1, "agreement": None, "stability": None} for number in range(1500)]
+    rows[-1]["agreement"] = 0.25
+    _show(rows, [], ["stage", "agreement", "stability"], "table", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["file", "stage", "agreement"]
+    assert lines[-1].split() == ["1499.off", "1", "0.25"]

@@ -152,6 +152,15 @@ def test_preparing_again_goes_on_where_it_stopped(tree: Path, tmp_path: Path, mo
     assert (tmp_path / "damaged" / "points.npy").read_bytes() == (tmp_path / "whole" / "points.npy").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["shapes.npz", "shapes.yaml"])
+def test_a_folder_may_be_called_like_a_file(name: str, tmp_path: Path) -> None:
+    for number in range(8):
+        write_off(tmp_path / name / "ab"[number % 2] / f"{number}.off", 1 + number)
+    assert open_data(tmp_path / name, SETTINGS).classes == ("a", "b")
+    done = run("train", tmp_path / name, f"output={tmp_path / 'runs'}", "epochs=1")
+    assert "too few shapes to set some aside" in done.stderr, "it was opened"
+
+
 def test_one_command_at_a_time_prepares_a_folder(tree: Path, tmp_path: Path) -> None:
     catalogue, refused = find_shapes(tree), 0
 

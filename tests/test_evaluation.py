@@ -128,6 +128,11 @@ class TestCalibration:
         done = run("calibrate", tmp_path / "pretending.safetensors", "--data", modelnet, "--split", "all", "--to", path)
         assert done.returncode == 2
         assert "knows the shapes of" in done.stderr
+        done = run("calibrate", "small", "--data", few, "--split", "test", "--to", tmp_path / "x.safetensors")
+        assert f"{few} has no test part" in done.stderr
+        done = run("calibrate", "small", "--data", few, "--split", "all", "--up", "x", "--to", tmp_path / "x.safetensors")
+        assert done.returncode == 2
+        assert "prepared already" in " ".join(done.stderr.split())
         done = run("calibrate", "small", "--data", few, "--split", "all", "--to", tmp_path / "x.safetensors", "--json")
         assert done.returncode == 0, done.stderr
         net, clouds = CentroidClassifier.from_tensors(card.model, original), load_npz(few)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -214,27 +216,27 @@ def test_the_command_writes_a_program_of_torch(own: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(logits.numpy(), TorchNet(own, "cpu")(clouds.numpy())[0], atol=1e-4)
 
 
-def test_the_script_in_the_documentation_gives_the_answer_of_the_command(tmp_path: Path) -> None:
-    """Ten lines with onnxruntime and numpy, and nothing of ours."""
+@pytest.mark.parametrize("name", ["chair.off", "airplane.gltf"])
+def test_the_script_in_the_documentation_gives_the_answer_of_the_command(name: str, tmp_path: Path) -> None:
+    """Ten lines with onnxruntime and numpy, and nothing of ours, of a cloud that is made as it says."""
+    from pointcentroid.predict.preparing import prepare
+
     text = (ROOT / "docs" / "export.md").read_text()
     script = text.split("```python\n")[1].split("```")[0]
     assert len([line for line in script.splitlines() if line.strip()]) <= 10
     assert "pointcentroid import" not in script
     assert "import pointcentroid" not in script
-    cloud = pc.load("small").ordered(load_example()[None])[0]
-    np.save(tmp_path / "cloud.npy", cloud)
+    net, file = pc.load("small"), EXAMPLES / name
+    made = re.search(r"`(np\.save\(\"cloud\.npy\", .+)`\.", text)
+    assert made
+    with contextlib.chdir(tmp_path):
+        exec(made[1], {"np": np, "net": net, "file": file, "prepare": prepare})
     shutil.copy(shipped_weights()["small"].with_suffix(".onnx"), tmp_path / "small.onnx")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
-    answer = pc.load("small")(EXAMPLES / "chair.off", up="z")
+    answer = net(file)
     label, share = done.stdout.split()
     assert label == answer.label
     assert float(share) == pytest.approx(answer.confidence, abs=1e-4)
-
-
-def load_example() -> np.ndarray:
-    from pointcentroid.predict.preparing import prepare
-
-    return prepare(EXAMPLES / "chair.off", read_card(shipped_weights()["small"]).preprocess).clouds[0]
 
 
 @pytest.mark.parametrize("name", ["small", "tiny"])

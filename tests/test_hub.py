@@ -71,7 +71,9 @@ class Hub(BaseHTTPRequestHandler):
         if parts == ["api", "repos", "create"]:
             asked = json.loads(body)
             repository = f"{asked.get('organization') or 'me'}/{asked['name']}"
-            self.repositories.setdefault(repository, [{}])
+            self.repositories.setdefault(
+                repository, [{".private": b""} if asked.get("private") or asked.get("visibility") == "private" else {}]
+            )
             return self.answer(200, json.dumps({"url": f"{self.address}/{repository}"}).encode())
         repository = "/".join(parts[2:4])
         if parts[4] == "preupload":
@@ -81,7 +83,7 @@ class Hub(BaseHTTPRequestHandler):
         made = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
         gone = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
         before = {name: content for name, content in self.repositories[repository][-1].items() if name not in gone}
-        self.repositories[repository].append(before | made)
+        self.repositories[repository].append(before | made | {".revision": parts[5].encode()})
         number = commit_id(len(self.repositories[repository]) - 1)
         url = f"{self.address}/{repository}/commit/{number}"
         reply = {"success": True, "commitOid": number, "commitUrl": url, "hookOutput": ""}
@@ -128,6 +130,26 @@ def test_weights_travel_to_a_hub_and_back(hub) -> None:
         row = json.loads(done.stdout)
         assert (row["label"], row["confidence"]) == (expected.label, expected.confidence)
         assert done.stderr.count(f"{address}: revision {commit_id(commit)}") == 1
+
+
+def test_a_repository_is_private_and_a_branch_is_written_to_where_that_is_asked_for(hub) -> None:
+    repositories, environment = hub
+    for more, private, branch in ((("--private", "--revision", "v2"), True, b"v2"), ((), False, b"main")):
+        name = f"me/{branch.decode()}"
+        done = run(environment, "push", "tiny", name, *more)
+        assert done.returncode == 0, done.stderr
+        assert (".private" in repositories[name][-1], repositories[name][-1][".revision"]) == (private, branch)
+
+
+def test_what_cannot_be_put_on_a_hub_makes_nothing_there(hub) -> None:
+    repositories, environment = hub
+    for name in ("net", "hf://me/net", "a/b/c", "me/"):
+        done = run(environment, "push", "tiny", name)
+        assert done.returncode == 2
+        assert f"expected OWNER/NAME, found {name!r}" in done.stderr
+    without = {key: value for key, value in environment.items() if key != "HF_TOKEN"}
+    assert "you are not logged in" in run(without, "push", "tiny", "me/net").stderr
+    assert not repositories
 
 
 def test_no_graph_of_other_weights_stays(hub, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +258,21 @@ class TestReconstruct:
         turned = pc.io.Shape(shape.vertices[:, [0, 2, 1]] * (1, 1, -1), shape.faces)  # z up -> y up
         again = reconstructor(turned, up="y")
         np.testing.assert_allclose(again.points[:, [0, 2, 1]] * (1, -1, 1), plain.points, atol=1e-4 * np.ptp(plain.points))
+
+    def test_what_stops_it_costs_no_figure_that_was_measured(self, tmp_path: Path) -> None:
+        for number in range(40):
+            (tmp_path / f"{number:02d}.off").symlink_to(EXAMPLES / "chair.off")
+        words = ["reconstruct", str(tmp_path), "-o", str(tmp_path / "out"), "--json"]
+        command = [sys.executable, "-m", "pointcentroid", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout
+            rows = [json.loads(process.stdout.readline())]
+            process.send_signal(signal.SIGINT)
+            rows += map(json.loads, process.stdout)
+        assert process.returncode == 130
+        written = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert sorted(Path(row["output"]).name for row in rows) in (written, written[:-1])
+        assert len(written) < 40
 
     @pytest.mark.parametrize("kind", ["ply", "xyz", "npy"])
     def test_the_command(self, kind: str, tmp_path: Path, reconstructor: Reconstructor) -> None:

@@ -28,7 +28,7 @@ import pytest
 
 from pointcentroid.cli import inputs
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.errors import DataError
+from pointcentroid.errors import ConfigError, DataError
 from pointcentroid.io import READERS
 from pointcentroid.predict import preparing
 from pointcentroid.predict.limited import LimitedProcess
@@ -640,6 +640,30 @@ class TestRay:
         finally:
             cluster.shutdown()
         assert_answers(pq.read_table(tmp_path / "out").to_pylist(), expected)
+
+    @pytest.mark.parametrize(
+        ("more", "says"),
+        [
+            (("--weights", "autoencoder"), "which does not classify"),
+            (("--device", "cuda"), "no machine of the cluster has a GPU"),
+            (("--device", "nonsense"), "no device 'nonsense'"),
+        ],
+    )
+    def test_what_a_net_cannot_do_is_one_line(
+        self, more: tuple[str, str], says: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        done = run("classify", folder, "--ray", "local", "-o", f"{tmp_path}/out/", *more)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+    @pytest.mark.parametrize("options", [{"votes": 0}, {"top": 0}, {"up": "bogus"}, {"batch_size": 0}])
+    def test_options_are_checked_before_a_file_is_blamed(self, options: dict[str, Any], folder: Path) -> None:
+        from pointcentroid.scale import classify
+
+        with pytest.raises(ConfigError):
+            classify(folder, **options)
 
     def test_a_bucket_on_the_loopback(self, folder: Path, expected: dict, tmp_path: Path, monkeypatch) -> None:
         """S3 as moto serves it, with names that an address would have to escape; features too."""

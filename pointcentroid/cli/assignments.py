@@ -165,10 +165,11 @@ def _show(
     if format != "table":
         write([*rows, *failures], list(dict.fromkeys([*columns, "file", "error"])), format, output)
     elif rows or output:
-        print_rows(rows, partial(_lay_out, columns), output)
+        given = [name for name in columns if name != "file" and any(row[name] is not None for row in rows)]
+        print_rows(rows, partial(_lay_out, given), output)
 
 
-def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[Row], bool], RenderableType]:
+def _lay_out(others: list[str], rows: list[Row], width: int) -> Callable[[list[Row], bool], RenderableType]:
     """Names of files take what is left; of other columns headings may be cut short, and numbers in narrow terminals."""
     from rich.cells import cell_len
     from rich.markup import escape
@@ -176,12 +177,12 @@ def _lay_out(columns: list[str], rows: list[Row], width: int) -> Callable[[list[
 
     from pointcentroid.cli.output import short_paths
 
-    others = [name for name in columns if name != "file" and any(row[name] is not None for row in rows)]
     numbers = {name: max(3, *(len(_cell(row[name])) for row in rows)) for name in others}
     words = {name: max(numbers[name], *map(len, name.split("_"))) for name in others}
-    widths = words if width - sum(words.values()) - len(columns) >= _PATH_WIDTH else numbers
     files = [row["file"] for row in rows if "file" in row]
-    room = width - sum(widths.values()) - len(columns)
+    gaps = len(others) + bool(files)
+    widths = words if width - sum(words.values()) - gaps >= _PATH_WIDTH else numbers
+    room = width - sum(widths.values()) - gaps
     heading, shown = short_paths(files, max(room, _PATH_WIDTH))
     longest = max((cell_len(shown(file)) for file in files), default=0)
     if cell_len(heading) > max(room, longest):

@@ -123,7 +123,10 @@ def answer_on_ray(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
+    except ConnectionError:
+        told = "--ray HOST:PORT names one, --ray local starts one here"
+        raise DataError(f"no Ray cluster answers at {address}; {told}") from None
+    except ValueError as error:
         raise DataError(f"no Ray cluster at {address} ({str(error).splitlines()[0]}); local starts one here") from None
     rows = classify(paths[0], recursive=recursive, readers=workers, seen=answers.seen, **options)
     counts = Counter(all=answers.done, failed=answers.failed)

@@ -192,6 +192,8 @@ def parquet_target(output: str | None, resume: bool, other: str | bool | None) -
     require("writing Parquet", "scale", "pyarrow")
     if whole:
         check_writable(path)
+    else:
+        check_folder(path, "-o")
     return path, whole
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,26 +44,33 @@ def reconstruct(
     targets = {file: to / name.with_name(f"{name.name}.{kind}") for file, name in result_names(files).items()}
     check_apart(files, targets.values(), "-o")
     reconstructor = Reconstructor(weights, device)
-    rows: list[dict[str, Any]] = []
     counts = Counter(all=len(files))
-    for file in tracked(files, len(files), "reconstructing"):
-        try:
-            made = reconstructor(file, points, up=up)
-            _write(made.points, targets[file], kind)
-        except (ReadError, MissingExtraError, OSError) as error:
-            reason = reason_of(error)
-            counts["failed"] += 1
-            note(f"{file}: {reason}")
-            rows.append({"file": file, "error": reason})
-            continue
-        measures = {
-            key: getattr(made, key) for key in ("chamfer", "oracle", "f_score", "oracle_f_score", "compression", "up")
-        }
-        rows.append({"file": file, "output": str(targets[file]), **measures})
+
+    def measured() -> Iterator[dict[str, Any]]:
+        for file in tracked(files, len(files), "reconstructing"):
+            try:
+                made = reconstructor(file, points, up=up)
+                _write(made.points, targets[file], kind)
+            except (ReadError, MissingExtraError, OSError) as error:
+                reason = reason_of(error)
+                counts["failed"] += 1
+                note(f"{file}: {reason}")
+                yield {"file": file, "error": reason}
+                continue
+            measures = {
+                key: getattr(made, key) for key in ("chamfer", "oracle", "f_score", "oracle_f_score", "compression", "up")
+            }
+            yield {"file": file, "output": str(targets[file]), **measures}
+
     if as_json:
-        write(rows, [], "json", None)
-    elif any("error" not in row for row in rows):
-        print_table(_table(rows), None)
+        write(measured(), [], "json", None)
+    else:
+        rows = []
+        try:
+            rows.extend(row for row in measured() if "error" not in row)
+        finally:  # also where Ctrl-C has ended it
+            if rows:
+                print_table(_table(rows), None)
     end(counts, "read")
 
 
@@ -90,7 +98,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     table = Table(box=None, header_style="bold")
     for name in ("file", "Chamfer x 1000", "oracle", "F-score", "oracle", "compression", "up", "written"):
         table.add_column(name, overflow="fold")
-    for row in (row for row in rows if "error" not in row):
+    for row in rows:
         distances = (f"{1000 * row[key]:.2f}" for key in ("chamfer", "oracle"))
         scores = (f"{row[key]:.1%}" for key in ("f_score", "oracle_f_score"))
         table.add_row(

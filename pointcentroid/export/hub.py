@@ -5,10 +5,11 @@ Only a server on the same machine was tested, through `HF_ENDPOINT`; the calls a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pointcentroid.errors import WeightsError, require
+from pointcentroid.errors import WeightsError, one_line, require
 from pointcentroid.weights import HUB_FILES, WeightsCard, graph_metadata, graph_of, is_of, read_card
 
 
@@ -32,6 +33,10 @@ def push(weights: Path, repository: str, *, private: bool = False, revision: str
     import huggingface_hub
     from huggingface_hub import errors
 
+    if not re.fullmatch(r"[^/:]+/[^/:]+", repository):
+        raise WeightsError(f"expected OWNER/NAME, found {repository!r}")
+    if huggingface_hub.get_token() is None:
+        raise WeightsError(f"{repository}: you are not logged in; hf auth login, or HF_TOKEN=... before it")
     card = read_card(weights)
     content: list[tuple[str, Any]] = [(HUB_FILES[0], str(weights)), ("README.md", model_card(card, repository).encode())]
     graph = graph_of(weights)
@@ -45,10 +50,9 @@ def push(weights: Path, repository: str, *, private: bool = False, revision: str
         if graph_stays:  # it is of other weights
             operations.append(huggingface_hub.CommitOperationDelete(HUB_FILES[1]))
         made = hub.create_commit(repository, operations, commit_message=f"Weights {card.name}", revision=revision)
-    except errors.LocalTokenNotFoundError:
-        raise WeightsError(f"{repository}: you are not logged in; hf auth login, or HF_TOKEN=... before it") from None
-    except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError) as error:  # type: ignore[reportPrivateImportUsage]
-        reason = str(error).strip().splitlines()[-1][:160]
+    # A KeyError, where an answer is not as huggingface_hub expects it.
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError, KeyError) as error:  # type: ignore[reportPrivateImportUsage]
+        reason = getattr(error, "server_message", None) or one_line(error)
         raise WeightsError(f"{repository}: the hub did not take the weights ({reason})") from None
     return str(made.commit_url)
 

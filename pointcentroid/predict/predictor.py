@@ -115,7 +115,7 @@ class Predictor:
             MissingExtraError: the format needs an optional dependency.
             ConfigError: `up` is no axis and no rotation, or `votes` or `top` is not positive.
         """
-        _check(up, votes=votes, top=top)
+        check_options(up, votes=votes, top=top)
         return self.classify([prepare(source, self.card.preprocess, votes)], up, top)[0]
 
     def explain(self, source: Source, *, up: Up | np.ndarray = "auto", seed: int | None = None) -> Explanation:
@@ -132,7 +132,7 @@ class Predictor:
                 rotation, or `seed` is negative.
             MissingExtraError: torch is not installed, or the format needs an optional dependency.
         """
-        _check(up)
+        check_options(up)
         if seed is not None and seed < 0:
             raise ConfigError(f"seed must not be negative, found {seed}")
         require("explaining", "torch", "torch")
@@ -167,7 +167,7 @@ class Predictor:
         Raises:
             ConfigError: see `__call__`.
         """
-        _check(up, votes=votes, top=top, batch_size=batch_size)
+        check_options(up, votes=votes, top=top, batch_size=batch_size)
         if isinstance(sources, (str, Path)) or getattr(sources, "ndim", 3) == 2:
             raise ConfigError("expected several shapes, found one; a predictor is called with one: predictor(shape)")
         if workers is not None and workers < 0:
@@ -180,7 +180,7 @@ class Predictor:
         self, prepared: Iterable[Prepared | Failure], *, up: Up | np.ndarray = "auto", top: int = 5, batch_size: int = 32
     ) -> Iterator[Prediction | Failure]:
         """Classify what `pointcentroid.predict.preparing` made; arguments and errors are those of `predict`."""
-        _check(up, top=top, batch_size=batch_size)
+        check_options(up, top=top, batch_size=batch_size)
         items = iter(prepared)
         while batch := list(islice(items, batch_size)):
             results: dict[int, Prediction | Failure] = {}
@@ -269,7 +269,16 @@ class Predictor:
         )
 
 
-def _check(up: Up | np.ndarray, **counts: int) -> None:
+def check_options(up: Up | np.ndarray, **counts: int) -> None:
+    """Check what a prediction is asked for.
+
+    Args:
+        up: see `Predictor.__call__`.
+        counts: other numbers, by their names.
+
+    Raises:
+        ConfigError: `up` is no axis and no rotation, or a number is no whole one, or not positive.
+    """
     given_turn(up)
     for name, value in counts.items():
         if not isinstance(value, Integral) or value < 1:

@@ -26,7 +26,8 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pointcentroid.config import PreprocessConfig
-from pointcentroid.predict.predictor import Predictor
+from pointcentroid.errors import ConfigError
+from pointcentroid.predict.predictor import Predictor, check_options
 from pointcentroid.predict.preparing import Prepared
 from pointcentroid.predict.up import Up
 from pointcentroid.results import Failure
@@ -79,12 +80,19 @@ def classify(
 
     Raises:
         DataError: the source is not there.
-        WeightsError: there are no such weights.
+        WeightsError: there are no such weights, or they do not classify.
+        ConfigError: an option is out of its range, or there is no such device.
     """
+    check_options(up, votes=votes, top=top, batch_size=batch_size)
+    source = os.fspath(source)
     check_source(source)
     file, card = find_classifier(weights)
+    gpu = device.startswith("cuda")
+    Predictor(file, "cpu" if gpu else device)  # what is wrong with it takes a line here, and pages in an actor
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
+    if gpu and not ray.cluster_resources().get("GPU"):  # Ray would wait for one
+        raise ConfigError(f"no machine of the cluster has a GPU for device {device!r}")
     if nets is None:
         nets = sum(node["Alive"] for node in ray.nodes())
     # Ray hands a list on when it has grown to this: some thousand paths, not a million.
@@ -105,7 +113,7 @@ def classify(
         batch_format="pyarrow",
         # A net takes what readers leave, as in the plain command; asking for a core of its own would stop readers.
         num_cpus=0,
-        num_gpus=1 if device.startswith("cuda") else 0,
+        num_gpus=1 if gpu else 0,
         compute=ray.data.ActorPoolStrategy(size=nets),
     )
 
