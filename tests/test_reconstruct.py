@@ -20,9 +20,12 @@ import pointcentroid as pc
 from pointcentroid.config import AutoencoderConfig, CapsuleAutoencoderConfig, EncoderConfig, StageConfig
 from pointcentroid.errors import ReadError, WeightsError
 from pointcentroid.geometry.chamfer import chamfer_distance, f_score, nearest_distances
+from pointcentroid.geometry.fps import farthest_first
+from pointcentroid.geometry.sampling import normalise
 from pointcentroid.nn.autoencoder import CentroidAutoencoder, square_samples
 from pointcentroid.nn.capsules import CapsuleAutoencoder, PooledLinear
 from pointcentroid.nn.norm import fold
+from pointcentroid.predict.preparing import cloud_in_frame
 from pointcentroid.predict.reconstruct import Reconstructor
 
 from .conftest import EXAMPLES
@@ -254,10 +257,36 @@ class TestReconstruct:
         plain = reconstructor(shape, up="z")
         moved = pc.io.Shape(shape.vertices * 1000 + (5e5, -4e6, 100), shape.faces)
         other = reconstructor(moved, up="z")
-        np.testing.assert_allclose((other.points - (5e5, -4e6, 100)) / 1000, plain.points, atol=2e-4 * np.ptp(plain.points))
+        for ours, theirs in ((other.points, plain.points), (other.centroids, plain.centroids)):
+            np.testing.assert_allclose((ours - (5e5, -4e6, 100)) / 1000, theirs, atol=2e-4 * np.ptp(plain.points))
         turned = pc.io.Shape(shape.vertices[:, [0, 2, 1]] * (1, 1, -1), shape.faces)  # z up -> y up
         again = reconstructor(turned, up="y")
         np.testing.assert_allclose(again.points[:, [0, 2, 1]] * (1, -1, 1), plain.points, atol=1e-4 * np.ptp(plain.points))
+
+    @pytest.mark.parametrize("name", ["chair.off", "sofa_ascii.pcd"])
+    def test_its_figures_are_of_another_sampling_than_the_net_has_seen(
+        self, name: str, reconstructor: Reconstructor
+    ) -> None:
+        path, settings, net = EXAMPLES / name, reconstructor.card.preprocess, reconstructor.net
+        shape = pc.read(path)
+        (cloud, frame), (again, second) = (cloud_in_frame(path, shape, settings, settings.seed + more) for more in (0, 1))
+        if shape.faces is None:  # one half of the points is shown, the other is not
+            order = np.random.default_rng(settings.seed).permutation(len(cloud))
+            first, inner = normalise(cloud[order[: len(cloud) // 2]])
+            other = inner.entered(cloud[order[len(cloud) // 2 :]])
+        else:
+            first, other = cloud, frame.entered(second.left(again))
+        first, other = (torch.from_numpy(np.float32(points))[None] for points in (first, other))
+        with torch.inference_mode():
+            scored = net(farthest_first(first, net.config.seeds), other.shape[1], ordered=True)
+        made = reconstructor(path, 1500, up="z")
+        for distance, score, points in (("chamfer", "f_score", scored), ("oracle", "oracle_f_score", first)):
+            assert getattr(made, distance) == pytest.approx(float(chamfer_distance(points, other)), rel=1e-4)
+            assert getattr(made, score) == pytest.approx(float(f_score(points, other, 0.05)), abs=2e-3)
+        assert made.compression == pytest.approx(3 * len(cloud) / made.latent.size)
+        distance = np.linalg.norm(made.points[:, None] - made.centroids, axis=2)
+        own = distance[np.arange(1500), made.patch]
+        assert own.mean() < 0.3 * distance.mean(), "patches lie around the centroids that grew them"
 
     def test_what_stops_it_costs_no_figure_that_was_measured(self, tmp_path: Path) -> None:
         for number in range(40):

@@ -381,6 +381,25 @@ class TestParquet:
         whole = Answers(tmp_path, False, {"weights": "w"}, resume=True)
         assert whole.done == len(pq.read_table(tmp_path)) == 10
 
+    def test_a_shard_waits_neither_for_long_nor_for_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, limit, value, kept in (
+            ("a", "SHARD_SECONDS", -1.0, 1),
+            ("b", "SHARD_ROWS", 1, 1),
+            ("c", "SHARD_ROWS", 2, 0),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"pointcentroid.scale.answers.{limit}", value)
+                answers = Answers(tmp_path / name, False, {"weights": "w"}, resume=False)
+                going = answers.keeping(Failure(str(number), "broken") for number in range(3))
+                next(going)
+                assert len(answers.parts()) == kept
+                going.close()
+
+    def test_no_path_of_many_is_answered_twice(self) -> None:
+        seen, paths = Seen(), [f"{number}.off" for number in range(40_000)]
+        assert all(seen.add(path) for path in paths)
+        assert not any(seen.add(path) for path in paths)
+
     def test_one_command_at_a_time_writes_a_file(self, tmp_path: Path) -> None:
         def begun(resume: bool) -> tuple[Answers, Iterator[Any]]:
             answers = Answers(tmp_path / "x.parquet", True, {"weights": "w"}, resume)
