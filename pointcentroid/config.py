@@ -296,7 +296,9 @@ class TrainConfig:
             bool(re.fullmatch(r"\w[\w .-]*", self.name)),
             f"name must be letters, digits, '_', '-', '.' or blanks, found {self.name!r}",
         )
-        _require(len(os.fsencode(self.name)) <= _LONGEST_NAME, f"name is too long for that of a file: {self.name!r}")
+        _require(
+            len(os.fsencode(self.name)) <= _LONGEST_NAME, f"name is too long for that of a file: {self.name!r}; add name=..."
+        )
         _require(
             not self.augment.mix or isinstance(self.model, ClassifierConfig),
             "augment.mix is for the training of classifiers: only labels of classes can be mixed",

@@ -638,7 +638,11 @@ def test_a_best_epoch_that_died_before_it_was_the_last_is_finished_too(toy: Path
     checkpoint = torch.load(last, weights_only=True)
     checkpoint["callbacks"]["History"]["rows"].pop()
     torch.save(checkpoint, last)
-    assert train(toy, tmp_path, "keep=best", "epochs=3", "--finish") == path
+    settings = (f"data={toy}", f"output={tmp_path}", "name=toy", *SMALL, "keep=best", "epochs=3")
+    done = run("train", "modelnet40-small", *settings, "--finish", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights"] == str(path)
+    assert "weights as they were after epoch 3 of 3\n" in done.stderr, "not after the second"
     assert read_card(path).metrics["epoch"] == 3
 
 

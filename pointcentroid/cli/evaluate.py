@@ -11,6 +11,8 @@ import typer
 from pointcentroid.cli import options
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pointcentroid.data.clouds import CloudSet
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.weights import WeightsCard
@@ -80,7 +82,7 @@ def evaluate(
         print_measures,
         write,
     )
-    from pointcentroid.errors import DataError, require
+    from pointcentroid.errors import require
 
     require("evaluating", "torch", "torch")
     from pointcentroid.data.sources import is_prepared
@@ -122,9 +124,7 @@ def evaluate(
         )
     elif chosen:
         note("the validation part: these weights were trained on the rest" if split == "validation" else f"split: {split}")
-    rows = clouds.part(split)
-    if not len(rows):
-        raise DataError(f"{data} has no {split} part" if len(clouds) else f"{data} holds no shapes")
+    rows = _rows_of(data, clouds, split)
     if classifies:
         rows = _of_known_classes(clouds, rows, card.classes, skip_unknown)
     if limit is not None and limit < len(rows):
@@ -326,9 +326,7 @@ def calibrate(
             f"{weights} knows the {which} of {data}, and is surer of them than of others; only other shapes can tell a "
             "better temperature"
         )
-    rows = clouds.part(split)
-    if not len(rows):
-        raise DataError(f"{data} has no {split} part")
+    rows = _rows_of(data, clouds, split)
     if split == "validation" and len(rows) < FEWEST and clouds.fingerprint not in card.trained_on:
         raise DataError(
             f"{data} has {len(rows)} validation shapes; at least {FEWEST} are needed. --split all takes all of it, which is "
@@ -378,6 +376,16 @@ def _open(data: str, card: WeightsCard, workers: int | None, up: str | None, *, 
     # The same shapes, however they were turned when the weights were trained on them.
     known = fingerprint_among(catalogue, card.trained_on)
     return clouds if known is None else dataclasses.replace(clouds, fingerprint=known)
+
+
+def _rows_of(data: str, clouds: CloudSet, split: str) -> np.ndarray:
+    """Indices of the shapes of one part, of which there must be some."""
+    from pointcentroid.errors import DataError
+
+    rows = clouds.part(split)
+    if not len(rows):
+        raise DataError(f"{data} has no {split} part" if len(clouds) else f"{data} holds no shapes")
+    return rows
 
 
 def _flat(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
 
     if any(word.startswith("data=") for word in overrides):
         raise typer.BadParameter(f"{what} is what is trained on; leave data= out", param_hint="data=")
-    name = re.sub(r"[^\w.-]+", "-", path.resolve().name if path.is_dir() else path.stem).strip("-.")[:50] or "shapes"
+    name = re.sub(r"[^\w.-]+", "-", path.resolve().name if path.is_dir() else path.stem).strip("-.") or "shapes"
     classes = len(class_names(path))
     given |= {"data": what, "name": name, "model": {"classes": classes}}
     settings = load_train_config("finetune", overrides, **given)

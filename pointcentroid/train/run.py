@@ -148,7 +148,7 @@ def _train(
             return None
         history.load_state_dict({"rows": before.rows})
         _finish(config, recipe, provenance_of(config, clouds, inherited), module, data, history, weights)
-        told = f"weights as they were after epoch {before.rows[-1]['epoch']} of {config.epochs}"
+        told = f"weights as they were after epoch {history.rows[-1]['epoch']} of {config.epochs}"
         print(f"{told}; --resume goes on with the run" if not _is_finished(weights) else told, file=sys.stderr)
         return weights
     if config.start and before is None:
@@ -364,10 +364,10 @@ def _finish(
     kept = torch.load(path.with_name(f"{config.keep}.ckpt"), map_location="cpu", weights_only=True)
     module.load_state_dict(kept["state_dict"])
     # The best epoch may be one that last.ckpt does not have: the run died between the two.
-    rows = max(history.rows, kept["callbacks"][History.__name__]["rows"], key=len)
-    row = next(row for row in rows if row["epoch"] == kept["epoch"] + 1)
-    metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": rows[-1]["seconds"]}
-    if (done := rows[-1]["epoch"]) < config.epochs:
+    history.rows = max(history.rows, kept["callbacks"][History.__name__]["rows"], key=len)
+    row = next(row for row in history.rows if row["epoch"] == kept["epoch"] + 1)
+    metrics: dict[str, Any] = {"epoch": row["epoch"], "training_seconds": history.rows[-1]["seconds"]}
+    if (done := history.rows[-1]["epoch"]) < config.epochs:
         provenance = provenance | {"stopped_after": done}
     if config.split == "training":
         metrics |= {key: row[key] for key in row if key.startswith("validation_")}
@@ -382,4 +382,4 @@ def _finish(
         except DataError as error:  # the temperature stays at 1
             print(f"confidence is not calibrated: {error}", file=sys.stderr)
     save_weights(path, net.state_dict(), card)
-    plot_history(rows, module.headline, path.with_name("curves.png"))
+    plot_history(history.rows, module.headline, path.with_name("curves.png"))

@@ -63,10 +63,10 @@ def load_train_config(name_or_path: str, overrides: list[str], **given: Any) -> 
             raise ConfigError(f"{key}={value} holds what configurations keep for references, ${{; rename it")
     try:
         # Texts are taken as they are: YAML would read 007 as a number, and what follows # in a folder's name as a comment.
-        texts = {key: value for key, value in (item.split("=", 1) for item in overrides) if key in _TEXTS}
-        others = [item for item in overrides if item.split("=", 1)[0] not in texts]
-        layers = [OmegaConf.load(path), OmegaConf.create(given), OmegaConf.from_dotlist(others)]
-        layers[2].update({key: _unquoted(value) for key, value in texts.items()})
+        pairs = [item.split("=", 1) for item in overrides]
+        others = OmegaConf.from_dotlist(["=".join(pair) for pair in pairs if pair[0] not in _TEXTS])
+        others.update({key: _unquoted(text) for key, text in pairs if key in _TEXTS})
+        layers = [OmegaConf.load(path), OmegaConf.create(given), others]
         values: Any = {}
         for layer in layers:
             plain = OmegaConf.to_container(layer)
