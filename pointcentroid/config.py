@@ -277,7 +277,7 @@ class TrainConfig:
     label_smoothing: float = 0.2
     teachers: tuple[str, ...] = ()  # weights of classifiers, by name or file, whose answers are learnt beside the labels
     teaching: float = 0.5  # share of their answers in the loss
-    clip: float = 1.0  # largest norm of the gradient; .inf for any
+    clip: float = 1.0  # largest norm of the gradient; 1e9 for any
     sharpness: float = (
         0.0  # radius of sharpness-aware steps, see `pointcentroid.train.sharpness`: twice the work; 0 for none
     )
@@ -330,7 +330,9 @@ class TrainConfig:
         _require(
             0 <= self.weight_decay < math.inf, f"weight_decay must not be negative, and finite, found {self.weight_decay}"
         )
-        _require(self.clip > 0, f"clip must be positive, found {self.clip}; .inf lets any gradient pass")
+        _require(
+            0 < self.clip < math.inf, f"clip must be positive, and finite, found {self.clip}; 1e9 lets any gradient pass"
+        )
         for name in ("batch_size", "devices", "nodes"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, found {getattr(self, name)}")
         _require(0 <= self.sharpness < math.inf, f"sharpness must not be negative, and finite, found {self.sharpness}")

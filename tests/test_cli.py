@@ -617,9 +617,9 @@ class TestSmallThings:
             (["serve", "--host", ""], "is empty; 0.0.0.0 listens on all addresses"),
             (["serve", "--host", "no.such.host.invalid", "--port", "0"], "choose another --host"),
             (["serve", "--host", "a..b", "--port", "0"], "choose another --host"),
-            (["classify", "a.off", "-o", "a.xlsx"], ".xlsx says none of the formats table, json, csv"),
+            (["classify", "a.off", "-o", "a.xlsx"], ".xlsx says none of the formats table, json, csv, parquet"),
             (["classify", "a.off", "-o", "-"], "without it, results are printed"),
-            (["embed", "a.off", "-o", "f.npy"], ".npy says none of the formats npz, json, csv"),
+            (["embed", "a.off", "-o", "f.npy"], ".npy says none of the formats npz, json, csv, parquet"),
             (["reconstruct", "a.off", "-o", "new.xyz"], "expected a folder"),
             (["train", "modelnet40-small", "-o", "model.safetensors"], "weights go to output=FOLDER"),
             (["evaluate", "small", "--data", "a.npz", "--corruptions", "--up", "y"], "leave --up and --turned out"),
@@ -635,11 +635,11 @@ class TestSmallThings:
 
 def test_columns_of_assignments_are_those_that_any_row_has(capsys: pytest.CaptureFixture[str]) -> None:
     """Also where it comes after the rows that a table is laid out by."""
-    from pointcentroid.cli.assignments import _show
+    from pointcentroid.cli.assignments import _print
 
     rows = [{"file": f"{number:04d}.off", "stage": 1, "agreement": None, "stability": None} for number in range(1500)]
     rows[-1]["agreement"] = 0.25
-    _show(rows, [], ["stage", "agreement", "stability"], "table", None)
+    _print(rows, ["file", "stage", "agreement", "stability"], None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["file", "stage", "agreement"]
     assert lines[-1].split() == ["1499.off", "1", "0.25"]

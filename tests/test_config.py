@@ -42,6 +42,7 @@ def test_round_trip(config) -> None:
         (lambda: TrainConfig(seed=2**32), "seed must lie in"),
         (lambda: TrainConfig(weight_decay=-1.0), "weight_decay must not be negative"),
         (lambda: TrainConfig(clip=-1.0), "clip must be positive"),
+        (lambda: TrainConfig(clip=float("inf")), "1e9 lets any gradient pass"),
         (lambda: AugmentConfig(scale=float("inf")), "augment.scale must be at least 1, and finite"),
         (lambda: AugmentConfig(shift=float("inf")), "augment.shift must not be negative, and finite"),
         (lambda: TrainConfig(learning_rate=float("nan")), "learning_rate must be positive"),

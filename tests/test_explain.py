@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +128,25 @@ def test_the_command_writes_figures_and_files(tmp_path: Path, chair: Explanation
     assert np.ptp(points, axis=0) == pytest.approx(np.ptp(mesh.vertices, axis=0), rel=0.1)
     cloud = pc.read(tmp_path / "out" / "chair.off-stage2.ply")
     assert cloud.vertices == pytest.approx(points, abs=1e-4)
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "table"])
+def test_what_stops_the_command_costs_no_figure_that_was_measured(tmp_path: Path, format: str) -> None:
+    for number in range(60):
+        (tmp_path / f"{number:02d}.off").symlink_to(EXAMPLES / "chair.off")
+    saved = tmp_path / "out"
+    words = ["assignments", str(tmp_path), "--resamplings", "0", "--save", str(saved), "--format", format]
+    command = [sys.executable, "-m", "pointcentroid", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        while process.poll() is None and not list(saved.glob("*.npz")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout
+        told = re.findall(r"\d\d\.off", process.stdout.read())
+    assert process.returncode == 130
+    done = sorted(path.stem for path in saved.glob("*.npz"))
+    assert 1 <= len(done) < 60
+    assert sorted(set(told)) in (done, sorted(path.name for path in tmp_path.glob("*.off"))[: len(done) + 1])
 
 
 def test_files_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:

@@ -82,7 +82,10 @@ class Hub(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in body.decode().splitlines()]
         made = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
         gone = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
-        before = {name: content for name, content in self.repositories[repository][-1].items() if name not in gone}
+        held = self.repositories[repository][-1]
+        if gone - held.keys():
+            return self.answer(400, b'{"error": "A file to delete is not there."}')
+        before = {name: content for name, content in held.items() if name not in gone}
         self.repositories[repository].append(before | made | {".revision": parts[5].encode()})
         number = commit_id(len(self.repositories[repository]) - 1)
         url = f"{self.address}/{repository}/commit/{number}"
@@ -160,6 +163,15 @@ def test_no_graph_of_other_weights_stays(hub, tmp_path: Path) -> None:
         done = run(environment, "push", weights, "me/net")
         assert done.returncode == 0, done.stderr
         assert ("model.onnx" in repositories["me/net"][-1]) == held
+    own.with_suffix(".onnx").write_bytes(shipped_weights()["small"].with_suffix(".onnx").read_bytes())
+    run(environment, "push", own, "me/net")
+    assert "model.onnx" not in repositories["me/net"][-1], "nor does one come that only stands beside the weights"
+
+    address = f"hf://me/net@{commit_id(1)}"
+    done = run(environment, "classify", EXAMPLES / "chair.off", "--weights", address)
+    assert done.returncode == 0, done.stderr
+    fetched = {path.name for path in (tmp_path / "hf").glob(f"**/snapshots/{commit_id(1)}/*")}
+    assert fetched == {"model.safetensors", "model.onnx"}, "the graph is of the revision that was asked for"
 
 
 def test_a_model_card_says_what_the_weights_say() -> None:
@@ -171,7 +183,11 @@ def test_a_model_card_says_what_the_weights_say() -> None:
     assert ", ".join(card.classes) in text
     assert f"| validation_overall | {card.metrics['validation_overall']:.4g} |" in text
     assert card.provenance["data_sha256"] in text
-    assert "were trained on the validation shapes too" in text
+    assert "These weights were trained on the validation shapes too" in text
+    for known, said in ((["some data"], True), ([], False)):
+        told = {"config": card.provenance["config"] | {"split": "training"}, "knows_validation": known}
+        began = dataclasses.replace(card, provenance=card.provenance | told)
+        assert ("Weights that these began with, or learnt from" in model_card(began, "me/net")) == said
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pointcentroid.cli.output import Row
+    from pointcentroid.evaluate.assignments import StageMeasures
     from pointcentroid.evaluate.correspondence import NamedShape
 
 _RESAMPLINGS = 3
@@ -68,7 +69,6 @@ def assignments(
     require("measuring assignments", "torch", "torch")
     from pointcentroid.evaluate.assignments import (
         StageMeasures,
-        mean_measures,
         measure,
         resampled,
         save_assignments,
@@ -102,48 +102,54 @@ def assignments(
         check_apart(read, chain.from_iterable(cut), "--split")
     lender = parted_example(predictor, names, up) if names else None
     example = named_shape(*lender) if lender else None
-    rows: list[dict[str, Any]] = []
     measured: list[list[StageMeasures]] = []
     named: dict[str, list[NamedShape]] = {}
-    failures: list[dict[str, Any]] = []
-    for file in tracked(files, len(files), "measuring"):
-        try:
-            explanation = predictor.explain(file, up=up)
-            if lender:
-                remark_on_kinds(lender[0].prediction, explanation.prediction)
-            parted = read_parts(file)
-            if correspondence:
-                if parted is None:
-                    raise ReadError(file, "has no parts: glTF nodes, objects of OBJ or 3MF, two at least")
-                itself = example if names and Path(file).samefile(names) else None
-                named.setdefault(str(Path(file).parent), []).append(itself or named_shape(explanation, parted))
-            else:
-                parts = None if parted is None else point_parts(explanation, parted)
-                measured.append(measure(explanation, resampled(predictor, explanation, resamplings), parts))
-                label = explanation.prediction.label
-                rows += [{"file": file, "label": label, **dataclasses.asdict(m)} for m in measured[-1]]
-            where = places[file]
-            if save:
-                save_assignments(explanation, save / where.parent, where.name, colours)
-            if split:
-                write_split(explanation, explanation.prediction, split / where.parent, where.name, example, colours)
-        except (ReadError, MissingExtraError, OSError) as error:
-            reason = reason_of(error)
-            note(f"{file}: {reason}")
-            failures.append({"file": file, "error": reason})
-    kind: type = StageMeasures
-    if correspondence:
-        kind, rows = Correspondence, _corresponding(named, example, mean)
-    elif mean and measured:
-        rows = [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)]
-        for name in ("stability", "agreement"):
-            having = sum(getattr(stages[0], name) is not None for stages in measured)
-            if 0 < having < len(measured):
-                note(f"{name} is the mean of the {having} of {len(measured)} files that have it")
-    _show(rows, failures, [field.name for field in dataclasses.fields(kind)], written, output)
-    if correspondence and not rows and not failures:
-        note("nothing to compare: a folder needs two files with parts, or --names an example")
-    end(Counter(all=len(files), failed=len(failures)), "measured, or written")
+    counts = Counter(all=len(files))
+
+    def rows_of(file: str) -> Iterator[Row]:
+        explanation = predictor.explain(file, up=up)
+        if lender:
+            remark_on_kinds(lender[0].prediction, explanation.prediction)
+        parted = read_parts(file)
+        if correspondence:
+            if parted is None:
+                raise ReadError(file, "has no parts: glTF nodes, objects of OBJ or 3MF, two at least")
+            itself = example if names and Path(file).samefile(names) else None
+            named.setdefault(str(Path(file).parent), []).append(itself or named_shape(explanation, parted))
+        else:
+            parts = None if parted is None else point_parts(explanation, parted)
+            measured.append(measure(explanation, resampled(predictor, explanation, resamplings), parts))
+            label = explanation.prediction.label
+            yield from ({"file": file, "label": label, **dataclasses.asdict(m)} for m in measured[-1])
+        where = places[file]
+        if save:
+            save_assignments(explanation, save / where.parent, where.name, colours)
+        if split:
+            write_split(explanation, explanation.prediction, split / where.parent, where.name, example, colours)
+
+    def results() -> Iterator[Row]:
+        for file in tracked(files, len(files), "measuring"):
+            try:
+                yield from rows_of(file)
+            except (ReadError, MissingExtraError, OSError) as error:
+                reason = reason_of(error)
+                note(f"{file}: {reason}")
+                counts["failed"] += 1
+                yield {"file": file, "error": reason}
+
+    if correspondence or mean:
+        rows = list(results())
+        failures = [row for row in rows if "error" in row]
+        if correspondence:
+            kind, lead, rows = Correspondence, "folders" if mean else "folder", _corresponding(named, example, mean)
+        else:
+            kind, lead, rows = StageMeasures, "files", _means(measured)
+        _show([*rows, *failures], (lead,), kind, written, output)
+        if correspondence and not rows and not failures:
+            note("nothing to compare: a folder needs two files with parts, or --names an example")
+    else:
+        _show(results(), ("file", "label"), StageMeasures, written, output)
+    end(counts, "measured, or written")
 
 
 def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | None, mean: bool) -> list[dict[str, Any]]:
@@ -156,15 +162,40 @@ def _corresponding(named: dict[str, list[NamedShape]], example: NamedShape | Non
     return [{"folder": folder, **dataclasses.asdict(row)} for folder, rows in found.items() for row in rows]
 
 
-def _show(
-    rows: list[dict[str, Any]], failures: list[dict[str, Any]], fields: list[str], format: str, output: Path | None
-) -> None:
-    from pointcentroid.cli.output import print_rows, write
+def _means(measured: list[list[StageMeasures]]) -> list[Row]:
+    """A row a stage."""
+    from pointcentroid.cli.output import note
+    from pointcentroid.evaluate.assignments import mean_measures
 
-    columns = [*(name for name in (rows[0] if rows else ("file",)) if name not in fields), *fields]
+    for name in ("stability", "agreement"):
+        having = sum(getattr(stages[0], name) is not None for stages in measured)
+        if 0 < having < len(measured):
+            note(f"{name} is the mean of the {having} of {len(measured)} files that have it")
+    return [{"files": len(measured), **dataclasses.asdict(m)} for m in mean_measures(measured)] if measured else []
+
+
+def _show(rows: Iterable[Row], lead: tuple[str, ...], kind: type, format: str, output: Path | None) -> None:
+    """Write rows as they come; a table when they have ended, as all decide its columns; Ctrl-C leaves what there is."""
+    from pointcentroid.cli.output import write
+
+    columns = [*lead, *(field.name for field in dataclasses.fields(kind))]
     if format != "table":
-        write([*rows, *failures], list(dict.fromkeys([*columns, "file", "error"])), format, output)
-    elif rows or output:
+        write(rows, list(dict.fromkeys([*columns, "file", "error"])), format, output)
+        return
+    shown: list[Row] = []
+    try:
+        shown.extend(row for row in rows if "error" not in row)
+    except KeyboardInterrupt:
+        if output is None:
+            _print(shown, columns, None)
+        raise
+    _print(shown, columns, output)
+
+
+def _print(rows: list[Row], columns: list[str], output: Path | None) -> None:
+    from pointcentroid.cli.output import print_rows
+
+    if rows or output:
         given = [name for name in columns if name != "file" and any(row[name] is not None for row in rows)]
         print_rows(rows, partial(_lay_out, given), output)
 

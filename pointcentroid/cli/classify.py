@@ -48,7 +48,7 @@ def classify(
     target = parquet_target(output, resume, format or as_json)
     path = Path(output) if output and not target else None
     check_writable(path, read=[*paths, weights], recursive=recursive)
-    kind = chosen_format(format, path, as_json)
+    kind = chosen_format(format, path, as_json, ("table", "json", "csv", "parquet"))
     asked = {"up": up, "votes": votes, "top": top}
     answers = open_answers(target, weights, resume, **asked) if target else None
     if ray:

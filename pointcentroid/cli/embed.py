@@ -50,7 +50,7 @@ def embed(
 
     target = parquet_target(output, resume, format or as_json)
     path = Path(output) if output and not target else None
-    kind = chosen_format(format, path, as_json, ("npz", "json", "csv"))
+    kind = chosen_format(format, path, as_json, ("npz", "json", "csv", "parquet"))
     if kind == "npz" and output is None:
         raise typer.BadParameter("npz is binary and needs a file: add -o features.npz, or --json")
     check_writable(path, read=[*paths, weights], recursive=recursive)
