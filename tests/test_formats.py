@@ -113,6 +113,34 @@ def test_columns_are_named_as_programs_name_them(tmp_path: Path, points: np.ndar
     np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
 
 
+@pytest.mark.parametrize("between", [",", "\t", ";"])
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize("width", [3, 6])
+def test_columns_that_are_only_counted_are_the_first_three(
+    tmp_path: Path, points: np.ndarray, width: int, index: bool, between: str
+) -> None:
+    """As pandas writes a frame of an array; voxels, of whole numbers, may begin with such a row."""
+    rows = np.c_[points, np.ones((len(points), width - 3))].tolist()
+    lines = [between.join(map(str, range(width))), *(between.join(map(repr, row)) for row in rows)]
+    if index:
+        lines = [between + lines[0], *(f"{number}{between}{line}" for number, line in enumerate(lines[1:]))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
+    voxels = [(0, 1, 2), *((i, i * i % 7, 3) for i in range(20))]
+    (tmp_path / "t.csv").write_text("\n".join(between.join(map(str, row)) for row in voxels))
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, voxels)
+
+
+def test_names_may_have_a_title_above_them(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [",".join(map(repr, [7.0, *point])) for point in points.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(["Exported by a scanner", "", "id,X,Y,Z", *rows]))
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
+    (tmp_path / "t.csv").write_text("\n".join(["id,X,Y,Z", "a,b,c,d", *rows]))
+    with pytest.raises(ReadError, match="three coordinates") as caught:
+        read(tmp_path / "t.csv")
+    assert caught.value.line == 2
+
+
 def test_columns_whose_names_say_nothing_are_no_guess(tmp_path: Path, points: np.ndarray) -> None:
     rows = [",".join(map(repr, [1.0, *point])) for point in points.tolist()]
     (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d", *rows]))
@@ -309,6 +337,7 @@ def test_columns_may_be_named_with_units(tmp_path: Path, points: np.ndarray) -> 
         (["1 2 3"] * 20 + ["1 2"], 21, "three coordinates"),
         (["1 2 3"] * 3 + ["1 x 3"] + ["1 2 3"] * 20, 4, "three coordinates"),
         (["# nothing"], None, "no geometry"),
+        (["color,x,y,z", "#ff0000,1,2,3", "#00ff00,4,5,6"], None, "begin with #, as comments do"),
         (["1 2 3"] * 30, None, "coincide"),
         (["1 2 3", "4 5 6"], None, "only 2 points"),
         (["1 2 3", "4 5 inf"] * 20, 2, "finite"),
@@ -499,6 +528,17 @@ def test_what_stands_behind_the_triangles_of_an_stl_is_left_out(
     assert area(tmp_path / "a.stl") == pytest.approx(sphere.area, rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [0, 2**32 - 1])
+def test_an_stl_may_leave_its_triangles_uncounted(tmp_path: Path, sphere: trimesh.Trimesh, count: int) -> None:
+    content = trimesh.exchange.stl.export_stl(sphere)
+    content = content[:80] + count.to_bytes(4, "little") + content[84:]
+    (tmp_path / "a.stl").write_bytes(content)
+    assert area(tmp_path / "a.stl") == pytest.approx(sphere.area, rel=1e-5)
+    (tmp_path / "a.stl").write_bytes(content[:-1])
+    with pytest.raises(ReadError, match="cut short" if count else "no geometry"):
+        read(tmp_path / "a.stl")
+
+
 def test_a_text_stl_may_lack_its_last_line_but_no_part_of_a_facet(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
     text = trimesh.exchange.stl.export_stl_ascii(sphere)
     whole = text[: text.index("endsolid")]
@@ -582,6 +622,16 @@ def test_obj_of_any_encoding_and_of_whole_numbers_far_away(tmp_path: Path, encod
     assert area(tmp_path / "a.obj") == pytest.approx(far**2)  # a dart: fans would cover what is outside
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("kind", ["off", "ply"])
+def test_off_and_ply_of_any_encoding(tmp_path: Path, sphere: trimesh.Trimesh, kind: str, encoding: str) -> None:
+    more = {"encoding": "ascii"} if kind == "ply" else {}
+    made = sphere.export(file_type=kind, **more)
+    text = made if isinstance(made, str) else made.decode()
+    (tmp_path / f"a.{kind}").write_text(text, encoding=encoding)
+    assert area(tmp_path / f"a.{kind}") == pytest.approx(sphere.area, rel=1e-4)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_concave_polygons_of_a_binary_ply(tmp_path: Path, mixed: bool) -> None:
     """An L, alone or beside a triangle of no area."""
@@ -622,6 +672,19 @@ def test_cutting_polygons_has_an_end() -> None:
     faces, _ = triangles(ring, np.tile(np.arange(count), copies), np.full(copies, count))
     assert len(faces) == copies * (count - 2)
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_long_outlines_are_cut_whichever_way_round(way: int) -> None:
+    """A ring with a gap, of two thousand corners: half of them are dents, which cost little."""
+    angle = np.linspace(0, 1.9 * np.pi, 1000)
+    arc = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
+    ring = np.concatenate([arc, 0.7 * arc[::-1]])[::way]
+    faces, _ = triangles(ring, np.arange(2000), np.array([2000]))
+    a, b, c = (ring[faces[:, k]] for k in range(3))
+    x, y, _ = ring.T
+    outline = abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())
+    assert np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() == pytest.approx(outline, rel=1e-6)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -382,7 +382,8 @@ def test_skeletons_that_cannot_be_are_one_line_errors(tmp_path: Path) -> None:
         (lambda tree: tree["skins"][0].update(joints=[0]), "damaged glTF file .IndexError"),
         (lambda tree: tree["skins"][0].update(joints=[9, 1, 2]), "damaged glTF file .IndexError"),
         (lambda tree: tree["skins"][0].update(joints=[0, 1, -1]), "names a node -1"),
-        (lambda tree: tree["nodes"][4].update(children=[-1]), "node 4 has the child -1"),
+        (lambda tree: tree["nodes"][4].update(children=[-1]), "names an entry -1"),
+        (lambda tree: tree["nodes"].append({"children": [-1]}), r"node \d has the child -1"),
         (lambda tree: tree["accessors"][5].update(count=2), "3 joints and 2 inverse bind matrices"),
         (lambda tree: tree["accessors"][5].update(count=1), "3 joints and 1 inverse bind matrices"),
         (lambda tree: tree["accessors"][3].update(count=49), "damaged glTF file .ValueError"),
@@ -424,6 +425,52 @@ def test_the_scene_that_is_shown_is_read(tmp_path: Path) -> None:
     tree["scenes"].append({"name": "left empty"})
     (tmp_path / "a.glb").write_bytes(glb(tree | {"scene": 2}, binary))
     assert len(read(tmp_path / "a.glb").vertices) >= len(unposed), "what there is, where the scene shows nothing"
+
+
+def test_what_is_hidden_hides_all_below_it(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype("<f4")
+    tree, binary = tree_of(rows)
+    hidden = {"extensions": {"KHR_node_visibility": {"visible": False}}}
+    shown = {"extensions": {"KHR_node_visibility": {"visible": True}}}
+    tree["nodes"] = [{"mesh": 0, **shown}, {"children": [2], **hidden}, {"mesh": 0, "translation": [9, 0, 0]}]
+    tree["scenes"] = [{"nodes": [0, 1]}]
+    (tmp_path / "a.glb").write_bytes(glb(tree | {"extensionsRequired": ["KHR_node_visibility"]}, binary))
+    np.testing.assert_array_equal(read(tmp_path / "a.glb").vertices, rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree.update(scene=-1),
+        lambda tree: tree["scenes"][0].update(nodes=[-1]),
+        lambda tree: tree["nodes"][0].update(mesh=-1),
+        lambda tree: tree["meshes"][0]["primitives"][0]["attributes"].update(POSITION=-1),
+        lambda tree: tree["accessors"][0].update(bufferView=-1),
+        lambda tree: tree["bufferViews"][0].update(buffer=-1),
+    ],
+)
+def test_numbers_of_entries_do_not_count_from_the_end(tmp_path: Path, change: Callable[[dict], object]) -> None:
+    tree, binary = tree_of(np.random.default_rng(0).normal(size=(30, 3)))
+    change(tree)
+    (tmp_path / "a.glb").write_bytes(glb(tree, binary))
+    with pytest.raises(ReadError, match=r"damaged glTF file .*-1"):
+        read(tmp_path / "a.glb")
+
+
+def test_embedded_buffers_may_be_broken_into_lines_and_named_in_capitals(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 3)).astype("<f4")
+    tree, _ = tree_of(rows)
+    text = base64.encodebytes(rows.tobytes()).decode()
+    assert "\n" in text.strip()
+    tree["buffers"][0]["uri"] = "DATA:application/octet-stream;base64," + text
+    (tmp_path / "a.gltf").write_text(json.dumps(tree))
+    np.testing.assert_array_equal(read(tmp_path / "a.gltf").vertices, rows)
+    for begin in ("", "http://host/"):
+        tree["buffers"][0]["uri"] = begin + "x" * 10_000
+        (tmp_path / "a.gltf").write_text(json.dumps(tree))
+        with pytest.raises(ReadError) as caught:
+            read(tmp_path / "a.gltf")
+        assert len(str(caught.value)) < 300
 
 
 def test_trees_that_would_take_for_ever_or_fill_memory_are_refused(tmp_path: Path) -> None:

@@ -324,6 +324,9 @@ def test_bad_options_are_errors(predictor: Predictor) -> None:
     ]:
         with pytest.raises(ConfigError, match=says):
             predictor.predict([EXAMPLES / "chair.off"], **options)
+    for one in (str(EXAMPLES / "chair.off"), np.zeros((20, 3)), pc.read(EXAMPLES / "chair.off")):
+        with pytest.raises(ConfigError, match="expected several shapes, found one"):
+            pc.load("tiny", "cpu").predict(one)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="seed must not be negative"):
         predictor.explain(EXAMPLES / "chair.off", seed=-1)
 

@@ -125,6 +125,15 @@ def test_what_supports_a_print_is_no_part_of_the_shape(tmp_path: Path, sphere: t
     assert area(alone) == pytest.approx(larger.area, rel=1e-4)
 
 
+def test_what_a_slicer_marks_as_unprinted_is_no_part_of_the_shape(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
+    larger = sphere.copy().apply_scale(2)
+    objects = object_3mf(1, sphere) + object_3mf(2, larger)
+    for one, other, expected in (("1", "0", sphere.area), ("1", "1", sphere.area + larger.area), ("0", "0", None)):
+        build = f'<item objectid="1" printable="{one}"/><item objectid="2" printable="{other}"/>'
+        path = write_3mf(tmp_path / "a.3mf", {"3D/3dmodel.model": objects}, build)
+        assert area(path) == pytest.approx(expected or sphere.area + larger.area, rel=1e-4)
+
+
 def test_what_a_support_is_made_of_is_no_part_of_the_shape(tmp_path: Path, sphere: trimesh.Trimesh) -> None:
     support = '<object id="2" type="support"><components><component objectid="3"/></components></object>'
     objects = object_3mf(1, sphere) + object_3mf(3, sphere.copy().apply_scale(2)) + support
@@ -164,7 +173,7 @@ def test_what_a_support_is_made_of_is_no_part_of_the_shape(tmp_path: Path, spher
         ),
         ('<object id="2"><mesh><vertices><vertex x="1" z="2"/></vertices></mesh></object>', 2, "an element without 'y'"),
         ('<object id="2"><mesh></object>', 2, "mismatched tag"),
-        ("", None, "holds no geometry"),
+        ("", None, "builds none of its 1 objects"),
     ],
 )
 def test_a_damaged_3mf_says_what_is_wrong(

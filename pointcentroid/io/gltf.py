@@ -24,7 +24,8 @@ from pointcentroid.io.shape import MAX_ELEMENTS, MAX_INSTANCES, Part, Shape, joi
 _MOST_SETS = 4  # of four bones each; players must know one
 _INSTANCES = "EXT_mesh_gpu_instancing"
 _PLACES = {"TRANSLATION": "VEC3", "ROTATION": "VEC4", "SCALE": "VEC3"}
-_KNOWN = {*MESHOPT, DRACO, _INSTANCES, "KHR_mesh_quantization"}
+_VISIBILITY = "KHR_node_visibility"
+_KNOWN = {*MESHOPT, DRACO, _INSTANCES, _VISIBILITY, "KHR_mesh_quantization"}
 _LOOKS = tuple(
     f"{who}_{what}" for who in ("KHR", "EXT", "MSFT") for what in ("materials", "texture", "technique", "lights", "xmp")
 )
@@ -74,11 +75,11 @@ def _told_of_damage(path: Path) -> Iterator[None]:
 
 def _tree(path: Path, content: bytes) -> tuple[dict, bytes]:
     """The JSON of a file, and the buffer within it."""
-    tree, binary = _split_glb(path, content) if content[:4] == b"glTF" else (json.loads(content), b"")
-    version = tree.get("asset", {}).get("version", "2.0")
+    said, binary = _split_glb(path, content) if content[:4] == b"glTF" else (json.loads(content), b"")
+    version = said.get("asset", {}).get("version", "2.0")
     if str(version).startswith("1"):
         raise ReadError(path, f"glTF version {version} is not supported; expected version 2")
-    return tree, binary
+    return {name: _Entries(value) if isinstance(value, list) else value for name, value in said.items()}, binary
 
 
 def _split_glb(path: Path, content: bytes) -> tuple[dict, bytes]:
@@ -94,6 +95,15 @@ def _split_glb(path: Path, content: bytes) -> tuple[dict, bytes]:
         chunks.setdefault(kind, content[position + 8 : position + 8 + size])
         position += 8 + size
     return json.loads(chunks[b"JSON"]), chunks.get(b"BIN\0", b"")
+
+
+class _Entries(list[Any]):
+    """What a tree names by numbers, of which none is counted from the end."""
+
+    def __getitem__(self, number: Any) -> Any:
+        if not isinstance(number, slice) and number < 0:
+            raise IndexError(f"it names an entry {number}")
+        return super().__getitem__(number)
 
 
 class _Pose(NamedTuple):
@@ -176,14 +186,15 @@ class _Scene:
         return [number for number in range(len(nodes)) if number not in below]
 
     def _with_mesh(self, roots: list[int]) -> list[int]:
-        """The nodes under some roots that show a mesh, in the order of their numbers."""
+        """The nodes under some roots that show a mesh, in the order of their numbers; what is hidden hides all below it."""
         reached: set[int] = set()
         below = list(roots)
         while below:
             number = below.pop()
-            if number not in reached:
+            node = self.tree["nodes"][number]
+            if number not in reached and node.get("extensions", {}).get(_VISIBILITY, {}).get("visible", True):
                 reached.add(number)
-                below.extend(self.tree["nodes"][number].get("children", ()))
+                below.extend(node.get("children", ()))
         shown = [number for number in sorted(reached) if "mesh" in self.tree["nodes"][number]]
         parts = sum(len(self.tree["meshes"][self.tree["nodes"][number]["mesh"]]["primitives"]) for number in shown)
         if parts > MAX_INSTANCES:

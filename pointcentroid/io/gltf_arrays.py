@@ -202,22 +202,24 @@ class GltfArrays:
             if number != 0:
                 raise ReadError(self.path, f"its buffer {number} says nowhere where it is")
             return self.binary
-        if uri.startswith("data:"):
+        shown = uri if len(uri) <= 60 else uri[:57] + "..."
+        if uri[:5].lower() == "data:":
+            packed = b"".join(urllib.parse.unquote_to_bytes(uri.partition(",")[2]).split())
             try:
-                return base64.b64decode(urllib.parse.unquote_to_bytes(uri.partition(",")[2]), validate=True)
+                return base64.b64decode(packed, validate=True)
             except binascii.Error:
                 raise ReadError(self.path, "an embedded buffer is not valid base64") from None
         folder = Path(os.path.abspath(self.path.parent))
         # By its name: caches of downloads keep files elsewhere, and link them into the folder.
         file = Path(os.path.normpath(folder / urllib.parse.unquote(uri)))
         if not file.is_relative_to(folder) or "://" in uri:
-            raise ReadError(self.path, f"names the buffer {uri!r} outside its own folder, which is not opened")
+            raise ReadError(self.path, f"names the buffer {shown!r} outside its own folder, which is not opened")
         try:
             if file not in self._files:
                 self._files[file] = file.read_bytes()
             return self._files[file]
         except OSError as error:
-            raise ReadError(self.path, f"its buffer {uri!r} cannot be read: {error.strerror or error}") from None
+            raise ReadError(self.path, f"its buffer {shown!r} cannot be read: {error.strerror or error}") from None
 
 
 def _fan(corners: np.ndarray) -> np.ndarray:

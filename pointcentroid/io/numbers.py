@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Literal
 
 import fastnumbers
@@ -11,6 +12,17 @@ import simdjson
 _AS_JSON = bytes(byte if byte in b"0123456789+-.eE" else ord("," if byte in b" \t\r\n\v\f" else "?") for byte in range(256))
 _HEAD = 256  # bytes that tell how a text is laid out
 _PARSER = simdjson.Parser()  # kept, because its memory is: allocating that anew takes longer than parsing
+
+
+def utf8(content: bytes) -> bytes:
+    """A text in UTF-8 without its mark, whether it was so or, as its mark says, in UTF-16.
+
+    Args:
+        content: of a file. What has no mark stays as it is.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace").encode()
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def reals(text: bytes) -> np.ndarray | None:

@@ -8,7 +8,6 @@ Materials, textures, normals and curves are not read.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import first_broken, integers, reals, whole
+from pointcentroid.io.numbers import first_broken, integers, reals, utf8, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import Shape, checked
 
@@ -67,9 +66,7 @@ def parted(path: Path) -> Parted:
     Raises:
         ReadError: with the line, where a vertex or a face is no such thing.
     """
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        content = content.decode("utf-16", "replace").encode()
+    content = utf8(path.read_bytes())
     if b"\r" in content:
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\\\n" in content:  # goes on in the next line; a comment does not

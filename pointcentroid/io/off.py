@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import integers, reals, whole
+from pointcentroid.io.numbers import integers, reals, utf8, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
 
@@ -39,7 +39,7 @@ def read_off(path: Path) -> Shape:
     Raises:
         ReadError: with the line, where the file is malformed or cut short.
     """
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    content = utf8(path.read_bytes())
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")  # lines as on old Macs
     header, counts, body, body_line = _read_head(path, content)

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcentroid.errors import ReadError
-from pointcentroid.io.numbers import first_broken, reals, whole
+from pointcentroid.io.numbers import first_broken, reals, utf8, whole
 from pointcentroid.io.polygons import strips, triangles
 from pointcentroid.io.shape import Shape, checked
 
-_HEADER = re.compile(rb"(?s)(?:\xef\xbb\xbf)?ply[ \t]*(\r\n|\n|\r)(?:.*?[\r\n])??end_header[ \t]*(?:\1|\r\n|\n|\r|\Z)")
+_HEADER = re.compile(rb"(?s)ply[ \t]*(\r\n|\n|\r)(?:.*?[\r\n])??end_header[ \t]*(?:\1|\r\n|\n|\r|\Z)")
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
@@ -66,7 +66,7 @@ def read_ply(path: Path) -> Shape:
     Raises:
         ReadError: it is no PLY file, holds less or other than it declares, or no geometry.
     """
-    content = path.read_bytes()
+    content = utf8(path.read_bytes())
     header = _HEADER.match(content)
     if header is None:
         raise ReadError(path, "not a PLY file: it should start with 'ply' and have a line 'end_header'")

@@ -8,7 +8,7 @@ import numpy as np
 
 _MOST_STEPS = 20_000_000  # of cutting polygons at their ears, some seconds; what is left over then stays in fans
 _MOST_FANS = 16  # corners of polygons around all of which fans are tried, of many polygons at once
-_TRIED = 50  # steps that looking at a corner costs, beside one for each that is left
+_TRIED = 50  # steps that it costs to see whether a corner is an ear, beside one for each that is left
 
 
 def triangles(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,15 +114,17 @@ def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None
     flat = np.delete(ring, axis, axis=1) * ((1, 1) if (normal[axis] > 0) == (axis != 1) else (-1, 1))
     little = -1e-9 * abs(normal[axis])
     left, found = list(range(len(ring))), []
+    dents = _turn(np.roll(flat, 1, axis=0), flat, np.roll(flat, -1, axis=0)) < 0  # corners that are no ears
     while len(left) > 3:
         for place, corner in enumerate(left):
+            steps -= 1
+            if dents[corner]:
+                continue
             before, after = left[place - 1], left[(place + 1) % len(left)]
             a, b, c = flat[before], flat[corner], flat[after]
             steps -= _TRIED + len(left)
             if steps < 0:
                 return None, 0
-            if _turn(a, b, c) < 0:
-                continue
             others = flat[[one for one in left if one not in (before, corner, after)]]
             inside = np.logical_and.reduce([_turn(p, q, others) >= little for p, q in itertools.pairwise((a, b, c, a))])
             if all((other == (a, b, c)).all(axis=1).any() for other in others[inside]):  # a hole may touch, by a seam
@@ -130,7 +132,10 @@ def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None
         else:
             return None, steps
         found.append((before, corner, after))
-        left.remove(corner)
+        del left[place]
+        for beside in (place - 1, place % len(left)):  # their neighbours are others now
+            a, b, c = flat[left[beside - 1]], flat[left[beside]], flat[left[(beside + 1) % len(left)]]
+            dents[left[beside]] = _turn(a, b, c) < 0
     return np.array([*found, left]), steps
 
 
@@ -146,5 +151,5 @@ def _normals(corners: np.ndarray) -> np.ndarray:
 
 
 def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Twice the area of triangles a, b, c in the plane; negative where they go clockwise. `c` may be many points."""
-    return (b[0] - a[0]) * (c[..., 1] - a[1]) - (b[1] - a[1]) * (c[..., 0] - a[0])
+    """Twice the area of triangles a, b, c in the plane; negative where they go clockwise. Each may be many points."""
+    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])

@@ -17,6 +17,7 @@ from pointcentroid.io.numbers import reals
 from pointcentroid.io.shape import Part, Shape, joined
 
 _NAMED = re.compile(rb"^([ \t]*(?:end)?solid)\b[^\n]*", re.MULTILINE | re.IGNORECASE)
+_UNCOUNTED = 0, 2**32 - 1
 logging.getLogger("trimesh").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
@@ -73,14 +74,16 @@ def _whole(path: Path, content: bytes) -> bytes:
     """An STL as trimesh takes it.
 
     A binary one says how many triangles follow, 50 bytes each; what stands behind these is left out. Its header may begin
-    with `solid`, as a text does; but what a text has in the place of the number is far too large. A text may lack its last
-    line, `endsolid`, but no part of a facet.
+    with `solid`, as a text does; but what a text has in the place of the number is far too large. Programs that do not know
+    how many there will be leave it at 0, or at all ones. A text may lack its last line, `endsolid`, but no part of a facet.
     """
     begin = content[: content.find(b"\n", 0, 2**16) + 1024].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     text = begin.startswith(b"solid") and b"facet" in begin
     if len(content) >= 84:
         declared = int.from_bytes(content[80:84], "little")
         held = (len(content) - 84) // 50
+        if not text and declared in _UNCOUNTED and held and len(content) == 84 + 50 * held:
+            return content[:80] + held.to_bytes(4, "little") + content[84:]
         if declared <= held and not (text and declared == 0):
             return content[: 84 + 50 * declared]
         if not text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _COMMENT = ("#", "//")
 _DECIMAL = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")  # a number as half of the world writes it
+_HIGHEST = 10  # lines above the points, at most, beside comments
 _HEAD = 1 << 16  # bytes in which `may_hold_points` looks for a point
 _OFTEN_NO_POINTS = (".txt", ".csv")  # suffixes under which all kinds of text are found beside shapes
 
@@ -50,8 +52,9 @@ def read_text(path: Path) -> Shape:
     """Read a point a line: x, y, z, then anything, separated by semicolons, else by commas, else by white space.
 
     Blank lines, lines that start with `#` or `//`, one line of column names and lines that hold only the number of points
-    (PTS) are passed over. Column names, in a line of their own or in the last comment above the points, say which columns to
-    take: x, y and z, as such or as programs write them (`pos_x`, `Points:0`, `X [m]`, easting). Between semicolons, and in
+    (PTS) are passed over; names may have a title above them. Column names, in a line of their own or in the last comment
+    above the points, say which columns to take: x, y and z, as such or as programs write them (`pos_x`, `Points:0`, `X [m]`,
+    easting), or the first three where they are called 0, 1, 2 and so on, as pandas writes them. Between semicolons, and in
     numbers that white space separates, a comma is a decimal point.
 
     Args:
@@ -169,11 +172,15 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
     their own."""
     names: list[str] = []
     named = counted = apart = False
-    for number, text in _numbered(lines, 0):
+    rows = list(islice(_numbered(lines, 0), _HIGHEST))
+    for (number, text), (_, below) in itertools.pairwise([*rows, (0, "")]):
         cells = _cells(text).of(text)
+        wordy = not any(map(_is_number, [*cells, *_cells(text, mixed=True).of(text)]))
         if len(cells) == 1 and cells[0].strip().isdigit() and not counted:
             counted = True
-        elif not named and not any(map(_is_number, [*cells, *_cells(text, mixed=True).of(text)])):
+        elif not named and (columns := _counted_columns(cells, below)):
+            return number, columns, True
+        elif wordy and (not named or (_places(names) is None and _places(cells) is not None)):
             named = True
             names = text.split("\t") if "\t" in text else cells  # names may hold blanks
             apart = any(mark in text for mark in ",;\t")  # else it may be a title
@@ -183,7 +190,20 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
             if columns is None and len(names) == held > 3 and apart:
                 raise ReadError(path, f"its columns are {', '.join(names)[:80]}; none are called x, y, z", number)
             return number - 1, columns or _commented(lines[: number - 1], held), columns is not None
+    if named and any(line.lstrip().startswith("#") for line in lines):
+        raise ReadError(path, "holds no geometry: its lines begin with #, as comments do, and count as such")
     raise ReadError(path, "holds no geometry: no line with three numbers")
+
+
+def _counted_columns(cells: list[str], below: str) -> tuple[int, int, int] | None:
+    """The first three columns, where a line only counts them, from 0, as pandas writes names that nobody gave; a column
+    without a name is that of the rows' own numbers."""
+    counts = [cell.strip() for cell in cells if cell.strip()]
+    held = [cell.strip() for cell in _cells(below).of(below)]
+    first = len(held) - len(counts)
+    if counts != [str(number) for number in range(len(counts))] or len(counts) < 3 or first not in (0, 1):
+        return None
+    return None if all(map(str.isdigit, held)) else (first, first + 1, first + 2)
 
 
 def _commented(above: list[str], held: int) -> tuple[int, int, int] | None:

@@ -38,11 +38,13 @@ class _Placement(NamedTuple):
         model: the file of the archive that holds the object.
         number: the object's id there.
         transform: (4, 4), of rows (x, y, z, 1).
+        aside: whether it is said not to be printed, as slicers of the PrusaSlicer family do.
     """
 
     model: str
     number: str
     transform: np.ndarray
+    aside: bool
 
 
 class _Object(NamedTuple):
@@ -135,9 +137,11 @@ class _Package:
         root = self._root()
         self._parse(root)
         waiting = [(item, np.eye(4), False, 0) for item in reversed(self.items[root])]
+        if self.objects and not waiting:
+            raise ReadError(self.path, f"builds none of its {len(self.objects)} objects; there is no geometry to see")
         seen = elements = 0
         while waiting:
-            (model, number, transform), outer, aside, depth = waiting.pop()
+            (model, number, transform, unprinted), outer, aside, depth = waiting.pop()
             if model not in self.items:
                 self._parse(model)
             found = self.objects.get((model, number))
@@ -146,7 +150,7 @@ class _Package:
                 raise ReadError(self.path, f"damaged 3MF file: it places object {number!r}, which {model} does not hold")
             if depth > len(self.objects):
                 raise ReadError(self.path, "damaged 3MF file: a component is part of itself")
-            inner, aside = transform @ outer, aside or found.kind in _ASIDE
+            inner, aside = transform @ outer, aside or unprinted or found.kind in _ASIDE
             elements += max(len(found.vertices), len(found.faces))
             waiting += [(component, inner, aside, depth + 1) for component in reversed(found.components)]
             if seen + len(waiting) > MAX_INSTANCES or elements > MAX_ELEMENTS:
@@ -315,7 +319,8 @@ def _placement(attributes: dict[str, str], model: str) -> _Placement:
     if text := attributes.get("transform"):
         transform[:, :3] = np.array(text.split(), dtype=np.float64).reshape(4, 3)
     others = (value for key, value in attributes.items() if key.endswith("}path"))  # the production extension's
-    return _Placement(_member(next(others, model)), attributes.get("objectid", ""), transform)
+    unprinted = attributes.get("printable", "1").lower() in ("0", "false")
+    return _Placement(_member(next(others, model)), attributes.get("objectid", ""), transform, unprinted)
 
 
 def _member(address: str) -> str:

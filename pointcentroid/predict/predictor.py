@@ -168,7 +168,7 @@ class Predictor:
             ConfigError: see `__call__`.
         """
         check_options(up, votes=votes, top=top, batch_size=batch_size)
-        if isinstance(sources, (str, Path)) or getattr(sources, "ndim", 3) == 2:
+        if isinstance(sources, (str, Path)) or getattr(sources, "ndim", 3) == 2 or not hasattr(sources, "__iter__"):
             raise ConfigError("expected several shapes, found one; a predictor is called with one: predictor(shape)")
         if workers is not None and workers < 0:
             raise ConfigError(f"workers must not be negative, found {workers}")

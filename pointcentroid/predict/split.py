@@ -143,7 +143,9 @@ def write_split(
     example: Labelled | None = None,
     colours: ClassColours | None = None,
 ) -> list[Path]:
-    """Write a mesh in pieces, in the file's own frame and units: a GLB with a node for each that has faces, and a JSON.
+    """Write a mesh in pieces: a GLB with a node for each that has faces, and a JSON, in the file's own frame and units.
+
+    glTF has y up, so the nodes of the GLB turn what they hold until its up is y.
 
     The JSON holds, for each centroid, its name, how many faces and how many of the net's points are its, and of its piece
     the area, the box, as (least, greatest) corner, and the volume: where the piece is closed, else null.
