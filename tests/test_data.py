@@ -271,6 +271,18 @@ def test_a_bomb_in_an_archive_is_not_unpacked(tmp_path: Path) -> None:
         find_shapes(path)
 
 
+def test_names_in_an_archive_may_have_backslashes(tree: Path, tmp_path: Path) -> None:
+    """As programs of Windows have written them."""
+    path = zipped(tree, tmp_path / "raw.zip")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        for member in archive.infolist():
+            other.writestr(zipfile.ZipInfo(member.filename.replace("/", "\\")), archive.read(member))
+    one, two = find_shapes(path), find_shapes(tmp_path / "other.zip")
+    assert one.entries == two.entries
+    fetched = [[file.read_bytes() for file in found.fetch(found.entries, tmp_path)] for found in (one, two)]
+    assert fetched[0] == fetched[1]
+
+
 def test_own_validation_folders_are_respected_and_formats_mix(tmp_path: Path) -> None:
     for category in ("a", "b"):
         for number in range(3):

@@ -137,13 +137,23 @@ def _content(path: Path) -> str:
     return f"{checksum:08x} {size}"
 
 
+class _Archive(zipfile.ZipFile):
+    """A zip archive whose names have slashes; some programs of Windows write backslashes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        for member in self.infolist():
+            member.filename = member.filename.replace("\\", "/")
+        self.NameToInfo = {member.filename: member for member in self.infolist()}
+
+
 class ZipCatalogue(Catalogue):
     """Files in class folders in a zip archive, unpacked a few at a time."""
 
     def __init__(self, path: Path, entries: list[Entry], up: str = "z") -> None:
         self.path = path
         super().__init__(str(path), entries, up)
-        with zipfile.ZipFile(path) as archive:
+        with _Archive(path) as archive:
             self._members = [archive.getinfo(entry.key) for entry in entries]
         for member in self._members:
             if member.file_size > MAX_UNPACKED:
@@ -158,7 +168,7 @@ class ZipCatalogue(Catalogue):
     def fetch(self, entries: Sequence[Entry], scratch: Path) -> list[Source]:
         """Unpack into `scratch`, under names of our own: what an archive calls its members is never used as a path."""
         paths: list[Source] = []
-        with zipfile.ZipFile(self.path) as archive:
+        with _Archive(self.path) as archive:
             for number, entry in enumerate(entries):
                 path = scratch / f"{number}{PurePosixPath(entry.key).suffix.lower()}"
                 try:
@@ -231,7 +241,7 @@ def find_shapes(source: Any, classes: Sequence[str] | None = None) -> Catalogue:
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: neither a folder of class folders, a zip of one, nor an npz file")
     try:
-        archive = zipfile.ZipFile(path)
+        archive = _Archive(path)
     except ARCHIVE_ERRORS as error:
         raise DataError(f"{path}: the archive is damaged ({error})") from None
     with archive:
