@@ -24,6 +24,7 @@ from pointcentroid import io
 from pointcentroid.data.layouts import find_shapes
 from pointcentroid.errors import DataError, MissingExtraError, ReadError
 from pointcentroid.io import READERS, obj, read
+from pointcentroid.io.ply import cloud_bytes
 from pointcentroid.io.polygons import triangles
 
 from .conftest import EXAMPLES
@@ -79,6 +80,31 @@ def test_pcd_keeps_the_points_and_drops_missing_returns(tmp_path: Path, points: 
     holes[::7] = np.nan
     PointCloud.from_xyz_points(holes).save(path, encoding=Encoding[encoding])
     np.testing.assert_allclose(read(path).vertices, holes[~np.isnan(holes[:, 0])], rtol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".ply", ".xyz", ".csv", ".npz"])
+def test_points_of_three_nan_are_missing_returns(tmp_path: Path, points: np.ndarray, suffix: str) -> None:
+    holed, path = np.insert(points, [0, 7, 7, len(points)], np.nan, axis=0), tmp_path / f"a{suffix}"
+
+    def write(rows: np.ndarray) -> None:
+        if suffix == ".ply":
+            path.write_bytes(cloud_bytes(rows))
+        elif suffix == ".npy":
+            np.save(path, rows)
+        elif suffix == ".npz":
+            np.savez(path, points=rows)
+        else:
+            np.savetxt(path, rows, delimiter="," if suffix == ".csv" else " ", fmt="%.17g")
+
+    write(holed)
+    np.testing.assert_array_equal(read(path).vertices, points)
+    holed[20, 1] = np.nan
+    write(holed)
+    with pytest.raises(ReadError, match=r"vertex 20 is .*nan.* finite"):
+        read(path)
+    write(holed[:10])
+    with pytest.raises(ReadError, match="holds only 7 points"):
+        read(path)
 
 
 def test_npz_may_hold_a_mesh(tmp_path: Path, sphere: trimesh.Trimesh) -> None:

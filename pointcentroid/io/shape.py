@@ -84,8 +84,9 @@ def checked(
 ) -> Shape:
     """Build a shape, or say why these arrays are none.
 
-    A mesh without faces but with vertices is a point cloud. Vertices that no face uses are left out of the checks of a
-    mesh: they are not part of its surface.
+    A mesh without faces but with vertices is a point cloud. Points of three NaN are left out of it: depth cameras write them
+    where nothing came back. Vertices that no face uses are left out of the checks of a mesh: they are not part of its
+    surface.
 
     Args:
         path: named in errors.
@@ -113,14 +114,16 @@ def checked(
             wrong = low if low < 0 else high
             raise ReadError(path, f"a face names vertex {wrong}, but the vertices are 0..{len(vertices) - 1}")
         # Most meshes are sound, and then there is no need to look vertex by vertex at what the faces use.
-        used = vertices if np.abs(vertices).max() <= _LARGEST else vertices[faces.ravel()]
+        rows = None if np.abs(vertices).max() <= _LARGEST else faces.ravel()
     else:
-        if len(vertices) < MIN_POINTS:
-            raise ReadError(path, f"holds only {len(vertices)} points and no faces; at least {MIN_POINTS} points are needed")
-        used = vertices
+        there = ~np.isnan(vertices).all(axis=1)
+        if (held := int(there.sum())) < MIN_POINTS:
+            raise ReadError(path, f"holds only {held} points and no faces; at least {MIN_POINTS} points are needed")
+        rows = None if held == len(vertices) else np.flatnonzero(there)
+    used = vertices if rows is None else vertices[rows]
     if not np.isfinite(used).all():
         bad = int(np.flatnonzero(~np.isfinite(used).all(axis=1))[0])
-        vertex = int(faces.ravel()[bad]) if faces is not None else bad  # here `used` holds the corners of the faces
+        vertex = bad if rows is None else int(rows[bad])
         found = " ".join(f"{x:g}" for x in vertices[vertex])
         line = line_of(vertex) if line_of else None
         raise ReadError(path, f"vertex {vertex} is ({found}); every coordinate must be a finite number", line)
@@ -131,7 +134,7 @@ def checked(
         raise ReadError(path, f"all {len(used)} points coincide; there is no shape to see")
     if faces is not None and _has_no_area(vertices, faces):
         raise ReadError(path, "no face has an area; the surface cannot be sampled")
-    return Shape(vertices, faces)
+    return Shape(used if faces is None else vertices, faces)
 
 
 def _has_no_area(vertices: np.ndarray, faces: np.ndarray) -> bool:
