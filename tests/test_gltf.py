@@ -264,7 +264,9 @@ def test_gltf_that_asks_for_what_is_not_done_is_refused(tmp_path: Path) -> None:
             read(changed(change))
     plain = read(changed(lambda _: None))
     for same in (
-        lambda tree: tree.update(extensionsRequired=["KHR_texture_transform", "KHR_materials_unlit"]),
+        lambda tree: tree.update(
+            extensionsRequired=["KHR_texture_transform", "KHR_materials_unlit", "KHR_mesh_quantization"]
+        ),
         lambda tree: tree.pop("scenes"),
     ):
         assert area(changed(same)) == trimesh.Trimesh(plain.vertices, plain.faces, process=False).area

@@ -82,7 +82,7 @@ def _whole(path: Path, content: bytes) -> bytes:
     if len(content) >= 84:
         declared = int.from_bytes(content[80:84], "little")
         held = (len(content) - 84) // 50
-        if not text and declared in _UNCOUNTED and held and len(content) == 84 + 50 * held:
+        if declared in _UNCOUNTED and held and len(content) == 84 + 50 * held:
             return content[:80] + held.to_bytes(4, "little") + content[84:]
         if declared <= held and not (text and declared == 0):
             return content[: 84 + 50 * declared]

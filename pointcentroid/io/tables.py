@@ -201,7 +201,7 @@ def _counted_columns(cells: list[str], below: str) -> tuple[int, int, int] | Non
     counts = [cell.strip() for cell in cells if cell.strip()]
     held = [cell.strip() for cell in _cells(below).of(below)]
     first = len(held) - len(counts)
-    if counts != [str(number) for number in range(len(counts))] or len(counts) < 3 or first not in (0, 1):
+    if counts != [str(number) for number in range(len(counts))] or first not in (0, 1):
         return None
     return None if all(map(str.isdigit, held)) else (first, first + 1, first + 2)
 
