@@ -22,6 +22,7 @@ from pointcentroid.predict.preparing import Prepared, Preparer, attempt, prepare
 from pointcentroid.results import Failure
 
 from .conftest import EXAMPLES
+from .doubles import counted, telling
 
 SETTINGS = PreprocessConfig(sample=64, points=64)
 
@@ -62,13 +63,7 @@ class Counted:
         self.path, self.log = path, log
 
     def __reduce__(self) -> tuple:
-        return _counted, (self.path, self.log)
-
-
-def _counted(path: Path, log: Path) -> Path:
-    with log.open("a") as file:
-        file.write("x")
-    return path
+        return counted, (self.path, self.log)
 
 
 def test_a_crash_leaves_the_answers_that_are_there(tmp_path: Path) -> None:
@@ -105,16 +100,11 @@ def test_a_file_that_needs_more_memory_than_a_reader_has_is_read_alone(tmp_path:
 def test_signals_to_the_group_do_not_reach_readers(tmp_path: Path) -> None:
     class Telling:
         def __reduce__(self) -> tuple:
-            return _telling, (tmp_path / "group",)
+            return telling, (tmp_path / "group", EXAMPLES / "chair.off")
 
     (result,) = Preparer(SETTINGS, workers=1)([Telling()])
     assert isinstance(result, Prepared)
     assert int((tmp_path / "group").read_text()) != os.getpgrp()
-
-
-def _telling(path: Path) -> Path:
-    path.write_text(str(os.getpgrp()))
-    return EXAMPLES / "chair.off"
 
 
 def test_an_iterator_left_early_stops_its_processes() -> None:
