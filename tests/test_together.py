@@ -178,6 +178,8 @@ def test_it_makes_weights_that_predict(toy: Path, tmp_path: Path) -> None:
     done = subprocess.run([*script, "finish", tmp_path, "--data", toy], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     logged = json.loads((tmp_path / "log.json").read_text())[-1]["validation"]
+    clouds = load_npz(toy)
+    held_out = clouds.subset(clouds.part("validation"))
     for number, others in ((1, ["toy-2"]), (2, ["toy-1"]), (3, [])):
         path = tmp_path / f"toy-{number}.safetensors"
         card = read_card(path)
@@ -186,8 +188,9 @@ def test_it_makes_weights_that_predict(toy: Path, tmp_path: Path) -> None:
         assert measured == pytest.approx(logged[f"toy-{number}"], abs=1e-3)
         assert measured[0] > 80
         assert load_weights(path)[0].keys() == CentroidClassifier(MODEL).state_dict().keys()
-        prediction = load(path)(np.random.default_rng(1).random((64, 3)) * [0.3, 0.3, 1], up="z")
-        assert prediction.label == "z"
+        said = load(path).predict(list(held_out.points), up="z")
+        right = np.mean([one.label == clouds.classes[label] for one, label in zip(said, held_out.labels, strict=True)])
+        assert 100 * right == pytest.approx(measured[0], abs=1e-3)
 
 
 def test_the_mean_of_weights(toy: Path, tmp_path: Path) -> None:
