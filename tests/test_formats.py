@@ -152,7 +152,7 @@ def test_columns_that_are_only_counted_are_the_first_three(
         lines = [between + lines[0], *(f"{number}{between}{line}" for number, line in enumerate(lines[1:]))]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
-    voxels = [(0, 1, 2), *((i, i * i % 7, 3) for i in range(20))]
+    voxels = [(0, 1, 2), *((-i, i * i % 7, 3) for i in range(1, 20))]
     (tmp_path / "t.csv").write_text("\n".join(between.join(map(str, row)) for row in voxels))
     np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, voxels)
 

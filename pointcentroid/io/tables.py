@@ -203,7 +203,7 @@ def _counted_columns(cells: list[str], below: str) -> tuple[int, int, int] | Non
     first = len(held) - len(counts)
     if counts != [str(number) for number in range(len(counts))] or first not in (0, 1):
         return None
-    return None if all(map(str.isdigit, held)) else (first, first + 1, first + 2)
+    return None if all(cell.lstrip("+-").isdigit() for cell in held) else (first, first + 1, first + 2)
 
 
 def _commented(above: list[str], held: int) -> tuple[int, int, int] | None:
