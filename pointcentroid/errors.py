@@ -63,6 +63,11 @@ def one_line(error: BaseException, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def shortened(text: str) -> str:
+    """What a file holds, as part of a message: its first characters, where there are more than sixty."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def printable(text: str) -> str:
     """A name in which characters that steer a terminal stand as Python writes them."""
     return "".join(repr(each)[1:-1] if ord(each) < 32 or 127 <= ord(each) < 160 else each for each in text)

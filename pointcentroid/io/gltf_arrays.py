@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pointcentroid.errors import MissingExtraError, ReadError, one_line
+from pointcentroid.errors import MissingExtraError, ReadError, one_line, shortened
 from pointcentroid.io.polygons import strips
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED
 
@@ -202,7 +202,6 @@ class GltfArrays:
             if number != 0:
                 raise ReadError(self.path, f"its buffer {number} says nowhere where it is")
             return self.binary
-        shown = uri if len(uri) <= 60 else uri[:57] + "..."
         if uri[:5].lower() == "data:":
             packed = b"".join(urllib.parse.unquote_to_bytes(uri.partition(",")[2]).split())
             try:
@@ -213,13 +212,13 @@ class GltfArrays:
         # By its name: caches of downloads keep files elsewhere, and link them into the folder.
         file = Path(os.path.normpath(folder / urllib.parse.unquote(uri)))
         if not file.is_relative_to(folder) or "://" in uri:
-            raise ReadError(self.path, f"names the buffer {shown!r} outside its own folder, which is not opened")
+            raise ReadError(self.path, f"names the buffer {shortened(uri)!r} outside its own folder, which is not opened")
         try:
             if file not in self._files:
                 self._files[file] = file.read_bytes()
             return self._files[file]
         except OSError as error:
-            raise ReadError(self.path, f"its buffer {shown!r} cannot be read: {error.strerror or error}") from None
+            raise ReadError(self.path, f"its buffer {shortened(uri)!r} cannot be read: {error.strerror or error}") from None
 
 
 def _fan(corners: np.ndarray) -> np.ndarray:

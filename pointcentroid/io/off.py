@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcentroid.errors import ReadError
+from pointcentroid.errors import ReadError, shortened
 from pointcentroid.io.numbers import integers, reals, utf8, whole
 from pointcentroid.io.polygons import triangles
 from pointcentroid.io.shape import MAX_ELEMENTS, Shape, checked
@@ -235,8 +235,7 @@ def _content_lines(body: bytes, line: int) -> Iterator[tuple[int, list[bytes]]]:
 
 def _show(text: bytes | list[bytes]) -> str:
     joined = b" ".join(text) if isinstance(text, list) else text
-    shown = joined.decode("ascii", "replace")
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    return shortened(joined.decode("ascii", "replace"))
 
 
 READERS = {".off": read_off}

@@ -114,7 +114,12 @@ def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None
     flat = np.delete(ring, axis, axis=1) * ((1, 1) if (normal[axis] > 0) == (axis != 1) else (-1, 1))
     little = -1e-9 * abs(normal[axis])
     left, found = list(range(len(ring))), []
-    dents = _turn(np.roll(flat, 1, axis=0), flat, np.roll(flat, -1, axis=0)) < 0  # corners that are no ears
+
+    def dent(place: int) -> bool:
+        """Whether the outline turns outwards there, so that it is no ear."""
+        return bool(_turn(flat[left[place - 1]], flat[left[place]], flat[left[(place + 1) % len(left)]]) < 0)
+
+    dents = list(map(dent, left))
     while len(left) > 3:
         for place, corner in enumerate(left):
             steps -= 1
@@ -134,8 +139,7 @@ def _ears(ring: np.ndarray, steps: int = _MOST_STEPS) -> tuple[np.ndarray | None
         found.append((before, corner, after))
         del left[place]
         for beside in (place - 1, place % len(left)):  # their neighbours are others now
-            a, b, c = flat[left[beside - 1]], flat[left[beside]], flat[left[(beside + 1) % len(left)]]
-            dents[left[beside]] = _turn(a, b, c) < 0
+            dents[left[beside]] = dent(beside)
     return np.array([*found, left]), steps
 
 
@@ -151,5 +155,5 @@ def _normals(corners: np.ndarray) -> np.ndarray:
 
 
 def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Twice the area of triangles a, b, c in the plane; negative where they go clockwise. Each may be many points."""
-    return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+    """Twice the area of triangles a, b, c in the plane; negative where they go clockwise. `c` may be many points."""
+    return (b[0] - a[0]) * (c[..., 1] - a[1]) - (b[1] - a[1]) * (c[..., 0] - a[0])

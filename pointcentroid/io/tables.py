@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import itertools
 import math
@@ -18,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pointcentroid.errors import PointCentroidError, ReadError, one_line
+from pointcentroid.errors import PointCentroidError, ReadError, one_line, shortened
+from pointcentroid.io.numbers import utf8
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _COMMENT = ("#", "//")
 _DECIMAL = re.compile(r"[-+]?\d+(,\d+)?([eE][-+]?\d+)?")  # a number as half of the world writes it
-_HIGHEST = 10  # lines above the points, at most, beside comments
 _HEAD = 1 << 16  # bytes in which `may_hold_points` looks for a point
 _OFTEN_NO_POINTS = (".txt", ".csv")  # suffixes under which all kinds of text are found beside shapes
 
@@ -95,10 +94,9 @@ def _rows(path: Path, lines: list[str], first: int) -> Iterator[tuple[int, str]]
 
 def _text(path: Path, content: bytes) -> str:
     """What bytes say, in whichever encoding programs write tables."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="replace")
+    content = utf8(content)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as error:
         if b"\0" not in content:  # a name or a comment in Latin letters; numbers are the same in all
             return content.decode("latin-1")
@@ -128,8 +126,7 @@ def may_hold_points(path: str, read: Callable[[str, int], bytes] = _beginning) -
         head = read(path, _HEAD)
     except (OSError, PointCentroidError):
         return True
-    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    lines = head.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
+    lines = utf8(head).decode(errors="replace").splitlines()
     cut = len(head) == _HEAD
     if cut:
         del lines[-1]
@@ -172,8 +169,7 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
     their own."""
     names: list[str] = []
     named = counted = apart = False
-    rows = list(islice(_numbered(lines, 0), _HIGHEST))
-    for (number, text), (_, below) in itertools.pairwise([*rows, (0, "")]):
+    for (number, text), (_, below) in itertools.pairwise(itertools.chain(_numbered(lines, 0), [(0, "")])):
         cells = _cells(text).of(text)
         wordy = not any(map(_is_number, [*cells, *_cells(text, mixed=True).of(text)]))
         if len(cells) == 1 and cells[0].strip().isdigit() and not counted:
@@ -268,8 +264,7 @@ def _row(path: Path, number: int, text: str, cells: _Cells, columns: tuple[int, 
         found = cells.of(text)
         return [float(found[column]) for column in columns]
     except (ValueError, IndexError):
-        shown = text if len(text) <= 60 else text[:57] + "..."
-        raise ReadError(path, f"expected three coordinates, found {shown!r}", number) from None
+        raise ReadError(path, f"expected three coordinates, found {shortened(text)!r}", number) from None
 
 
 def read_npy(path: Path) -> Shape:
