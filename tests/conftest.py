@@ -171,6 +171,20 @@ def watched_pages(browser: Any, own: tuple[str, ...], patience: float) -> Iterat
     assert complaints == []
 
 
+def until(condition: Callable[[], bool], what: str = "", seconds: float = 20) -> None:
+    """Wait for something to become true.
+
+    Args:
+        condition: asked again and again.
+        what: it is, for the error.
+        seconds: to wait at most.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.02)
+
+
 def pytest_configure() -> None:
     """A shell's background commands ignore Ctrl-C, and their children inherit that; tests of it need it to arrive."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -17,7 +17,7 @@ from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.io import read
 
 from .conftest import EXAMPLES, ROOT
-from .test_data import balls, save_npz
+from .data.prepared import balls, save_npz
 
 
 def test_the_script_makes_the_shipped_examples(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -52,7 +53,31 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"""
 Row = tuple[str, float, str]
 
 
-def median_time(work: Callable[[], object], budget: float = 2.0, least: int = 3) -> float:
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured.
+
+    Attributes:
+        calls: of one thing by itself, at least.
+        budget: seconds for it; more calls where they fit.
+        rounds: of things that are measured in turn.
+        net_rounds: the same for a net in both runtimes.
+        copies: files of the folder.
+        compiled: measure compiled nets too.
+    """
+
+    calls: int = 3
+    budget: float = 2.0
+    rounds: int = 7
+    net_rounds: int = 15
+    copies: int = 200
+    compiled: bool = True
+
+
+QUICK = Effort(calls=1, budget=0.0, rounds=1, net_rounds=1, copies=12, compiled=False)
+
+
+def median_time(work: Callable[[], object], least: int, budget: float = 0.0) -> float:
     """Median seconds of a call, after one to warm up, over as many as fit the budget."""
     work()
     times: list[float] = []
@@ -69,7 +94,7 @@ def process_time(command: list[str], runs: int) -> float:
     def run() -> None:
         subprocess.run(command, check=True, capture_output=True)
 
-    return median_time(run, budget=0, least=runs)
+    return median_time(run, runs)
 
 
 def start_up(file: Path, runs: int) -> list[Row]:
@@ -87,24 +112,24 @@ def start_up(file: Path, runs: int) -> list[Row]:
     ]
 
 
-def folder(sources: list[Path], copies: int) -> list[Row]:
+def folder(sources: list[Path], effort: Effort) -> list[Row]:
     """A folder of files, whole process, with the default --up auto; and the peak memory of its largest process."""
     with tempfile.TemporaryDirectory() as name:
-        for number in range(copies):
+        for number in range(effort.copies):
             source = sources[number % len(sources)]
             shutil.copy(source, Path(name) / f"{number:04d}{source.suffix}")
         command = [*CLASSIFY, name, "--format", "json"]
-        took = process_time(command, 3)
+        took = process_time(command, effort.calls)
         # In a small process of its own: what a child needed counts from the memory of the process that starts it.
         measured = subprocess.run([sys.executable, "-c", _PEAK, *command], check=True, capture_output=True, text=True)
         peak = int(measured.stdout) / 2**10
     return [
-        (f"classify a folder of {copies} files", copies / took, "files/s"),
+        (f"classify a folder of {effort.copies} files", effort.copies / took, "files/s"),
         ("peak memory of classify", peak, "MiB"),
     ]
 
 
-def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compiled: bool) -> float:
+def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compiled: bool, effort: Effort) -> float:
     """Clouds a second from raw points to logits, sampling included."""
     clouds = torch.nn.functional.normalize(torch.randn(batch, 1024, 3), dim=2)
     first = net.config.seeds
@@ -114,7 +139,7 @@ def forward(net: CentroidClassifier, batch: int, precision: torch.dtype, compile
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             run(farthest_first(clouds, first), ordered=True)
 
-    return batch / median_time(work)
+    return batch / median_time(work, effort.calls, effort.budget)
 
 
 def size(net: CentroidClassifier, points: int = 1024) -> tuple[int, int]:
@@ -124,7 +149,7 @@ def size(net: CentroidClassifier, points: int = 1024) -> tuple[int, int]:
     return sum(p.numel() for p in net.parameters()), counter.get_total_flops()
 
 
-def model(quick: bool) -> list[Row]:
+def model(effort: Effort) -> list[Row]:
     """Size and speed of the shipped classifier, in both runtimes."""
     predictor = load("small", device="cpu")
     net = predictor.torch_net.module
@@ -133,22 +158,24 @@ def model(quick: bool) -> list[Row]:
         ("small: parameters", parameters / 1e6, "M"),
         ("small: matrix products, 1,024 points", flops / 1e6, "MFLOP"),
     ]
-    for compiled in (False,) if quick else (False, True):
+    for compiled in (False, True) if effort.compiled else (False,):
         for precision in (torch.float32, torch.bfloat16):
             for batch in (1, 32):
                 name = f"small: {'compiled' if compiled else 'eager'}, {str(precision)[6:]}, batch {batch}"
-                rows.append((name, forward(net, batch, precision, compiled), "clouds/s"))
+                rows.append((name, forward(net, batch, precision, compiled, effort), "clouds/s"))
     clouds = torch.nn.functional.normalize(torch.randn(32, 1024, 3), dim=2).numpy()
     runtimes = {name: load("small", device="cpu", runtime=name).net for name in ("onnx", "torch")}  # type: ignore[arg-type]
-    times = in_turn({name: partial(runtime, clouds) for name, runtime in runtimes.items()}, 1 if quick else 15)
+    times = in_turn({name: partial(runtime, clouds) for name, runtime in runtimes.items()}, effort.net_rounds)
     rows += [(f"small: the net alone, {name}, batch 32", 32 / statistics.median(t), "clouds/s") for name, t in times.items()]
     ratio = statistics.median(b / a for a, b in zip(times["onnx"], times["torch"], strict=True))
     rows.append(("small: the net alone, onnx against torch", ratio, "x"))
     cloud = torch.nn.functional.normalize(torch.randn(1, 100_000, 3), dim=2)
     with torch.inference_mode():
-        rows.append(("small: one forward on 100,000 points", median_time(lambda: net(cloud)), "s"))
+        took = median_time(lambda: net(cloud), effort.calls, effort.budget)
+    rows.append(("small: one forward on 100,000 points", took, "s"))
     large = cloud[0].numpy()
-    rows.append(("predictor: a 100,000-point cloud", median_time(lambda: predictor(large)), "s"))
+    took = median_time(lambda: predictor(large), effort.calls, effort.budget)
+    rows.append(("predictor: a 100,000-point cloud", took, "s"))
     return rows
 
 
@@ -161,7 +188,7 @@ def in_turn(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, run in work.items():
-            times[name].append(median_time(run, budget=0.2, least=1))
+            times[name].append(median_time(run, 1, budget=0.2))
     return times
 
 
@@ -231,24 +258,28 @@ def exported(net: torch.nn.Module, clouds: torch.Tensor) -> Callable[[], object]
     return lambda: session.run(None, feed)
 
 
-def geometry() -> list[Row]:
+def geometry(effort: Effort) -> list[Row]:
     """Farthest points and neighbours at three sizes."""
+
+    def measured(work: Callable[[], object]) -> float:
+        return 1e3 * median_time(work, effort.calls, effort.budget)
+
     rows: list[Row] = []
     for count, picks in ((1_000, 256), (10_000, 1_024), (100_000, 2_048)):
         cloud = torch.randn(1, count, 3)
         queries = cloud[:, :picks]
-        sampling = median_time(lambda c=cloud, m=picks: farthest_point_sampling(c, m))
-        in_numpy = median_time(lambda c=cloud, m=picks: farthest.farthest_point_sampling(c.numpy(), m))
-        searching = median_time(lambda q=queries, c=cloud: nearest_neighbours(q, c, 16))
-        rows.append((f"fps {count:,} -> {picks:,}, torch", 1e3 * sampling, "ms"))
-        rows.append((f"fps {count:,} -> {picks:,}, numpy", 1e3 * in_numpy, "ms"))
-        rows.append((f"16 of {count:,} neighbours of {picks:,}", 1e3 * searching, "ms"))
+        sampling = measured(lambda c=cloud, m=picks: farthest_point_sampling(c, m))
+        in_numpy = measured(lambda c=cloud, m=picks: farthest.farthest_point_sampling(c.numpy(), m))
+        searching = measured(lambda q=queries, c=cloud: nearest_neighbours(q, c, 16))
+        rows.append((f"fps {count:,} -> {picks:,}, torch", sampling, "ms"))
+        rows.append((f"fps {count:,} -> {picks:,}, numpy", in_numpy, "ms"))
+        rows.append((f"16 of {count:,} neighbours of {picks:,}", searching, "ms"))
     batch = torch.randn(32, 1024, 3)
-    whole = 1e3 * median_time(lambda: farthest_point_sampling(batch, 256)) / 32
+    whole = measured(lambda: farthest_point_sampling(batch, 256)) / 32
     rows.append(("fps 32 x (1,024 -> 256), torch, a cloud", whole, "ms"))
-    whole = 1e3 * median_time(lambda: farthest.farthest_point_sampling(batch.numpy(), 256)) / 32
+    whole = measured(lambda: farthest.farthest_point_sampling(batch.numpy(), 256)) / 32
     rows.append(("fps 32 x (1,024 -> 256), numpy, a cloud", whole, "ms"))
-    whole = 1e3 * median_time(lambda: nested_neighbours(batch.numpy(), {(0, 16): (192, 1024)})) / 32
+    whole = measured(lambda: nested_neighbours(batch.numpy(), {(0, 16): (192, 1024)})) / 32
     rows.append(("16 of 1,024 neighbours of 192, numpy, a cloud", whole, "ms"))
     return rows
 
@@ -264,13 +295,14 @@ def main(
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {versions}"
     torch.manual_seed(0)
+    effort = QUICK if quick else Effort()
     rows = [
-        *start_up(sources[0], 1 if quick else 7),
-        *folder(sources, 12 if quick else 200),
-        *model(quick),
-        *race(1 if quick else 7),
-        *training(1 if quick else 7),
-        *geometry(),
+        *start_up(sources[0], effort.rounds),
+        *folder(sources, effort),
+        *model(effort),
+        *race(effort.rounds),
+        *training(effort.rounds),
+        *geometry(effort),
     ]
     table = Table("measure", "value", "unit", title=machine, box=None, header_style="bold")
     for name, value, unit in rows:

@@ -12,7 +12,7 @@ import trimesh
 from pointcentroid.errors import ReadError
 from pointcentroid.io import read, read_parts
 
-from .meshes import area
+from ..meshes import area
 
 
 def write_3mf(path: Path, models: dict[str, str], item: str = "") -> Path:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pointcentroid.errors import ReadError
 from pointcentroid.io import read
 
-from .meshes import assert_cut_from
+from ..meshes import assert_cut_from
 
 
 def write(path: Path, text: str | bytes) -> Path:
