@@ -63,9 +63,9 @@ def one_line(error: BaseException, most: int = 160) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
-def shortened(text: str) -> str:
-    """What a file holds, as part of a message: its first characters, where there are more than sixty."""
-    return text if len(text) <= 60 else text[:57] + "..."
+def shortened(text: str, most: int = 60) -> str:
+    """What a file holds, as part of a message: its first characters, where there are more than so many."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def printable(text: str) -> str:

@@ -64,7 +64,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(mode)  # mkstemp makes private files; outputs keep theirs, or get the modes any new file gets
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None and error.errno in _FULL:  # writing does not say which file it was
+        # Writing does not say which file it was, and renaming that of the temporary one.
+        if (error.filename is None and error.errno in _FULL) or error.filename == str(temporary):
             error.filename = str(path)
         raise
     finally:

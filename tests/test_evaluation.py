@@ -220,6 +220,21 @@ class TestEvaluate:
             picture = np.asarray(Image.open(tmp_path / "plots" / f"{name}.png").convert("RGB"))
             assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
+    def test_what_was_measured_is_told_where_plots_cannot_be_written(self, few: Path, tmp_path: Path) -> None:
+        (tmp_path / "plots" / "confusion.png").mkdir(parents=True)
+        done = run("evaluate", "small", "--data", few, "--limit", 6, "--plots", tmp_path / "plots", "--format", "json")
+        assert done.returncode == 2
+        assert json.loads(done.stdout)["shapes"] == 6
+        assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'plots' / 'confusion.png'}: ")
+
+    def test_long_names_leave_room_for_the_matrix(self, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+        for count, letters in ((3, 45), (50, 200)):
+            path = tmp_path / f"{count}.png"
+            plot_confusion(np.diag([5] * count), [f"{n:0{letters}}" for n in range(count)], path)
+            dark = np.asarray(Image.open(path).convert("RGB"))[:, :, 0] < 20  # cells of the diagonal, and letters
+            assert np.ptp(np.flatnonzero(dark.sum(axis=0) > 10)) > 0.3 * dark.shape[1]
+        assert not recwarn.list
+
     def test_shapes_are_turned_in_each_of_24_ways(self) -> None:
         cloud = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
         seen = set()

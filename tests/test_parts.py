@@ -386,6 +386,23 @@ class TestSplit:
         assert z_up.min(axis=0) == pytest.approx(boxes.bounds[0], abs=1e-5)
         assert z_up.max(axis=0) == pytest.approx(boxes.bounds[1], abs=1e-5)
 
+    @pytest.mark.parametrize("size", [1e-9, 1.0, 1e20])
+    def test_volumes_are_those_of_shapes_of_any_size(self, predictor: Predictor, tmp_path: Path, size: float) -> None:
+        sphere = trimesh.creation.icosphere(subdivisions=2)
+        ball = trimesh.Trimesh(sphere.vertices * size, sphere.faces, process=False)
+        seen = predictor.explain(ball, up="z")
+        whole = in_clusters(seen, np.zeros(len(seen.points), np.int64))
+        _, text = write_split(whole, seen.prediction, tmp_path, "ball")
+        assert json.loads(text.read_text())["parts"][0]["volume"] == pytest.approx(sphere.volume * size**3, rel=1e-6)
+
+    def test_what_no_glb_can_hold_is_refused(self, predictor: Predictor, tmp_path: Path) -> None:
+        sphere = trimesh.creation.icosphere(subdivisions=2)
+        ball = trimesh.Trimesh(sphere.vertices * 1e100, sphere.faces, process=False)
+        seen = predictor.explain(ball, up="z")
+        with pytest.raises(ReadError, match=r"a coordinate of 1e\+100, more than a GLB can hold"):
+            write_split(seen, seen.prediction, tmp_path, "ball")
+        assert not list(tmp_path.iterdir())
+
     def test_names_are_lent(self, predictor: Predictor, variants: Path) -> None:
         """Where parts are clusters, an example lends itself the names they have, and pieces are the parts."""
         path = variants / "airplane" / "airplane_000.glb"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pointcentroid.data.clouds import CloudSet
+    from pointcentroid.evaluate.accuracy import Evaluation
     from pointcentroid.predict.predictor import Predictor
     from pointcentroid.weights import WeightsCard
 
@@ -130,6 +131,7 @@ def evaluate(
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     training = training_apart(clouds, rows) if probe else None  # before the work: there may be none
+    result = None
     numbers: dict[str, Any] = {
         "split": split,
         "trained_on_these": trained_on_these,
@@ -137,7 +139,8 @@ def evaluate(
     }
     if classifies:
         predictor = load(weights, device)
-        numbers |= _classifier(predictor, clouds.subset(rows), told, turned, votes, corruptions, plots, batch_size)
+        found, result = _classifier(predictor, clouds.subset(rows), told, turned, votes, corruptions, batch_size)
+        numbers |= found
         if raw:
             numbers.pop("up_accuracy", None)  # what is up in files is not known
     elif card.model.kind == "parts":
@@ -148,12 +151,16 @@ def evaluate(
         numbers |= _probe(weights, device, clouds, training, rows)
     if kind == "json":
         write([numbers], [], "json", output)
-        return
-    if kind == "csv":
+    elif kind == "csv":
         measures = _flat(numbers).items()
         write([{"measure": key, "value": value} for key, value in measures], ["measure", "value"], "csv", output)
     else:
         print_measures(_for_people(numbers), output)
+    if plots and result is not None:  # last: what was measured is not lost where they cannot be written
+        from pointcentroid.evaluate.plots import plot_confusion, plot_reliability
+
+        plot_confusion(result.confusion, result.classes, plots / "confusion.png")
+        plot_reliability(result.confidence, result.correct, plots / "reliability.png")
 
 
 def _of_known_classes(clouds: CloudSet, rows: Any, known: tuple[str, ...], skip: bool) -> Any:
@@ -235,10 +242,9 @@ def _classifier(
     turned: bool,
     votes: int,
     corruptions: bool,
-    plots: Path | None,
     batch_size: int,
-) -> dict[str, Any]:
-    """What there is to say of a classifier."""
+) -> tuple[dict[str, Any], Evaluation]:
+    """What there is to say of a classifier, and what it said."""
     from pointcentroid.cli.output import tracked
     from pointcentroid.evaluate.accuracy import evaluate as run
     from pointcentroid.evaluate.accuracy import robustness
@@ -264,12 +270,7 @@ def _classifier(
             return tracked(items, total, "corrupting")
 
         numbers |= robustness(predictor, clouds, batch_size=batch_size, watch=steps).to_dict()
-    if plots:
-        from pointcentroid.evaluate.plots import plot_confusion, plot_reliability
-
-        plot_confusion(result.confusion, result.classes, plots / "confusion.png")
-        plot_reliability(result.confidence, result.correct, plots / "reliability.png")
-    return numbers
+    return numbers, result
 
 
 def calibrate(

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pointcentroid.errors import MissingExtraError
+from pointcentroid.errors import MissingExtraError, shortened
 from pointcentroid.evaluate.calibration import BINS, bin_of
 from pointcentroid.files import replacing
 
 _MOST_NAMED = 120  # classes of a confusion matrix
 _LARGEST = 38.0  # inches, of one side
+_LONGEST = 40  # letters of a class's name
 
 
 def _figure(width: float, height: float) -> Any:
@@ -68,9 +69,11 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], path: str | Pa
     """
     present = np.flatnonzero(confusion.sum(axis=1) + confusion.sum(axis=0)).tolist()
     table = confusion[np.ix_(present, present)]
-    names = [classes[i].encode("utf-8", "replace").decode() for i in present]  # a folder's name may be no text
+    # A folder's name may be no text, and leave no room for the matrix.
+    names = [shortened(classes[i].encode("utf-8", "replace").decode(), _LONGEST) for i in present]
     shares = table / table.sum(axis=1, keepdims=True).clip(1)
-    side = min(max(4.0, 0.3 * len(names) + 2), _LARGEST)
+    margin = 0.08 * max(map(len, names), default=0)
+    side = min(max(4.0, 0.3 * len(names) + 2, margin + 3), _LARGEST)
     figure = _figure(side, side)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

@@ -40,6 +40,18 @@ def reals(text: bytes) -> np.ndarray | None:
         return None
 
 
+def words_of_lines(text: bytes) -> np.ndarray:
+    """(L,) how many words each line of a text holds.
+
+    Args:
+        text: of lines that end in a line feed, perhaps but the last.
+    """
+    letters = np.frombuffer(b"\n" + text.removesuffix(b"\n"), np.uint8)
+    blank = (letters == 32) | ((letters >= 9) & (letters <= 13))
+    begins = np.concatenate([[False], blank[:-1] & ~blank[1:]])
+    return np.add.reduceat(begins, np.flatnonzero(letters == 10), dtype=np.int64)
+
+
 def integers(text: bytes) -> np.ndarray | None:
     """(K,) int64, all numbers of a text, or None where it holds anything else, or one that JSON writes otherwise (`+2`).
 

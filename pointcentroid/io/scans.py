@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pointcentroid.errors import MissingExtraError, ReadError, one_line
-from pointcentroid.io.numbers import reals
+from pointcentroid.io.numbers import reals, words_of_lines
 from pointcentroid.io.shape import MAX_ELEMENTS, MAX_UNPACKED, Shape, checked
 
 _PCD_TYPES = {("F", 4), ("F", 8), *((kind, size) for kind in "IU" for size in (1, 2, 4, 8))}
@@ -40,7 +40,8 @@ def read_pcd(path: Path) -> Shape:
         points = _pcd_binary(path, head, content[data:])
     if len(points) != head.points:
         raise ReadError(path, f"cut short: the header declares {head.points} points, the file holds {len(points)}")
-    return checked(path, points[~np.isnan(points).any(axis=1)])
+    points[np.isnan(points).any(axis=1)] = np.nan  # one is enough here
+    return checked(path, points)
 
 
 def _pcd_text(path: Path, head: _Header, lines: list[bytes], first: int) -> np.ndarray:
@@ -56,8 +57,9 @@ def _pcd_text(path: Path, head: _Header, lines: list[bytes], first: int) -> np.n
     width = sum(head.counts)
     names = [name.lower() for name in head.fields]
     columns = [sum(head.counts[: names.index(axis)]) for axis in "xyz"]
-    numbers = reals(b"\n".join(line for _, line in rows))
-    if numbers is not None and numbers.size == width * len(rows):
+    text = b"\n".join(line for _, line in rows)
+    numbers = reals(text) if (words_of_lines(text) == width).all() else None
+    if numbers is not None:
         return numbers.reshape(-1, width)[:, columns]
     points = np.empty((len(rows), 3))
     for point, (number, line) in zip(points, rows, strict=True):
@@ -146,7 +148,6 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
         counts = numbers["COUNT"] or [1] * len(fields)
         types = [name.upper() for name in head["TYPE"]]
         found = _Header(fields, numbers["SIZE"], types, counts, points, kind)
-        width = found.width
     except (ValueError, IndexError):
         raise ReadError(path, "its PCD header holds POINTS, SIZE or COUNT that are not numbers") from None
     wrong = next((word for word in zip(types, found.sizes, strict=False) if word not in _PCD_TYPES), None)
@@ -157,12 +158,14 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
     if not len(fields) == len(found.sizes) == len(types) == len(counts):
         lengths = f"{len(fields)} FIELDS, {len(found.sizes)} SIZE, {len(types)} TYPE and {len(counts)} COUNT"
         raise ReadError(path, f"damaged PCD file: its header holds {lengths}; they must be as many")
+    if points == 0:
+        raise ReadError(path, "holds no geometry: its header declares 0 points")
     if kind not in ("ascii", "binary", "binary_compressed"):
         raise ReadError(path, f"its PCD header holds DATA {kind[:40]}, expected ascii, binary or binary_compressed")
     axes = [(name, count) for name, count in zip(fields, counts, strict=True) if name.lower() in ("x", "y", "z")]
     if several := [name for name, count in axes if count != 1]:
         raise ReadError(path, f"its PCD header counts several numbers of {several[0]}, expected COUNT 1")
-    data = len(content) - position
+    data, width = len(content) - position, found.width
     if points < 0 or min(found.sizes, default=1) < 1 or min(counts, default=1) < 1 or width > len(content):
         raise ReadError(path, f"damaged PCD file: {points} points of {width} bytes cannot be in a file of {len(content)}")
     need = {"ascii": 2 * len(fields) * points - 1, "binary": width * points}.get(kind, 8)
@@ -179,12 +182,14 @@ def _pcd_header(path: Path, content: bytes) -> tuple[_Header, int]:
 def read_las(path: Path) -> Shape:
     """Read a LAS or LAZ file.
 
+    Points that are marked as withheld, which means deleted, or as noise are left out.
+
     Args:
         path: the file.
 
     Raises:
         MissingExtraError: laspy is not installed.
-        ReadError: the file is damaged or cut short.
+        ReadError: the file is damaged or cut short, or every point in it is withheld or noise.
     """
     try:
         import laspy
@@ -196,16 +201,18 @@ def read_las(path: Path) -> Shape:
             declared = file.header.point_count
             packed = file.header.are_points_compressed  # whatever the file is called
             floor = 1 if packed else file.header.point_format.size
-            # A LAZ chunk codes a point in well over a bit; anything below is a header that lies.
-            if declared * floor > path.stat().st_size * (64 if floor == 1 else 1) or declared > MAX_ELEMENTS:
+            room = path.stat().st_size * (_LAZ_POINTS_A_BYTE if packed else 1)
+            if declared * floor > room or declared > MAX_ELEMENTS:
                 raise ReadError(path, f"declares {declared} points, more than its {path.stat().st_size} bytes can hold")
             if packed:
                 _guard_laz(path, file.header)
             else:
-                held = max(path.stat().st_size - file.header.offset_to_point_data, 0) // file.header.point_format.size
-                if held < declared:
-                    raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {held}")
-            points = np.asarray(file.read().xyz, dtype=np.float64)
+                fit = max(path.stat().st_size - file.header.offset_to_point_data, 0) // file.header.point_format.size
+                if fit < declared:
+                    raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {fit}")
+            held = file.read()
+            points = np.asarray(held.xyz, dtype=np.float64)
+            unwanted = np.asarray(held.withheld, dtype=bool) | np.isin(np.asarray(held.classification), _NOISE)
     except ReadError:
         raise
     except BaseException as error:  # lazrs raises its Rust panics as BaseException
@@ -214,7 +221,9 @@ def read_las(path: Path) -> Shape:
         raise ReadError(path, f"damaged LAS file ({one_line(error, 120)})") from None
     if len(points) != declared:
         raise ReadError(path, f"cut short: the header declares {declared} points, the file holds {len(points)}")
-    return checked(path, points)
+    if len(points) and unwanted.all():
+        raise ReadError(path, f"holds no geometry: all its {len(points)} points are marked as withheld or as noise")
+    return checked(path, points[~unwanted] if unwanted.any() else points)
 
 
 def _guard_las(path: Path) -> None:
@@ -269,6 +278,8 @@ def _guard_layers(path: Path, place: int, chunks: int, width: int, said: bytes) 
 
 _LAS_HEAD = 375  # bytes, of the longest header there is
 _LAS_RECORD, _LAS_LATER_RECORD = 54, 60  # bytes that a record takes at least
+_LAZ_POINTS_A_BYTE = 256  # more are a header that lies; a grid of a million points was seen to take 0.1 bits a point
+_NOISE = (7, 18)  # classes of the specification: low and high noise
 _LASZIP = 22204  # the record that says how points are packed
 _LAYERED = b"\3\0"
 _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}  # of the kinds of items, of LASzip 1.4; of extra bytes, one a byte

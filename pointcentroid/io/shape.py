@@ -119,6 +119,8 @@ def checked(
         # Nearly all clouds are whole, and one column is looked through in no time.
         rows = np.flatnonzero(~np.isnan(vertices).all(axis=1)) if np.isnan(vertices[:, 0]).any() else None
         held = len(vertices) if rows is None else len(rows)
+        if not held:
+            raise ReadError(path, f"holds no geometry: a coordinate of each of its {len(vertices)} points is NaN, no number")
         if held < MIN_POINTS:
             raise ReadError(path, f"holds only {held} points and no faces; at least {MIN_POINTS} points are needed")
     used = vertices if rows is None else vertices[rows]

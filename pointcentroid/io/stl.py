@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.errors import ReadError, one_line
+from pointcentroid.interrupts import held_back
 from pointcentroid.io.numbers import reals
 from pointcentroid.io.shape import Part, Shape, joined
 
@@ -36,7 +37,8 @@ def read_stl(path: Path) -> Shape:
 
 def _solids(path: Path, content: bytes) -> list[Any]:
     """What trimesh makes of a file's content."""
-    import trimesh
+    with held_back():
+        import trimesh
 
     try:
         with warnings.catch_warnings():

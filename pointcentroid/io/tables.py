@@ -51,24 +51,24 @@ def read_text(path: Path) -> Shape:
     """Read a point a line: x, y, z, then anything, separated by semicolons, else by commas, else by white space.
 
     Blank lines, lines that start with `#` or `//`, one line of column names and lines that hold only the number of points
-    (PTS) are passed over; names may have a title above them. Column names, in a line of their own or in the last comment
-    above the points, say which columns to take: x, y and z, as such or as programs write them (`pos_x`, `Points:0`, `X [m]`,
-    easting), or the first three where they are called 0, 1, 2 and so on, as pandas writes them. Between semicolons, and in
-    numbers that white space separates, a comma is a decimal point.
+    are passed over; names may have a title above them. A PTS may not hold fewer points than it says. Column names, in a line
+    of their own or, where it cannot be prose, in the last comment above the points, say which columns to take: x, y and z,
+    as such or as programs write them (`pos_x`, `Points:0`, `X [m]`, easting), or the first three where they are called 0, 1,
+    2 and so on, as pandas writes them. Between semicolons, and in numbers that white space separates, a comma is a decimal
+    point.
 
     Args:
         path: the file.
 
     Raises:
-        ReadError: with the line, where it does not hold three numbers; or of more than three columns with names none is x.
+        ReadError: with the line, where it does not hold three numbers; or of more than three columns with names none is x;
+            or a PTS is cut short.
     """
     lines = _text(path, path.read_bytes()).splitlines()
     if lines and _SEPARATOR.fullmatch(lines[0]):
         lines[0] = ""
-    first, columns, named = _skip_head(path, lines)
-    cells = _cells(lines[first], mixed=not named)
-    if named and cells.delimiter is None and "\t" in lines[first]:
-        cells = cells._replace(delimiter="\t")
+    first, columns, names = _skip_head(path, lines)
+    cells = _cells_below(names, lines, first)
     wanted = columns or (0, 1, 2)
     try:
         # The fast way; where it stumbles, the lines are read again one by one to find out why.
@@ -83,13 +83,21 @@ def read_text(path: Path) -> Shape:
     def line_of(vertex: int) -> int | None:
         return next((number for number, _ in islice(_rows(path, lines, first), vertex, None)), None)
 
+    if path.suffix.lower() == ".pts":
+        declared = sum(int(text) for _, text in _numbered(lines, 0) if _is_count(text))
+        if declared > len(points):
+            raise ReadError(path, f"cut short: it declares {declared} points, and holds {len(points)}")
     return checked(path, np.asarray(points, dtype=np.float64), None, line_of)
 
 
 def _rows(path: Path, lines: list[str], first: int) -> Iterator[tuple[int, str]]:
     """The lines that hold points, with their numbers. A PTS of several scans has the number of its points above each."""
     counted = path.suffix.lower() == ".pts"
-    return ((number, text) for number, text in _numbered(lines, first) if not (counted and text.isdigit()))
+    return ((number, text) for number, text in _numbered(lines, first) if not (counted and _is_count(text)))
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 16
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -164,18 +172,33 @@ def _cells(line: str, mixed: bool = False) -> _Cells:
     return _Cells(";", replaced=",", by=".") if delimiter == ";" else _Cells(delimiter)
 
 
-def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None, bool]:
-    """Index of the first line of data, the columns of x, y and z where their names say, and whether these stand in a line of
-    their own."""
+def _cells_below(names: list[str], lines: list[str], first: int) -> _Cells:
+    """The cells of all lines of data, which begin at a line, below the names of columns, if there are any."""
+    line = lines[first]
+    cells = _cells(line, mixed=not names)
+    if names and cells.delimiter is None and "\t" in line:
+        return cells._replace(delimiter="\t")
+    if names and len(cells.of(line)) != len(names) == len(_Cells(",").of(line)):
+        return _Cells(",")  # `a;b` is a text in a cell
+    if not any(mark in line for mark in ",;"):  # `0 0 0` may stand above `1,5 2,5 3,5`
+        later = next((text for text in lines[first:] if "," in text), "").split()[:3]
+        if len(later) == 3 and all(map(_DECIMAL.fullmatch, later)) and any("," in word for word in later):
+            return cells._replace(replaced=",", by=".")
+    return cells
+
+
+def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] | None, list[str]]:
+    """Index of the first line of data, the columns of x, y and z where their names say, and the names that say so in a line
+    of their own."""
     names: list[str] = []
     named = counted = apart = False
     for (number, text), (_, below) in itertools.pairwise(itertools.chain(_numbered(lines, 0), [(0, "")])):
         cells = _cells(text).of(text)
         wordy = not any(map(_is_number, [*cells, *_cells(text, mixed=True).of(text)]))
-        if len(cells) == 1 and cells[0].strip().isdigit() and not counted:
+        if len(cells) == 1 and _is_count(cells[0].strip()) and not counted:
             counted = True
         elif not named and (columns := _counted_columns(cells, below)):
-            return number, columns, True
+            return number, columns, cells
         elif wordy and (not named or (_places(names) is None and _places(cells) is not None)):
             named = True
             names = text.split("\t") if "\t" in text else cells  # names may hold blanks
@@ -185,7 +208,7 @@ def _skip_head(path: Path, lines: list[str]) -> tuple[int, tuple[int, int, int] 
             columns = _places(names)
             if columns is None and len(names) == held > 3 and apart:
                 raise ReadError(path, f"its columns are {', '.join(names)[:80]}; none are called x, y, z", number)
-            return number - 1, columns or _commented(lines[: number - 1], held), columns is not None
+            return number - 1, columns or _commented(lines[: number - 1], held), names if columns else []
     if named and any(line.lstrip().startswith("#") for line in lines):
         raise ReadError(path, "holds no geometry: its lines begin with #, as comments do, and count as such")
     raise ReadError(path, "holds no geometry: no line with three numbers")
@@ -205,10 +228,20 @@ def _counted_columns(cells: list[str], below: str) -> tuple[int, int, int] | Non
 def _commented(above: list[str], held: int) -> tuple[int, int, int] | None:
     """The columns that the last comment above the points names, if it names as many as there are."""
     comments = [line.strip().lstrip("#/").strip() for line in above if line.strip().startswith(_COMMENT)]
-    names = _cells(comments[-1]).of(comments[-1]) if comments else []
+    cells = _cells(comments[-1]) if comments else _Cells(None)
+    names = cells.of(comments[-1]) if comments else []
     found = _places(names) if len(names) == held else None
-    in_order = found is not None and found == (found[0], found[0] + 1, found[0] + 2)  # or it is prose
-    return found if in_order else None
+    if found is None or cells.delimiter or "\t" in comments[-1]:
+        return found
+    others = {name.lower() for place, name in enumerate(names) if place not in found}
+    prose = found != (found[0], found[0] + 1, found[0] + 2) and not others <= _ATTRIBUTES
+    return None if prose else found
+
+
+_ATTRIBUTES = {"i", "a", "r", "g", "b", "rgb", "red", "green", "blue", "alpha", "nx", "ny", "nz"} | {
+    "intensity", "reflectance", "class", "classification", "label", "id", "time", "timestamp"
+}  # fmt: skip
+"""What columns beside x, y and z are called."""
 
 
 _SEPARATOR = re.compile(r"""["']?sep=.["']?\s*""", re.IGNORECASE)  # the first line of a table that Excel wrote

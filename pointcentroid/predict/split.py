@@ -15,6 +15,7 @@ from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP, transformed
 from pointcentroid.geometry.neighbours import nearest_rows
 from pointcentroid.geometry.surface import face_areas, face_neighbours, face_normals, surface_points
+from pointcentroid.interrupts import held_back
 from pointcentroid.predict.naming import Labelled, lent_names
 from pointcentroid.results import Hierarchy, Prediction
 from pointcentroid.viz.panel import ClassColours, Panel
@@ -101,7 +102,8 @@ def split(seen: Hierarchy, file: str, example: Labelled | None = None) -> list[P
     Raises:
         ReadError: it is a point cloud.
     """
-    import trimesh
+    with held_back():
+        import trimesh
 
     if seen.faces is None:
         what = "is a point cloud, without faces to cut; assignments --save writes it in colours"
@@ -163,10 +165,13 @@ def write_split(
         The two files.
 
     Raises:
-        ReadError: it is a point cloud.
+        ReadError: it is a point cloud, or larger than the 32-bit numbers of a GLB.
     """
-    import trimesh
+    with held_back():
+        import trimesh
 
+    if (largest := np.abs(seen.vertices).max()) > np.finfo(np.float32).max:
+        raise ReadError(said.file, f"holds a coordinate of {largest:g}, more than a GLB can hold; make the shape smaller")
     pieces = split(seen, said.file, example)
     used = np.concatenate([piece.mesh.vertices for piece in pieces])
     panel = (colours or ClassColours()).lend(Panel(seen, most=len(seen.points)))
@@ -216,7 +221,10 @@ def _origin(vertices: np.ndarray) -> np.ndarray:
 
 def _told(piece: Piece, points: int) -> dict[str, Any]:
     mesh = piece.mesh
+    low = mesh.vertices.min(axis=0) if len(piece.faces) else np.zeros(3)
+    size = float((mesh.vertices - low).max(initial=0)) or 1.0
     whole = mesh.copy()
+    whole.vertices = (mesh.vertices - low) / size  # what is one vertex, trimesh tells by absolute distances
     whole.merge_vertices()  # a closed surface shares its vertices
     closed = len(piece.faces) > 0 and whole.is_watertight and whole.is_winding_consistent
     return {
@@ -226,5 +234,5 @@ def _told(piece: Piece, points: int) -> dict[str, Any]:
         "points": points,
         "area": float(face_areas(mesh.vertices, mesh.faces).sum()),
         "box": mesh.bounds.tolist() if len(piece.faces) else None,
-        "volume": abs(float(whole.volume)) if closed else None,
+        "volume": abs(float(whole.volume)) * size**3 if closed else None,
     }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pointcentroid.errors import DisplayError, MissingExtraError
+from pointcentroid.interrupts import held_back
 from pointcentroid.viz.panel import Panel
 
 SPACING = 2.3
@@ -33,13 +34,12 @@ def import_open3d() -> Any:
         DisplayError: a system library that it needs is not, or there is no Vulkan driver.
     """
     try:
-        import open3d
-        from open3d.visualization import gui, rendering  # noqa: F401, the parts that need the libraries
+        with held_back():
+            import open3d
+            from open3d.visualization import gui, rendering  # noqa: F401, the parts that need the libraries
     except ModuleNotFoundError as error:
         raise MissingExtraError("drawing in 3D", "view", error.name or "open3d") from None
     except (ImportError, OSError) as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while a library was loading
-            raise KeyboardInterrupt from None
         library = str(error).split(":")[0]
         hint = f"; on Debian: apt-get install {_PACKAGES}" if sys.platform.startswith("linux") else ""
         raise DisplayError(f"open3d cannot load {library}{hint}. A page needs none of it: --html") from None
@@ -226,7 +226,8 @@ def unlit(open3d: Any, pixels: float = 3.0) -> Any:
 @cache
 def _sphere(divisions: int) -> tuple[np.ndarray, np.ndarray]:
     """A unit ball by dividing an icosahedron: (V, 3) vertices, (F, 3) triangles."""
-    import trimesh
+    with held_back():
+        import trimesh
 
     sphere = trimesh.creation.icosphere(subdivisions=divisions)
     return np.asarray(sphere.vertices), np.asarray(sphere.faces)

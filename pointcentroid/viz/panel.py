@@ -23,6 +23,7 @@ NO_CENTROID = -1
 
 NO_CENTROIDS_NAME = "to no centroid"
 
+_FAR = 2.0  # times as far from the middle as any point that the net saw
 _FAINT = np.array([0.82, 0.82, 0.82])  # the balls of centroids that are not the picked one
 
 
@@ -73,8 +74,9 @@ class Panel:
     """One shape, seen through one net.
 
     Stages are numbered from 1; stage 0 is the cloud before any. Where the file holds many more points than the net was
-    shown, all of them are drawn (up to `most`), each with the share of the nearest point that the net did see. Where even
-    those that the net was shown are more, a random choice of them is drawn.
+    shown, all of them are drawn (up to `most`), each with the share of the nearest point that the net did see; but none that
+    lies far from all that the net saw, beside which the shape would be a speck. Where even those that the net was shown are
+    more, a random choice of them is drawn.
 
     Args:
         explanation: what a net saw.
@@ -112,7 +114,7 @@ class Panel:
         if explanation.faces is None:
             self.available = max(self.available, len(explanation.vertices))
         if explanation.faces is None and len(explanation.vertices) > len(self.cloud) and most > len(self.cloud):
-            points = self._in_cloud(explanation.vertices)
+            points = self._near(self._in_cloud(explanation.vertices))
             if len(points) > most:
                 points = points[_choice(len(points), most)]
             from pointcentroid.geometry.neighbours import nearest_rows  # torch, which few panels need
@@ -354,7 +356,15 @@ class Panel:
         return self._stands[stage, head]
 
     def _in_cloud(self, points: np.ndarray) -> np.ndarray:
-        return transformed(points, self.explanation.transform).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is far enough
+            return transformed(points, self.explanation.transform).astype(np.float32)
+
+    def _near(self, points: np.ndarray) -> np.ndarray:
+        """Those of (P, 3) points in the frame of the cloud that are not far from it."""
+        low, high = self.cloud.min(axis=0), self.cloud.max(axis=0)
+        middle = (low + high) / 2
+        away = np.linalg.norm((points - middle).astype(np.float64), axis=1)
+        return points[away <= _FAR * (_reach(self.cloud - middle) or 1.0)]
 
 
 class ClassColours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ _TILE = 420  # pixels
 _HEADING, _CAPTION = 34, 24
 _MARGIN = 10
 _TITLE_FONT, _CAPTION_FONT = 17, 15
+_FONT = "resources/Roboto-Medium.ttf"  # of open3d
 _WHITE = 250  # what is darker than this is no background
 _ELEVATION = np.deg2rad(20)
 _BACKGROUND = (255, 255, 255)
@@ -162,18 +164,18 @@ class _Band:
         image_module, draw_module = _pillow()
         self.boxes, captions = boxes, [_captions(tile) for tile in row.tiles]
         pen = draw_module.Draw(image_module.new("RGB", (1, 1)))
-        texts = [pen.textlength(text, font_size=_CAPTION_FONT) for lines in captions for text in lines]
+        texts = [pen.textlength(text, font=_font(_CAPTION_FONT)) for lines in captions for text in lines]
         self.width = max(*(box[2] - box[0] for box in boxes), *(int(text) + 2 * _MARGIN for text in texts))
         self.top = _HEADING + _CAPTION * max(len(lines) for lines in captions)
-        titled = 2 * _MARGIN + int(pen.textlength(row.title, font_size=_TITLE_FONT))
+        titled = 2 * _MARGIN + int(pen.textlength(row.title, font=_font(_TITLE_FONT)))
         size = max(len(captions) * self.width, titled), self.top + sum(box[3] - box[1] for box in boxes)
         self.blank: Image = image_module.new("RGB", size, _BACKGROUND)
         draw = draw_module.Draw(self.blank)
-        draw.text((_MARGIN, 8), row.title, fill=(20, 20, 20), font_size=_TITLE_FONT)
+        draw.text((_MARGIN, 8), row.title, fill=(20, 20, 20), font=_font(_TITLE_FONT))
         for column, lines in enumerate(captions):
             for line, text in enumerate(lines):
                 at = column * self.width + _MARGIN, _HEADING + line * _CAPTION
-                draw.text(at, text, fill=(90, 90, 90), font_size=_CAPTION_FONT)
+                draw.text(at, text, fill=(90, 90, 90), font=_font(_CAPTION_FONT))
 
     def filled(self, views: Sequence[Sequence[Image]]) -> Image:
         """The row with its images, those of each view from left to right."""
@@ -242,6 +244,15 @@ def _pillow() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError("drawing pictures", "view", error.name or "pillow") from None
     return Image, ImageDraw
+
+
+@cache
+def _font(size: int) -> Any:
+    """A font of some size: that which open3d brings, as Pillow's own has few letters beside those of English."""
+    from PIL import ImageFont
+
+    path = Path(import_open3d().__file__).parent / _FONT
+    return ImageFont.truetype(path, size) if path.is_file() else ImageFont.load_default(size)
 
 
 class _Camera:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pointcentroid.errors import ReadError
 from pointcentroid.io import read
+from pointcentroid.io.numbers import words_of_lines
 
 from .points import write_points
 
@@ -40,6 +43,7 @@ def test_pcd_keeps_the_points_and_drops_missing_returns(tmp_path: Path, points: 
         (lambda text: text.replace("FIELDS x y z", "COLUMNS x y z"), ""),
         (lambda text: text.replace("FIELDS x y z\n", ""), "lacks FIELDS"),
         (lambda text: text.replace("FIELDS x y z", "FIELDS i n x y z"), "5 FIELDS, 3 SIZE, 3 TYPE and 3 COUNT"),
+        (lambda text: text.replace("SIZE 4 4 4", "SIZE 4 4"), "3 FIELDS, 2 SIZE, 3 TYPE and 3 COUNT"),
         (lambda text: text.replace("POINTS 20\n", "").replace("WIDTH 20\n", ""), "lacks POINTS"),
         (lambda text: text.replace("TYPE F F F", "TYPE F U F").replace("4 4 4", "4 3 4"), "a TYPE U of SIZE 3"),
         (lambda text: text.replace("COUNT 1 1 1", "COUNT 1 1 2"), "several numbers of z, expected COUNT 1"),
@@ -189,3 +193,65 @@ def test_laz_of_several_chunks_and_all_kinds_of_points(tmp_path: Path, kind: int
     cloud.x, cloud.y, cloud.z = places.T
     cloud.write(tmp_path / "a.laz")
     assert read(tmp_path / "a.laz").vertices == pytest.approx(places, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", [0, 3, 6, 10])
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_points_that_are_deleted_or_noise_are_left_out(tmp_path: Path, points: np.ndarray, form: int, suffix: str) -> None:
+    import laspy
+
+    cloud = laspy.create(point_format=form)
+    cloud.header.scales, cloud.header.offsets = np.full(3, 1e-6), points.mean(axis=0)
+    cloud.x, cloud.y, cloud.z = points.T
+    deleted, noise = np.arange(len(points)) % 5 == 1, np.arange(len(points)) % 5 == 2
+    cloud.withheld = deleted
+    cloud.classification = np.where(noise, 7, 2)
+    path = tmp_path / f"a{suffix}"
+    cloud.write(str(path))
+    np.testing.assert_allclose(read(path).vertices, points[~deleted & ~noise], atol=1e-6)
+    cloud.withheld = deleted | ~noise
+    cloud.write(str(path))
+    with pytest.raises(ReadError, match="all its 500 points are marked as withheld or as noise"):
+        read(path)
+
+
+def test_a_grid_takes_a_laz_few_bits_a_point(tmp_path: Path) -> None:
+    import laspy
+
+    cloud = laspy.create(point_format=0)
+    cloud.header.scales = np.ones(3)
+    cloud.x, cloud.y = (axis.ravel() for axis in np.mgrid[:1000, :1000])
+    cloud.z = np.zeros(1_000_000)
+    cloud.write(str(tmp_path / "a.laz"))
+    assert (tmp_path / "a.laz").stat().st_size < 1_000_000 / 64
+    assert len(read(tmp_path / "a.laz").vertices) == 1_000_000
+
+
+def test_an_ascii_pcd_of_ragged_lines_is_not_cut_anew(tmp_path: Path) -> None:
+    head = "VERSION 0.7\nFIELDS x y z i\nSIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\nPOINTS 20\nDATA ascii\n"
+    rows = ["1 2 3 4"] * 20
+    rows[3:5] = ["1 2 3", "1 2 3 4 5"]
+    (tmp_path / "a.pcd").write_text(head + "\n".join(rows))
+    with pytest.raises(ReadError, match="expected 4 numbers, found '1 2 3'") as caught:
+        read(tmp_path / "a.pcd")
+    assert caught.value.line == 11
+
+
+@given(st.lists(st.lists(st.sampled_from(["1", "-2.5", "word", "\t", " ", "\r"])), min_size=1))
+def test_words_of_lines_are_counted(lines: list[list[str]]) -> None:
+    rows = [" ".join(words) for words in lines]
+    expected = [len(row.split()) for row in rows]
+    assert words_of_lines("".join(f"{row}\n" for row in rows).encode()).tolist() == expected
+    if rows[-1]:
+        assert words_of_lines("\n".join(rows).encode()).tolist() == expected
+
+
+def test_pcd_and_las_without_points_say_so(tmp_path: Path) -> None:
+    head = "VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH {0}\nHEIGHT 1\nPOINTS {0}\nDATA {1}\n"
+    for kind in ("ascii", "binary", "binary_compressed"):
+        (tmp_path / "a.pcd").write_text(head.format(0, kind))
+        with pytest.raises(ReadError, match="its header declares 0 points"):
+            read(tmp_path / "a.pcd")
+    (tmp_path / "a.pcd").write_text(head.format(20, "ascii") + "1 nan 3\n" * 20)
+    with pytest.raises(ReadError, match="a coordinate of each of its 20 points is NaN"):
+        read(tmp_path / "a.pcd")

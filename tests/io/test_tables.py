@@ -186,3 +186,41 @@ def test_bad_tables_are_errors(tmp_path: Path, rows: list[str], line: int | None
     with pytest.raises(ReadError, match=says) as caught:
         read(path)
     assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("#Point,Northing,Easting,Elevation,Code", "7,{1},{0},{2},1"),
+        ("# y x z", "{1} {0} {2}"),
+        ("//Northing,Easting,Elevation", "{1},{0},{2}"),
+        ("# x intensity y z", "{0} 9 {1} {2}"),
+        ("# Intensity X Z Y", "9 {0} {2} {1}"),
+        ("# nx ny nz z y x", "7 8 9 {2} {1} {0}"),
+    ],
+)
+def test_names_in_a_comment_may_stand_in_any_order(tmp_path: Path, points: np.ndarray, head: str, row: str) -> None:
+    (tmp_path / "t.txt").write_text("\n".join([head, *(row.format(*point) for point in points.tolist())]))
+    np.testing.assert_array_equal(read(tmp_path / "t.txt").vertices, points)
+
+
+def test_a_pts_that_is_cut_short_says_so(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [" ".join(map(repr, point)) for point in points.tolist()]
+    for declared in ([str(len(rows)), *rows[:300]], ["10", *rows[:10], "490", *rows[10:300]]):
+        (tmp_path / "t.pts").write_text("\n".join(declared))
+        with pytest.raises(ReadError, match="cut short: it declares 500 points, and holds 300"):
+            read(tmp_path / "t.pts")
+    (tmp_path / "t.pts").write_text("\n".join(["50", *rows]))  # more than it says is no loss
+    np.testing.assert_array_equal(read(tmp_path / "t.pts").vertices, points)
+
+
+def test_a_semicolon_in_a_text_is_no_separator_where_names_tell(tmp_path: Path, points: np.ndarray) -> None:
+    rows = [",".join(map(repr, point)) + ",a;b" for point in points.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y,z,tags", *rows]))
+    np.testing.assert_array_equal(read(tmp_path / "t.csv").vertices, points)
+
+
+def test_whole_numbers_may_stand_above_those_with_a_decimal_comma(tmp_path: Path, points: np.ndarray) -> None:
+    rows = ["\t".join(map(repr, point)).replace(".", ",") for point in points.tolist()]
+    (tmp_path / "t.txt").write_text("\n".join(["0\t0\t0", *rows]))
+    np.testing.assert_array_equal(read(tmp_path / "t.txt").vertices, [[0, 0, 0], *points])

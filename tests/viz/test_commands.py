@@ -123,6 +123,30 @@ class TestCommands:
         assert "Vulkan driver" in done.stderr
         assert "--html" in done.stderr
 
+    @pytest.mark.parametrize("library", ["open3d", "trimesh"])
+    def test_ctrl_c_while_a_library_loads_arrives(self, library: str, tmp_path: Path) -> None:
+        """Trimesh swallows whatever is raised while it looks for other libraries; of open3d, half would be loaded."""
+        (tmp_path / "spy").mkdir()
+        (tmp_path / "spy" / "sitecustomize.py").write_text(
+            "import builtins, os, signal\n"
+            "whole = builtins.__import__\n"
+            "def spied(name, *arguments, **more):\n"
+            "    by = arguments[0].get('__name__', '') if arguments and arguments[0] else ''\n"
+            f"    if name == 'numpy' and by.startswith('{library}.'):\n"
+            "        builtins.__import__ = whole\n"
+            "        try:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "        except BaseException:\n"
+            "            pass  # as trimesh does\n"
+            "    return whole(name, *arguments, **more)\n"
+            "builtins.__import__ = spied\n"
+        )
+        png = tmp_path / "x.png"
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "spy")}
+        done = run("view", EXAMPLES / "chair.off", "--png", png, env=environment)
+        assert (done.returncode, done.stderr.split()) == (130, ["stopped"])
+        assert not png.exists()
+
     @pytest.mark.parametrize("missing", ["open3d", "plotly"])
     def test_an_absent_extra_is_named(self, missing: str, tmp_path: Path) -> None:
         (tmp_path / "hide").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -53,6 +54,16 @@ class TestPanel:
         distance = np.linalg.norm(panel.cloud[rows, None] - seen[None], axis=2)
         assert distance[np.arange(50), panel.nearest[rows]] == pytest.approx(distance.min(axis=1), abs=1e-6)
         assert Panel(panel.explanation, most=2000).thinned
+
+    @pytest.mark.parametrize("away", [5.0, 1e6, 1e100])
+    def test_a_stray_point_that_the_net_did_not_see_is_not_drawn(self, away: float) -> None:
+        points = np.random.default_rng(0).normal(size=(5000, 3))
+        net = pc.load("small", "cpu")
+        seen = net.explain(points, up="z")
+        stray = dataclasses.replace(seen, vertices=np.concatenate([seen.vertices, [[away * 10, 0, away]]]))
+        panel, plain = Panel(stray), Panel(seen)
+        assert np.array_equal(panel.cloud, plain.cloud)
+        assert (panel.reach, panel.points_drawn) == (plain.reach, "5,000 of 5,001 points")
 
     def test_a_ball_stands_on_a_point_of_its_own_colour(self, chair: Explanation) -> None:
         panel = Panel(chair)

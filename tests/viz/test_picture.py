@@ -14,7 +14,7 @@ import pointcentroid as pc
 from pointcentroid.errors import ConfigError
 from pointcentroid.predict.explain import Explanation
 from pointcentroid.viz.panel import Panel
-from pointcentroid.viz.picture import _captions, stage_rows, write_picture, write_turntable
+from pointcentroid.viz.picture import _captions, _font, stage_rows, write_picture, write_turntable
 
 from ..conftest import EXAMPLES
 from ..test_cli import run
@@ -63,6 +63,12 @@ class TestPicture:
             ["10 points"],
             ["stage 1: 1 centroid", "grey: 1 point to no centroid"],
         ]
+
+    def test_letters_of_europe_are_drawn(self) -> None:
+        """Each differs from what stands for one that a font lacks."""
+        drawn = {letter: _font(40).getmask(letter) for letter in "\u0378éüßøłčŘ№жΩ"}
+        lacking = drawn.pop("\u0378")
+        assert all(bytes(mask) != bytes(lacking) for mask in drawn.values())
 
     def test_views_are_rows_and_differ(self, chair: Explanation, tmp_path: Path) -> None:
         one, two = tmp_path / "one.png", tmp_path / "two.png"
