@@ -9,7 +9,7 @@ import pytest
 from .prepared import write_off
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tree(tmp_path_factory) -> Path:
     """The tree of ModelNet: class/train/*.off and class/test/*.off, with a broken file in it."""
     root = tmp_path_factory.mktemp("raw") / "ModelNet2"

@@ -10,7 +10,7 @@ import pytest
 from .folders import fill, plain
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 files, 24 of them broken."""
     path = tmp_path_factory.mktemp("scans")
@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def expected(folder: Path) -> dict[str, dict[str, Any]]:
     return plain(folder)
 

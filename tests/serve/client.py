@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import os
@@ -12,18 +11,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-from pointcentroid.serve.workers import WorkerPool
-
 from ..conftest import EXAMPLES, until
 from ..test_cli import COMMAND
-
-
-async def both(pool: WorkerPool) -> set[int]:
-    """The numbers of its two processes, when both are there."""
-    while len(members := set(await asyncio.gather(pool.ask("rest"), pool.ask("rest")))) < 2:
-        pass
-    return members
-
 
 SERVE = [*COMMAND, "serve"]
 

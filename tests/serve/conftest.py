@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,20 +9,12 @@ import numpy as np
 import pytest
 
 import pointcentroid as pc
-from pointcentroid.serve.workers import WorkerPool
 
 from ..conftest import EXAMPLES
 from .client import Server
 
 
-async def both(pool: WorkerPool) -> set[int]:
-    """The numbers of its two processes, when both are there."""
-    while len(members := set(await asyncio.gather(pool.ask("rest"), pool.ask("rest")))) < 2:
-        pass
-    return members
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("serve"), "--workers", 2)
     yield server
@@ -48,7 +39,7 @@ def another(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             server.process.communicate()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def large() -> bytes:
     """A cloud that takes seconds to read."""
     rng = np.random.default_rng(0)
@@ -56,7 +47,7 @@ def large() -> bytes:
     return ("\n".join(lines) + "\n").encode() * 100
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def confidence() -> float:
     """How sure the predictor is of the example that is sent."""
     return pc.load("small", "cpu")(EXAMPLES / "chair.off").confidence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -15,19 +14,10 @@ import pytest
 from pointcentroid.io import READERS
 from pointcentroid.serve.pages import examples
 from pointcentroid.serve.uploads import clean_name
-from pointcentroid.serve.workers import WorkerPool
 
 from ..conftest import EXAMPLES
 from ..test_cli import run
 from .client import CHAIR, Server, form
-
-
-async def both(pool: WorkerPool) -> set[int]:
-    """The numbers of its two processes, when both are there."""
-    while len(members := set(await asyncio.gather(pool.ask("rest"), pool.ask("rest")))) < 2:
-        pass
-    return members
-
 
 FILES = sorted(path for path in EXAMPLES.rglob("*") if path.suffix in READERS)
 

@@ -18,18 +18,9 @@ import pytest
 
 from pointcentroid.serve import engine as engine_module
 from pointcentroid.serve.limits import ServeSettings
-from pointcentroid.serve.workers import WorkerPool
 
 from ..conftest import until
 from .client import CHAIR, Answer, Server, answered, form, opening
-
-
-async def both(pool: WorkerPool) -> set[int]:
-    """The numbers of its two processes, when both are there."""
-    while len(members := set(await asyncio.gather(pool.ask("rest"), pool.ask("rest")))) < 2:
-        pass
-    return members
-
 
 FORM = "multipart/form-data; boundary=b"
 

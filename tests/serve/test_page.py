@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import io
 import itertools
@@ -16,18 +15,10 @@ from PIL import Image
 
 import pointcentroid as pc
 from pointcentroid.serve.pages import examples
-from pointcentroid.serve.workers import WorkerPool
 
 from ..conftest import EXAMPLES, until, watched_pages
 from ..meshes import direction
 from .client import CHAIR, Server
-
-
-async def both(pool: WorkerPool) -> set[int]:
-    """The numbers of its two processes, when both are there."""
-    while len(members := set(await asyncio.gather(pool.ask("rest"), pool.ask("rest")))) < 2:
-        pass
-    return members
 
 
 def test_the_script_of_pages_is_packed_once(monkeypatch) -> None:

@@ -14,14 +14,6 @@ import uvicorn
 
 from pointcentroid.serve.limits import RefusalError, ServeSettings
 from pointcentroid.serve.patience import Body, patient_protocol
-from pointcentroid.serve.workers import WorkerPool
-
-
-async def both(pool: WorkerPool) -> set[int]:
-    """The numbers of its two processes, when both are there."""
-    while len(members := set(await asyncio.gather(pool.ask("rest"), pool.ask("rest")))) < 2:
-        pass
-    return members
 
 
 class TestPatience:

@@ -12,7 +12,7 @@ from ..test_cli import run
 from .small import AUTOENCODERS, BOTH, train
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Path:
     """Two classes that a small net tells apart at once: flat plates and long rods, 40 shapes each."""
     rng = np.random.default_rng(0)
@@ -32,12 +32,12 @@ def toy(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(toy: Path, tmp_path_factory) -> Path:
     return train(toy, tmp_path_factory.mktemp("runs"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def autoencoder(toy: Path, tmp_path_factory) -> Path:
     """One whose encoder a classifier may have, too."""
     settings = [f"data={toy}", "name=both", *AUTOENCODERS["reconstruct"], BOTH, "preprocess.sample=128"]

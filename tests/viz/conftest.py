@@ -22,12 +22,12 @@ from pointcentroid.viz.open3d_scene import import_open3d
 from ..conftest import EXAMPLES, ROOT
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chair() -> Explanation:
     return pc.load("small", "cpu").explain(EXAMPLES / "chair.off")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def drawing() -> None:
     """What open3d needs of the system."""
     try:
@@ -36,7 +36,7 @@ def drawing() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four random variants of every class, with named parts."""
     folder = tmp_path_factory.mktemp("variants")
@@ -45,7 +45,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chairs(variants: Path) -> list[tuple[Explanation, np.ndarray]]:
     """What a net saw of variants of a chair, and the name of each point's part."""
     net, found = pc.load("small", "cpu"), []
@@ -56,7 +56,7 @@ def chairs(variants: Path) -> list[tuple[Explanation, np.ndarray]]:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def screen() -> Iterator[str]:
     for program in ("Xvfb", "xdotool"):
         if shutil.which(program) is None:
