@@ -301,7 +301,8 @@ def _row(path: Path, number: int, text: str, cells: _Cells, columns: tuple[int, 
 
 
 def read_npy(path: Path) -> Shape:
-    """Read an array of points, (N, 3) or wider; the first three columns are x, y, z. Objects are never unpickled.
+    """Read an array of points, (N, 3) or wider, whose first three columns are x, y, z; or one with fields of these names.
+    Objects are never unpickled.
 
     Args:
         path: the file.
@@ -393,10 +394,17 @@ def _guard_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
 
 
 def _columns(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
-        raise ReadError(path, f"{name} must hold numbers of shape (N, 3) or wider, found {array.dtype} {array.shape}")
-    if len(array) > MAX_ELEMENTS:
+    """(N, 3) the points of an array."""
+    if array.ndim and len(array) > MAX_ELEMENTS:
         raise ReadError(path, f"{name} holds {len(array)} points; at most {MAX_ELEMENTS} are read")
+    fields = array.dtype.names
+    if fields and array.ndim == 1 and (places := _places(list(fields))):
+        chosen = [fields[place] for place in places]
+        if all(array.dtype[field].kind in "fiu" for field in chosen):
+            array = np.stack([array[field] for field in chosen], axis=1)
+    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
+        found = f"{shortened(str(array.dtype))} {array.shape}"
+        raise ReadError(path, f"{name} must hold numbers of shape (N, 3) or wider, found {found}")
     return np.array(array[:, :3], dtype=np.float64)
 
 

@@ -103,3 +103,18 @@ def test_a_name_in_an_archive_that_is_no_text_is_a_damage(tmp_path: Path) -> Non
         read(tmp_path / "a.3mf")
     with pytest.raises(DataError, match="the archive is damaged"):
         find_shapes(tmp_path / "a.zip")
+
+
+def test_fields_of_an_array_are_taken_by_name(tmp_path: Path, points: np.ndarray) -> None:
+    """As readers of PLY and PCD hold points."""
+    held = np.zeros(len(points), [("nx", "f4"), ("z", "f8"), ("x", "f8"), ("colour", "u1", 3), ("y", "f8")])
+    for axis, values in zip("xyz", points.T, strict=True):
+        held[axis] = values
+    np.save(tmp_path / "a.npy", held)
+    np.savez(tmp_path / "a.npz", points=held)
+    for path in (tmp_path / "a.npy", tmp_path / "a.npz"):
+        np.testing.assert_array_equal(read(path).vertices, points)
+    for fields in ([("a", "f8"), ("b", "f8"), ("c", "f8")], [("x", "f8", 2), ("y", "f8"), ("z", "f8")]):
+        np.save(tmp_path / "a.npy", np.zeros(20, fields))
+        with pytest.raises(ReadError, match="must hold numbers of shape"):
+            read(tmp_path / "a.npy")
