@@ -263,6 +263,7 @@ class TrainConfig:
     # What points up in raw shapes; standard: by that of the format, else z; auto: found for each, as predictions find it.
     up: Literal["standard", "auto", "x", "-x", "y", "-y", "z", "-z"] = "standard"
     split: Literal["training", "all"] = "training"  # what of it; all: validation shapes too, once the recipe is frozen
+    no_class: str = ""  # a class of the data set whose shapes are of no class: `known` learns from them; "": there is none
     recipe: tuple[str, ...] = ()  # with split=all: weights of the same settings, whose validation figures stand for it
     start: str = ""  # weights to start from, by name or file; random ones if empty
     output: str = "runs"  # logs, checkpoints and weights go to {output}/{name}
@@ -322,6 +323,7 @@ class TrainConfig:
         )
         _require(self.augment.foreign > 0 or not known, "model.known is learnt from augment.foreign: it must not be 0 then")
         _require(not (known and self.augment.mix), "model.known and augment.mix exclude each other")
+        _require(known or not self.no_class, "no_class is what the output of model.known=true learns from")
         if self.teachers:
             _require(isinstance(self.model, ClassifierConfig), "teachers are for the training of classifiers")
             _require(not self.augment.mix, "teachers and augment.mix exclude each other")

@@ -11,8 +11,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import trimesh
 
+import pointcentroid as pc
+from pointcentroid.data.clouds import load_npz
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.io import read
 
@@ -71,8 +74,12 @@ def test_the_pyg_example_trains_and_asks_for_shapes_to_validate_on(tmp_path: Pat
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_furniture_is_measured_by_its_catalogue(tmp_path: Path) -> None:
-    """Of a chair, y up, of the same that the catalogue calls a table, of a ring, and of a name that means nothing."""
+@pytest.fixture
+def furniture(tmp_path: Path) -> Path:
+    """A folder with a library: a chair, y up, the same that the catalogue calls a table, a ring, and a name that means
+    nothing."""
+    folder = tmp_path / "libraries"
+    folder.mkdir()
     chair = read(EXAMPLES / "chair.off")
     ring = trimesh.creation.torus(1.0, 0.1)
     meshes = {
@@ -81,13 +88,17 @@ def test_furniture_is_measured_by_its_catalogue(tmp_path: Path) -> None:
         "Teapot": ring,
         "Thing": ring,
     }
-    with zipfile.ZipFile(tmp_path / "few.sh3f", "w") as library:
+    with zipfile.ZipFile(folder / "few.sh3f", "w") as library:
         catalogue = ["name=Catalogue"]
         for number, (name, mesh) in enumerate(meshes.items(), 1):
             catalogue += [f"name#{number}={name}", f"model#{number}=/models/{number}.obj"]
             library.writestr(f"models/{number}.obj", mesh.export(file_type="obj"))
         library.writestr("PluginFurnitureCatalog.properties", "\n".join(catalogue))
-    command = [sys.executable, ROOT / "tools" / "furniture.py", tmp_path, "small", "--wrong"]
+    return folder
+
+
+def test_furniture_is_measured_by_its_catalogue(furniture: Path) -> None:
+    command = [sys.executable, ROOT / "tools" / "furniture.py", furniture, "small", "--wrong"]
     wide = os.environ | {"COLUMNS": "200"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=wide).stdout.splitlines()
     assert done[0].startswith("2.obj (Coffee table): chair")
@@ -95,3 +106,19 @@ def test_furniture_is_measured_by_its_catalogue(tmp_path: Path) -> None:
     rows = {line.split()[1]: line for line in done[2:]}
     assert "50.0% of 2" in rows["auto"]
     assert rows["y"].split()[-5:] == ["1.000", "0%", "100%", "of", "1"]
+
+
+def test_furniture_can_be_trained_on(furniture: Path, tmp_path: Path) -> None:
+    before = save_npz(tmp_path / "few.npz", balls(20, 1024), np.arange(20) % 2, ["chair", "table"])
+    command = [sys.executable, ROOT / "tools" / "furniture_npz.py", furniture, before, "-o", tmp_path / "both.npz"]
+    done = subprocess.run([*command, "--copies", "2"], check=True, capture_output=True, text=True)
+    assert done.stdout == "6 clouds of 3 things added, 1 of these of no class\n"
+    few, both = load_npz(before), load_npz(tmp_path / "both.npz")
+    assert both.classes == ("chair", "table", "none")
+    assert both.subset(np.arange(20, 26)).normalised
+    assert np.array_equal(both.points[:20], few.points)
+    assert np.array_equal(both.part("validation"), few.part("validation"))
+    assert both.labels[20:].tolist() == [0, 1, 2] * 2
+    assert not np.array_equal(both.points[20], both.points[23]), "another sampling"
+    chair = pc.load("small", "cpu")(both.points[20], up="z")
+    assert (chair.label, chair.known > 0.5) == ("chair", True)

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pointcentroid import load
+from pointcentroid.config import PreprocessConfig
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.predict.predictor import Predictor
@@ -66,13 +67,31 @@ def models(library: Path, folder: Path, classes: dict[str, list[str]]) -> list[M
     ]
 
 
-def prepared(predictor: Predictor, found: list[Model]) -> list[Prepared]:
+def labelled() -> dict[str, list[str]]:
+    """The classes that are right answers, or `NONE`, by name in a catalogue."""
+    labels = cast("dict[str, list[str]]", OmegaConf.to_container(OmegaConf.load(NAMES)))
+    return {name: right.split(", ") for right, names in labels.items() for name in names}
+
+
+def models_in(libraries: Path, folder: Path, classes: dict[str, list[str]]) -> list[Model]:
+    """The models of all libraries in a folder, see `models`.
+
+    Raises:
+        BadParameter: there are none.
+    """
+    found = [model for path in sorted(libraries.glob("*.sh3f")) for model in models(path, folder / path.stem, classes)]
+    if not found:
+        raise typer.BadParameter(f"{libraries} holds no furniture library, *.sh3f")
+    return found
+
+
+def prepared(settings: PreprocessConfig, found: list[Model]) -> list[Prepared]:
     """Files as a net wants them.
 
     Raises:
         SystemExit: one of them cannot be read.
     """
-    items = list(Preparer(predictor.card.preprocess)(model.path for model in found))
+    items = list(Preparer(settings)(model.path for model in found))
     broken = [item for item in items if isinstance(item, Failure)]
     if broken:
         raise SystemExit(f"could not be read: {broken[0]}")
@@ -139,17 +158,11 @@ def main(
     """Measure accuracy, calibration and `known` with z believed, with the axis found, and with it given."""
     console = Console()
     table = figures()
-    labels = cast("dict[str, list[str]]", OmegaConf.to_container(OmegaConf.load(NAMES)))
-    classes = {name: right.split(", ") for right, names in labels.items() for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        found = [
-            model for path in sorted(libraries.glob("*.sh3f")) for model in models(path, Path(folder, path.stem), classes)
-        ]
-        if not found:
-            raise typer.BadParameter(f"{libraries} holds no furniture library, *.sh3f")
+        found = models_in(libraries, Path(folder), labelled())
         for name in weights:
             predictor = load(name)
-            items = prepared(predictor, found)
+            items = prepared(predictor.card.preprocess, found)
             if others:
                 foreign(predictor, items, found, console)
                 continue

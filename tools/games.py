@@ -60,7 +60,7 @@ def main(
     found, ups = models(packages)
     for name in weights:
         predictor = load(name)
-        whole = prepared(predictor, found)
+        whole = prepared(predictor.card.preprocess, found)
         measure(predictor, whole, found, "z", table)
         lines = measure(predictor, whole, found, "auto", table)
         given = [dataclasses.replace(item, up=up) for item, up in zip(whole, ups, strict=True)]

@@ -40,8 +40,7 @@ from stacked import Stack
 from torch import Tensor, nn
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, from_dict, to_dict
-from pointcentroid.data.clouds import CloudSet, load_npz
-from pointcentroid.data.foreign import FOREIGN
+from pointcentroid.data.clouds import FOREIGN, CloudSet, load_npz
 from pointcentroid.data.module import CloudData, varied
 from pointcentroid.errors import DataError
 from pointcentroid.evaluate.calibration import calibrated, validation_scores

@@ -140,16 +140,24 @@ def _settings(what: str, overrides: list[str], start: str | None) -> TrainConfig
         counted = any(word.startswith(("model.classes=", "model=")) for word in overrides)
         if shipped and settings.data and isinstance(settings.model, ClassifierConfig) and not counted:
             # They are of ModelNet40, of as many classes; the data say how many there are.
-            model = dataclasses.replace(settings.model, classes=len(class_names(settings.data)))
-            settings = dataclasses.replace(settings, model=model)
+            return _counted(settings)
         return settings
 
     if any(word.startswith("data=") for word in overrides):
         raise typer.BadParameter(f"{what} is what is trained on; leave data= out", param_hint="data=")
     name = re.sub(r"[^\w.-]+", "-", path.resolve().name if path.is_dir() else path.stem).strip("-.") or "shapes"
-    classes = len(class_names(path))
-    given |= {"data": what, "name": name, "model": {"classes": classes}}
+    given |= {"data": what, "name": name, "model": {"classes": len(class_names(path))}}
     settings = load_train_config("finetune", overrides, **given)
+    if settings.no_class and not any(word.startswith("model.classes=") for word in overrides):
+        settings = _counted(settings)
     if path.is_dir() and path.absolute() in (Path(settings.output).absolute() / "x").parents:
         raise ConfigError(f"output={settings.output} lies inside {what}, among the shapes; add output=elsewhere")
     return settings
+
+
+def _counted(settings: TrainConfig) -> TrainConfig:
+    """The same, with as many classes as the data have."""
+    from pointcentroid.data.sources import class_names
+
+    classes = sum(name != settings.no_class for name in class_names(settings.data))
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, classes=classes))

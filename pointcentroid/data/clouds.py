@@ -12,6 +12,9 @@ import numpy as np
 from pointcentroid.config import nearest_name
 from pointcentroid.errors import DataError, one_line, printable
 
+FOREIGN = -1
+"""The label of a cloud of no class."""
+
 VALIDATION_SHARE = 0.1
 SPLITS = ("", "train", "validation", "test")
 """What a data set may say of a shape; `""` where it says nothing."""
@@ -59,6 +62,21 @@ class CloudSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def without_class(self, name: str) -> CloudSet:
+        """The same clouds, of which those of one class are of none: their label is `FOREIGN`.
+
+        Args:
+            name: the class.
+
+        Raises:
+            DataError: there is no such class.
+        """
+        if name not in self.classes:
+            raise DataError(f"the data set has no class {name!r} to be no_class{nearest_name(name, self.classes)}")
+        number = self.classes.index(name)
+        labels = np.where(self.labels == number, FOREIGN, self.labels - (self.labels > number))
+        return replace(self, labels=labels, classes=tuple(other for other in self.classes if other != name))
 
     def labels_among(self, classes: Sequence[str]) -> np.ndarray:
         """(S,) labels as weights number their classes, which are matched by name.

@@ -14,9 +14,6 @@ from torch import Tensor
 from pointcentroid.data.augment import CounterRandom, about_z, bent, changed, refilled, tilted
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 
-FOREIGN = -1
-"""The label of a cloud of no class."""
-
 
 def make_foreign(points: Tensor, random: CounterRandom, probability: float) -> tuple[Tensor, Tensor]:
     """Replace some clouds by what is of no class, or by themselves with the wrong axis up.

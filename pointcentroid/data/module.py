@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from pointcentroid.config import ClassifierConfig, TrainConfig
 from pointcentroid.data.augment import CounterRandom, augment, mix, reseed
-from pointcentroid.data.clouds import CloudSet
+from pointcentroid.data.clouds import FOREIGN, CloudSet
 from pointcentroid.data.damage import damage
-from pointcentroid.data.foreign import FOREIGN, make_foreign
+from pointcentroid.data.foreign import make_foreign
 from pointcentroid.data.ordered import Batch, Clouds, OrderedClouds
 from pointcentroid.errors import ConfigError, DataError
 
@@ -39,10 +39,13 @@ class CloudData(lightning.LightningDataModule):
             found = clouds.points.shape[1]
             fewer = f"add preprocess.sample={found} preprocess.points={found}"
             raise DataError(f"{config.data}: clouds of {found} points, fewer than preprocess.sample={sample}; {fewer}")
-        self.classes = clouds.classes
         training, validation = clouds.part("training"), clouds.part("validation")
         if config.split == "all":
             training = np.union1d(training, validation)
+        if config.no_class:
+            clouds = clouds.without_class(config.no_class)
+            validation = validation[clouds.labels[validation] != FOREIGN]
+        self.classes = clouds.classes
         if isinstance(config.model, ClassifierConfig):
             self._check_classes(config.model.classes, clouds, training)
         if not len(training):

@@ -15,7 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from pointcentroid.config import ClassifierConfig, TrainConfig, to_dict
 from pointcentroid.data.augment import CounterRandom
-from pointcentroid.data.foreign import FOREIGN
+from pointcentroid.data.clouds import FOREIGN
 from pointcentroid.data.ordered import Batch
 from pointcentroid.errors import TrainingError
 from pointcentroid.evaluate.fidelity import half_distances, halves

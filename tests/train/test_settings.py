@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pointcentroid as pc
 from pointcentroid.config import (
     TrainConfig,
 )
@@ -85,6 +87,48 @@ def test_classes_need_not_be_counted(toy: Path, tmp_path: Path) -> None:
     assert f"after: pointcentroid export {path} -o {path.with_suffix('.onnx')}\n" in done.stderr
     assert "confidence is not calibrated: " in done.stderr
     assert read_card(tmp_path / "counted" / "counted.safetensors").classes == ("rod", "plate")
+
+
+def test_shapes_of_no_class_teach_known_and_are_no_class(toy: Path, tmp_path: Path) -> None:
+    """Balls beside rods and plates: as a third class, and as of none."""
+    with np.load(toy) as arrays:
+        held = dict(arrays)
+    balls = np.random.default_rng(0).normal(size=(40, 128, 3))
+    balls -= balls.mean(axis=1, keepdims=True)
+    balls /= np.linalg.norm(balls, axis=2).max(axis=1)[:, None, None]
+    path = tmp_path / "three.npz"
+    np.savez(
+        path,
+        points=np.concatenate([np.round((balls + 1) * 2047.5).astype(np.uint16), held["points"]]),
+        labels=np.concatenate([np.zeros(40, np.uint8), held["labels"] + 1]),
+        names=[f"shape_{number:04d}" for number in range(120)],
+        classes=["ball", "rod", "plate"],
+    )
+    changes = ["name=toy", *SMALL, "model.known=true", "augment.foreign=0.05", "augment.quarter_turn=0", "augment.turn=0"]
+    nets = {}
+    for none in ("", "ball"):
+        arguments = [f"data={path}", f"output={tmp_path / (none or 'three')}", f"no_class={none}", *changes]
+        done = run("train", "modelnet40-small", *arguments, f"model.classes={2 if none else 3}", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        assert f"of {2 if none else 3} classes to train on, {8 if none else 12} to validate" in done.stderr
+        nets[none] = pc.load(json.loads(done.stdout)["weights"])
+    assert [net.classes for net in nets.values()] == [("ball", "rod", "plate"), ("rod", "plate")]
+    held_out = [np.random.default_rng(seed).normal(size=(128, 3)) for seed in range(20)]
+    said = {none: [net(ball, up="z").known for ball in held_out] for none, net in nets.items()}
+    assert max(said["ball"]) < 0.5
+    assert min(said[""]) > max(said["ball"])
+    flat = np.random.default_rng(5).uniform(-1, 1, size=(128, 3)) * (1, 1, 0.05)
+    assert nets["ball"](flat, up="z").known > max(said["ball"])
+
+
+def test_what_is_no_class_must_be_there_and_be_learnt(toy: Path, tmp_path: Path) -> None:
+    arguments = ["train", "modelnet40-small", f"data={toy}", f"output={tmp_path}", *SMALL]
+    done = run(*arguments, "no_class=rods", "model.known=true")
+    assert done.returncode == 2
+    assert "no class 'rods' to be no_class (did you mean 'rod'?)" in done.stderr
+    done = run(*arguments, "no_class=rod", "model.known=false")
+    assert done.returncode == 2
+    assert "no_class is what the output of model.known=true learns from" in done.stderr
 
 
 def test_prepared_clouds_are_not_turned(toy: Path, tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from pointcentroid.config import (
     from_dict,
     to_dict,
 )
-from pointcentroid.data.clouds import load_npz
-from pointcentroid.data.foreign import FOREIGN
+from pointcentroid.data.clouds import FOREIGN, load_npz
 from pointcentroid.nn.classifier import CentroidClassifier
 from pointcentroid.nn.parts import PartsNet
 from pointcentroid.train.module import ClassifierTraining
