@@ -1,4 +1,4 @@
-"""Measure classifiers on the free furniture libraries of Sweet Home 3D, which no part of this project was trained on.
+"""Measure classifiers on the free furniture libraries of Sweet Home 3D, which nothing that ships was trained on.
 
     python tools/furniture.py LIBRARIES small tiny          # LIBRARIES: a folder of *.sh3f
     python tools/furniture.py LIBRARIES small --wrong       # and which it gets wrong
