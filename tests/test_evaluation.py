@@ -20,8 +20,10 @@ from PIL import Image
 import pointcentroid as pc
 from pointcentroid.cli.output import print_measures
 from pointcentroid.config import ClassifierConfig, PreprocessConfig
+from pointcentroid.data.augment import CounterRandom
 from pointcentroid.data.clouds import CloudSet, load_npz
 from pointcentroid.data.corruptions import CORRUPTIONS, DIRECTIONS, SEVERITIES, corrupt
+from pointcentroid.data.foreign import make_foreign
 from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.evaluate.accuracy import OFFICIAL_TEST, Evaluation, _axes, _turn, choose_part, evaluate, robustness
 from pointcentroid.evaluate.calibration import (
@@ -40,6 +42,7 @@ from pointcentroid.predict.nets import Answer, familiarity
 from pointcentroid.weights import WeightsCard, find_weights, load_weights, save_weights
 
 from .conftest import EXAMPLES
+from .data.prepared import save_npz
 from .test_cli import run
 
 
@@ -308,6 +311,28 @@ class TestEvaluate:
         numbers = json.loads(done.stdout)
         assert (numbers["shapes"], numbers["overall_accuracy"], numbers["per_class_shapes"]["chair"]) == (8, 1, 0)
         assert "skipped: 2 of 10 shapes, whose classes the weights do not know" in done.stderr
+
+    def test_shapes_of_other_classes_are_told_from_the_known(self, few: Path, tmp_path: Path) -> None:
+        """Sixty shapes, and what is made of them that is of no class, as a class that the weights do not know."""
+        clouds = load_npz(few).subset(np.arange(60))
+        foreign, _ = make_foreign(torch.from_numpy(clouds.points), CounterRandom(0, 0, torch.arange(60)), 1.0)
+        labels = np.concatenate([clouds.labels, np.full(60, len(clouds.classes))])
+        points = np.concatenate([clouds.points, foreign.numpy()])
+        path = save_npz(tmp_path / "both.npz", points, labels, [*clouds.classes, "knot"])
+        done = run("evaluate", "small", "--data", path, "--skip-unknown", "--json")
+        assert done.returncode == 0, done.stderr
+        numbers = json.loads(done.stdout)
+        answers = pc.load("small", "cpu").predict(iter(load_npz(path).points), up="z")
+        own, others = np.array([answer.known for answer in answers]).reshape(2, 60)
+        assert numbers["flagged"] == pytest.approx((own < 0.5).mean())
+        assert numbers["others"]["shapes"] == 60
+        assert numbers["others"]["flagged"] == pytest.approx((others < 0.5).mean())
+        larger = (own[:, None] > others).mean() + 0.5 * (own[:, None] == others).mean()
+        assert numbers["others"]["auroc"] == pytest.approx(larger, abs=1e-3)
+        assert numbers["others"]["auroc"] > 0.8
+        assert "flagged of other classes" in run("evaluate", "small", "--data", path, "--skip-unknown").stdout
+        done = run("evaluate", "tiny", "--data", path, "--skip-unknown", "--json")  # it has no such output
+        assert not {"flagged", "others"} & json.loads(done.stdout).keys()
 
     @pytest.mark.parametrize("zipped", [False, True])
     def test_a_lone_class_is_enough_where_the_weights_know_it(self, tmp_path: Path, zipped: bool) -> None:

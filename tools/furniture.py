@@ -20,12 +20,13 @@ from typing import Annotated, NamedTuple, cast
 import numpy as np
 import typer
 from omegaconf import OmegaConf
-from orientation import answers, auroc, compare
+from orientation import answers, compare
 from rich.console import Console
 from rich.table import Table
 
 from pointcentroid import load
 from pointcentroid.config import PreprocessConfig
+from pointcentroid.evaluate.accuracy import auroc
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.predict.predictor import Predictor

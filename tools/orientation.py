@@ -27,6 +27,7 @@ from rich.table import Table
 from pointcentroid import load
 from pointcentroid.data.augment import about_z
 from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.evaluate.accuracy import auroc
 from pointcentroid.evaluate.calibration import calibration_error
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES, rotations
 from pointcentroid.predict import up as rule
@@ -250,12 +251,6 @@ def foreign(net: PredictingNet, clouds: CloudSet, training: CloudSet, console: C
     offset = seen.features[:, None] - means
     distance = -np.einsum("smf,fg,smg->sm", offset, inverse, offset, optimize=True).min(axis=1)
     compare(seen, own, console, {"distance of the features to the nearest class mean (Mahalanobis)": distance})
-
-
-def auroc(score: np.ndarray, own: np.ndarray) -> float:
-    """Of pairs of (S,) own shapes and others, the share in which the own one has the larger score; half of equal ones."""
-    first, second = score[own][:, None], score[~own]
-    return float(((first > second) + 0.5 * (first == second)).mean())
 
 
 def compare(seen: Answer, own: np.ndarray, console: Console, others: dict[str, np.ndarray] | None = None) -> None:

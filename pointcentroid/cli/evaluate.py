@@ -56,7 +56,10 @@ def evaluate(
         bool, typer.Option("--probe", help="Report too what a linear classifier reaches on the frozen net's features.")
     ] = False,
     skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", help="Leave out shapes of classes that the weights do not know.")
+        bool,
+        typer.Option(
+            "--skip-unknown", help="Leave out shapes of classes the weights do not know; say how many are flagged."
+        ),
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many shapes, evenly spread.")] = None,
     plots: Annotated[
@@ -126,8 +129,9 @@ def evaluate(
     elif chosen:
         note("the validation part: these weights were trained on the rest" if split == "validation" else f"split: {split}")
     rows = _rows_of(data, clouds, split)
+    others = rows[:0]
     if classifies:
-        rows = _of_known_classes(clouds, rows, card.classes, skip_unknown)
+        rows, others = _of_known_classes(clouds, rows, card.classes, skip_unknown)
     if limit is not None and limit < len(rows):
         rows = rows[[round(i * (len(rows) - 1) / max(1, limit - 1)) for i in range(limit)]]
     training = training_apart(clouds, rows) if probe else None  # before the work: there may be none
@@ -143,6 +147,8 @@ def evaluate(
         numbers |= found
         if raw:
             numbers.pop("up_accuracy", None)  # what is up in files is not known
+        if len(others) and result.known is not None and not turned:
+            numbers["others"] = _others(predictor, clouds.subset(others), result.known, told, batch_size)
     elif card.model.kind == "parts":
         numbers |= _parts(weights, device, clouds.subset(rows), batch_size)
     else:
@@ -163,8 +169,8 @@ def evaluate(
         plot_reliability(result.confidence, result.correct, plots / "reliability.png")
 
 
-def _of_known_classes(clouds: CloudSet, rows: Any, known: tuple[str, ...], skip: bool) -> Any:
-    """Those rows whose classes weights know; where others are not to be skipped, there must be none."""
+def _of_known_classes(clouds: CloudSet, rows: Any, known: tuple[str, ...], skip: bool) -> tuple[Any, Any]:
+    """Those rows whose classes weights know, and the others; where these are not to be skipped, there must be none."""
     import numpy as np
 
     from pointcentroid.cli.output import note
@@ -174,13 +180,27 @@ def _of_known_classes(clouds: CloudSet, rows: Any, known: tuple[str, ...], skip:
     names = np.array(clouds.classes)[clouds.labels[rows]]
     others = ~np.isin(names, known)
     if not others.any():
-        return rows
+        return rows, rows[:0]
     if not skip:
         raise DataError(f"{unknown_class(str(np.unique(names[others])[0]), known)}; --skip-unknown leaves its shapes out")
     note(f"skipped: {others.sum()} of {len(rows)} shapes, whose classes the weights do not know")
     if others.all():
         raise DataError("the weights know no class of the data set")
-    return rows[~others]
+    return rows[~others], rows[others]
+
+
+def _others(predictor: Predictor, clouds: CloudSet, own: np.ndarray, up: Any, batch_size: int) -> dict[str, Any]:
+    """How well shapes of classes that the weights do not know are told from those, of which this much is known."""
+    import numpy as np
+
+    from pointcentroid.cli.output import tracked
+    from pointcentroid.evaluate.accuracy import auroc, flagged, known_of
+
+    known = known_of(
+        predictor, clouds, up=up, batch_size=batch_size, watch=lambda answers: tracked(answers, len(clouds), "the others")
+    )
+    apart = auroc(np.concatenate([own, known]), np.arange(len(own) + len(known)) < len(own))
+    return {"shapes": len(clouds), "flagged": flagged(known), "auroc": apart}
 
 
 def _trained_on(card: WeightsCard, split: str) -> tuple[str, ...]:
@@ -396,6 +416,7 @@ def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
         flat["ece_interval_low"], flat["ece_interval_high"] = numbers["ece_interval"]
     for key, value in numbers.get("votes", {}).items():
         flat[f"{key} with votes" if key != "votes" else "votes"] = value
+    flat |= {f"{key} of other classes": value for key, value in numbers.get("others", {}).items()}
     for name, errors in numbers.get("corruptions", {}).items():
         flat[f"error under {name}"] = " ".join(f"{error:.3f}" for error in errors)
     flat |= {f"accuracy of {name}": value for name, value in numbers.get("per_class", {}).items()}
@@ -411,6 +432,8 @@ _SHARES = {
     "top5_accuracy": "within the first five",
     "ece": "calibration error",
     "up_accuracy": "up axis found",
+    "flagged": "flagged as unknown",
+    "flagged of other classes": "flagged of other classes",
     "clean_error": "error on undamaged shapes",
     "mean_corruption_error": "mean corruption error",
     "mean_one_sided_error": "mean error from one side",

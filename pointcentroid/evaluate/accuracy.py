@@ -17,7 +17,7 @@ from pointcentroid.evaluate.calibration import bootstrap_interval, calibration_e
 from pointcentroid.geometry.axes import TO_Z_UP, UP_AXES
 from pointcentroid.predict.predictor import Predictor
 from pointcentroid.predict.up import Up
-from pointcentroid.results import Prediction
+from pointcentroid.results import LITTLE_KNOWN, Prediction
 from pointcentroid.weights import WeightsCard
 
 OFFICIAL_TEST: dict[str, int] = {
@@ -49,6 +49,7 @@ class Evaluation:
         correct: (S,) bool, whether it was the true one.
         classes: class names.
         seconds: what the pass took, from clouds to answers.
+        known: (S,) the probability that a shape is of a class that the weights know; None where they do not tell.
     """
 
     confusion: np.ndarray
@@ -58,6 +59,7 @@ class Evaluation:
     correct: np.ndarray
     classes: tuple[str, ...]
     seconds: float
+    known: np.ndarray | None = None
 
     @property
     def overall_accuracy(self) -> float:
@@ -99,6 +101,7 @@ class Evaluation:
             "ece": self.ece,
             "ece_interval": list(bootstrap_interval(self.confidence, self.correct)),
             **({} if self.up_right is None else {"up_accuracy": self.up_right / total}),
+            **({} if self.known is None else {"flagged": flagged(self.known)}),
             "shapes_per_second": total / self.seconds,
             "per_class": self.per_class,
             "per_class_shapes": dict(zip(self.classes, self.confusion.sum(axis=1).tolist(), strict=True)),
@@ -149,7 +152,7 @@ def evaluate(
         raise DataError("the data set holds no shapes")
     truth = clouds.labels_among(predictor.classes)
     column = {name: number for number, name in enumerate(predictor.classes)}
-    shares, up_right = np.zeros((len(clouds), len(column))), 0
+    shares, known, up_right = np.zeros((len(clouds), len(column))), np.full(len(clouds), np.nan), 0
     axes = _axes(len(clouds)) if turned else [("z", 0)] * len(clouds)
 
     def shapes() -> Iterator[np.ndarray]:
@@ -165,7 +168,9 @@ def evaluate(
         row = number % len(clouds)
         for name, share in answer.top:
             shares[row, column[name]] += share / votes
-        up_right += number < len(clouds) and answer.up == axes[row][0]
+        if number == row:  # the cloud itself, not a vote
+            up_right += answer.up == axes[row][0]
+            known[row] = np.nan if answer.known is None else answer.known
     seconds = time.perf_counter() - start
 
     best = shares.argmax(axis=1)
@@ -173,9 +178,37 @@ def evaluate(
     np.add.at(confusion, (truth, best), 1)
     better = (shares > shares[np.arange(len(truth)), truth][:, None]).sum(axis=1)
     found = up_right if up == "auto" else None
+    told = None if np.isnan(known).any() else known
     return Evaluation(
-        confusion, int((better < 5).sum()), found, shares.max(axis=1), best == truth, predictor.classes, seconds
+        confusion, int((better < 5).sum()), found, shares.max(axis=1), best == truth, predictor.classes, seconds, told
     )
+
+
+def known_of(
+    predictor: Predictor, clouds: CloudSet, *, up: Up = "z", batch_size: int = 32, watch: Watch = iter
+) -> np.ndarray:
+    """(S,) how probable it is that clouds, of whatever class, are of one that the weights know.
+
+    Args:
+        predictor: weights that tell.
+        clouds: z up.
+        up: see `evaluate`.
+        batch_size: shapes the net sees at once.
+        watch: wraps the answers, to show progress.
+    """
+    answers = predictor.predict(iter(clouds.points), up=up, top=1, batch_size=batch_size)
+    return np.array([answer.known for answer in watch(answers)], dtype=np.float64)
+
+
+def flagged(known: np.ndarray) -> float:
+    """Share of (S,) shapes that are marked as of no class that the weights know."""
+    return float((known < LITTLE_KNOWN).mean())
+
+
+def auroc(score: np.ndarray, own: np.ndarray) -> float:
+    """Of pairs of (S,) own shapes and others, the share in which the own one has the larger score; half of equal ones."""
+    first, second = score[own][:, None], score[~own]
+    return float(((first > second) + 0.5 * (first == second)).mean())
 
 
 def _scale(vote: int, number: int) -> np.ndarray:
