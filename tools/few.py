@@ -23,7 +23,7 @@ import torch
 
 from pointcentroid.config import to_dict
 from pointcentroid.data.augment import about_z
-from pointcentroid.data.clouds import CloudSet, load_npz
+from pointcentroid.data.clouds import CloudSet, as_stored, load_npz
 from pointcentroid.data.ordered import OrderedClouds
 from pointcentroid.evaluate.accuracy import evaluate
 from pointcentroid.evaluate.probe import cloud_features, linear_probe
@@ -62,8 +62,13 @@ def headed(clouds: CloudSet, seed: int) -> CloudSet:
 def write(clouds: CloudSet, path: Path) -> None:
     """Write clouds as an npz that `pointcentroid train` takes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    points = np.rint((clouds.points + 1) * 2047.5).astype(np.uint16)
-    np.savez(path, points=points, labels=clouds.labels, names=np.array(clouds.names), classes=np.array(clouds.classes))
+    np.savez(
+        path,
+        points=as_stored(clouds.points),
+        labels=clouds.labels,
+        names=np.array(clouds.names),
+        classes=np.array(clouds.classes),
+    )
 
 
 def trained(few: CloudSet, settings: list[str], folder: Path, **given: object) -> tuple[Predictor, float]:

@@ -19,7 +19,7 @@ import typer
 from furniture import NONE, labelled, models_in, prepared
 
 from pointcentroid import load
-from pointcentroid.data.clouds import load_npz
+from pointcentroid.data.clouds import as_stored, load_npz
 from pointcentroid.files import replacing
 from pointcentroid.geometry.axes import TO_Z_UP
 from pointcentroid.predict.up import turned
@@ -41,8 +41,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         found = models_in(libraries, Path(folder), labelled())
         for seed in range(copies):
-            card = dataclasses.replace(predictor.card.preprocess, seed=seed)
-            items = prepared(card, found)
+            items = prepared(dataclasses.replace(predictor.card.preprocess, seed=seed), found)
             if not labels:
                 said = [
                     dict(each.top) for each in cast("list[Prediction]", predictor.predict_prepared(items, up="y", top=40))
@@ -52,6 +51,7 @@ def main(
                     for model, each in zip(found, said, strict=True)
                 ]
             upright = turned(np.concatenate([item.clouds for item in items]), np.stack([TO_Z_UP["y"]] * len(items)))
+            # They are of radius 1 but for rounding; what was trained on was made so, and is the same to the bit.
             upright = upright - upright.mean(axis=1, keepdims=True)
             points.append(upright / np.linalg.norm(upright, axis=2).max(axis=1)[:, None, None])
     split = np.full(len(clouds), "train", dtype="<U10")
@@ -60,7 +60,7 @@ def main(
     with replacing(output) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
-            points=np.rint((np.concatenate([clouds.points, *points]) + 1) * 2047.5).clip(0, 4095).astype(np.uint16),
+            points=as_stored(np.concatenate([clouds.points, *points])),
             labels=np.concatenate([clouds.labels, *[labels] * copies]).astype(np.uint8),
             names=[*clouds.names, *(f"{model.path.stem} {seed}" for seed in range(copies) for model in found)],
             classes=names,

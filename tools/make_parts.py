@@ -16,6 +16,7 @@ from assemblies import assembly
 from shapes import Mesh
 from variants import MAKERS, PART_NAMES
 
+from pointcentroid.data.clouds import as_stored
 from pointcentroid.files import replacing
 from pointcentroid.geometry.sampling import normalise, sample_faces
 
@@ -59,7 +60,7 @@ def main() -> None:
         kind, made = shape(number, options.seed)
         kinds.append(kind)
         where, parts[number] = cloud(made, number)
-        points[number] = np.round((where + 1) * 2047.5)
+        points[number] = as_stored(where)
     split = np.full(options.shapes, "train", dtype="U10")
     split[options.shapes - options.validate :] = "validation"
     with replacing(options.output) as temporary, temporary.open("wb") as file:

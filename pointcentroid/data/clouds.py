@@ -20,6 +20,8 @@ SPLITS = ("", "train", "validation", "test")
 """What a data set may say of a shape; `""` where it says nothing."""
 
 
+_STEPS = 2047.5
+"""Of a coordinate between -1 and 0, or 0 and 1, as an npz holds it: 12 bits."""
 _ROUNDED = 2e-3
 """How far off a cloud may be that was normalised and then rounded to 16 bits, or to 12."""
 
@@ -188,6 +190,15 @@ def _arrays(path: Path, needed: Sequence[str], others: Sequence[str] = ()) -> di
         raise DataError(f"{path}: not a data set npz ({one_line(error)})") from None
 
 
+def as_stored(points: np.ndarray) -> np.ndarray:
+    """Coordinates as an npz holds them, of the same shape, uint16; `load_npz` takes them back.
+
+    Args:
+        points: in [-1, 1]; what lies outside is moved to the border.
+    """
+    return np.rint((points + 1) * _STEPS).clip(0, 2 * _STEPS).astype(np.uint16)
+
+
 def load_npz(path: str | Path) -> CloudSet:
     """Read a data set from one file.
 
@@ -206,7 +217,7 @@ def load_npz(path: str | Path) -> CloudSet:
     labels, classes = _labelled(path, arrays)
     if not len(points) == len(labels) == len(arrays["names"]):
         raise DataError(f"{path}: {len(points)} clouds, {len(labels)} labels, {len(arrays['names'])} names")
-    clouds = points.astype(np.float32) / np.float32(2047.5) - np.float32(1)
+    clouds = points.astype(np.float32) / np.float32(_STEPS) - np.float32(1)
     names = [str(n) for n in arrays["names"]]
     split = [str(part) for part in arrays.get("split", np.full(len(names), ""))]
     if len(split) != len(names) or not set(split) <= set(SPLITS):

@@ -77,14 +77,16 @@ def read_text(path: Path) -> Shape:
             rows = list(map(cells.cleaned, rows))
         how = {"delimiter": cells.delimiter, "comments": list(_COMMENT), "quotechar": '"' if '"' in rows[0] else None}
         points = np.loadtxt(rows, usecols=wanted, ndmin=2, **how)
+        counts = lines[:first]  # no line below is one, or it would have stumbled
     except (ValueError, IndexError):
+        counts = lines
         points = [_row(path, number, text, cells, wanted) for number, text in _rows(path, lines, first)]
 
     def line_of(vertex: int) -> int | None:
         return next((number for number, _ in islice(_rows(path, lines, first), vertex, None)), None)
 
     if path.suffix.lower() == ".pts":
-        declared = sum(int(text) for _, text in _numbered(lines, 0) if _is_count(text))
+        declared = sum(int(text) for _, text in _numbered(counts, 0) if _is_count(text))
         if declared > len(points):
             raise ReadError(path, f"cut short: it declares {declared} points, and holds {len(points)}")
     return checked(path, np.asarray(points, dtype=np.float64), None, line_of)

@@ -152,7 +152,7 @@ class Panel:
     @cached_property
     def middle(self) -> np.ndarray:
         """(3,) of the cloud's box."""
-        return (self.cloud.min(axis=0) + self.cloud.max(axis=0)) / 2
+        return _middle(self.cloud)
 
     @cached_property
     def reach(self) -> float:
@@ -361,8 +361,7 @@ class Panel:
 
     def _near(self, points: np.ndarray) -> np.ndarray:
         """Those of (P, 3) points in the frame of the cloud that are not far from it."""
-        low, high = self.cloud.min(axis=0), self.cloud.max(axis=0)
-        middle = (low + high) / 2
+        middle = _middle(self.cloud)
         away = np.linalg.norm((points - middle).astype(np.float64), axis=1)
         return points[away <= _FAR * (_reach(self.cloud - middle) or 1.0)]
 
@@ -396,6 +395,10 @@ def counted(count: int, what: str) -> str:
 def _choice(count: int, most: int) -> np.ndarray:
     """(most,) of the first `count` numbers, in order, always the same."""
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    return (points.min(axis=0) + points.max(axis=0)) / 2
 
 
 def _reach(points: np.ndarray) -> float:

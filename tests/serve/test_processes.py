@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -19,6 +20,16 @@ from pointcentroid.serve.workers import WorkerPool
 from ..conftest import until
 from ..doubles import make_double
 from .client import CHAIR, SERVE, Server, answered, form, opening
+
+
+@asynccontextmanager
+async def pool_of_two(seconds: float, waiting: float) -> AsyncIterator[WorkerPool]:
+    pool = WorkerPool(make_double, (), 2, seconds=seconds, waiting=waiting)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        pool.stop()
 
 
 async def both(pool: WorkerPool) -> set[int]:
@@ -72,9 +83,7 @@ class TestEnd:
 
 def test_a_worker_that_hangs_or_dies_is_replaced() -> None:
     async def main() -> None:
-        pool = WorkerPool(make_double, (), 2, seconds=1.5, waiting=60)
-        await pool.start()
-        try:
+        async with pool_of_two(seconds=1.5, waiting=60) as pool:
             for _ in range(3):
                 with pytest.raises(CrashError):
                     await pool.ask("crash")
@@ -90,17 +99,13 @@ def test_a_worker_that_hangs_or_dies_is_replaced() -> None:
             with pytest.raises(OverrunError):
                 await hanging[1]
             assert await asyncio.gather(*(pool.ask(n) for n in range(8))) == [2 * n for n in range(8)]
-        finally:
-            pool.stop()
 
     asyncio.run(main())
 
 
 def test_large_questions_leave_a_worker_free_and_swollen_ones_end() -> None:
     async def main() -> None:
-        pool = WorkerPool(make_double, (), 2, seconds=30, waiting=30)
-        await pool.start()
-        try:
+        async with pool_of_two(seconds=30, waiting=30) as pool:
             large = [asyncio.create_task(pool.ask("doze", large=True)) for _ in range(2)]
             await asyncio.sleep(0.2)
             assert [await pool.ask(n) for n in range(20)] == [2 * n for n in range(20)]
@@ -110,17 +115,13 @@ def test_large_questions_leave_a_worker_free_and_swollen_ones_end() -> None:
             swollen = await pool.ask("swell")
             assert swollen in members
             assert swollen not in await both(pool)
-        finally:
-            pool.stop()
 
     asyncio.run(main())
 
 
 def test_large_questions_that_nobody_waits_for_cost_no_place() -> None:
     async def main() -> None:
-        pool = WorkerPool(make_double, (), 2, seconds=30, waiting=30)
-        await pool.start()
-        try:
+        async with pool_of_two(seconds=30, waiting=30) as pool:
             resting = [asyncio.create_task(pool.ask("doze")) for _ in range(2)]
             await asyncio.sleep(0.2)
             for _ in range(3):  # all processes are busy; who asks leaves before one is idle
@@ -130,8 +131,6 @@ def test_large_questions_that_nobody_waits_for_cost_no_place() -> None:
             await asyncio.gather(*resting)
             pool.waiting = 5
             assert await pool.ask(21, large=True) == 42
-        finally:
-            pool.stop()
 
     asyncio.run(main())
 

@@ -48,6 +48,12 @@ class TestWindow:
     def do(screen: str, *arguments: object) -> None:
         subprocess.run(["xdotool", *map(str, arguments)], env=os.environ | {"DISPLAY": screen}, check=True)
 
+    def quit(self, screen: str, process: subprocess.Popen) -> None:
+        self.do(screen, "key", "q")
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
     @staticmethod
     def place(screen: str) -> tuple[int, ...]:
         """Left, top, width and height of the window."""
@@ -167,10 +173,7 @@ class TestWindow:
         blank = ~listed[:, :100].any(axis=0)
         assert max(len(list(run)) for white, run in itertools.groupby(blank[10:]) if white) > 4, "in two columns"
         assert listed[:, 100:].any()
-        self.do(screen, "key", "q")
-        assert process.wait(timeout=20) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        self.quit(screen, process)
 
     def test_heads_are_shown_one_by_one(self, window: Callable, screen: str) -> None:
         process = window("view", EXAMPLES / "chair.off", "--weights", "autoencoder")
@@ -284,10 +287,7 @@ class TestWindow:
             act("key", "e", until_seen=is_back, what="and e takes it back")
         if not is_back():
             act("key", "e", until_seen=is_back, what="and e takes it back")
-        self.do(screen, "key", "q")
-        assert process.wait(timeout=20) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        self.quit(screen, process)
 
     def test_a_reconstruction_beside_its_original(self, window: Callable, screen: str) -> None:
         process = window("view", EXAMPLES / "chair.off", "--weights", "autoencoder")
@@ -309,10 +309,7 @@ class TestWindow:
             until_seen=lambda: hues(ImageGrab.grab(xdisplay=screen).crop(scene)) < 6,
             what="0 shows clouds by height",
         )
-        self.do(screen, "key", "q")
-        assert process.wait(timeout=20) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        self.quit(screen, process)
 
     def test_control_c_closes_it(self, window: Callable) -> None:
         process = window("view", EXAMPLES / "chair.off", "--weights", "small")
